@@ -1,0 +1,161 @@
+"""What travels between server and clients: the flat, named set of an adapter's tensors.
+
+One backbone stays in memory; a client's adapter goes in and out of it by copying its tensors. Names are
+those of the backbone's modules ("roberta.encoder.layer.0.attention.self.query.lora_A.weight"), in model
+order. Nothing here touches the backbone's own weights.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from fedlora_kit.errors import FedloraError
+
+State = dict[str, torch.Tensor]
+_PREFIX = "base_model.model."
+
+
+def canonical(name: str) -> str:
+    """A PEFT parameter name without PEFT's own prefix and adapter name.
+
+    >>> canonical("base_model.model.vit.layers.0.attention.q_proj.lora_A.default.weight")
+    'vit.layers.0.attention.q_proj.lora_A.weight'
+    """
+    return name.removeprefix(_PREFIX).replace(".default.", ".")
+
+
+class AdapterSlot:
+    """The place in a PEFT model where adapters are put in and taken out.
+
+    It covers every LoRA tensor and, where the head policy lets the head train, the head's tensors.
+    The set is fixed when the slot is made; which of the tensors *train* is set by `set_trainable`.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+        self.parameters: dict[str, nn.Parameter] = {
+            canonical(name): p for name, p in model.named_parameters() if p.requires_grad or ".lora_" in name
+        }
+        if not self.parameters:
+            raise FedloraError("the model has no adapter", "attach LoRA first: models.attach_lora")
+
+    @property
+    def names(self) -> list[str]:
+        """Names of all tensors, in model order."""
+        return list(self.parameters)
+
+    def set_trainable(self, names: Iterable[str]) -> None:
+        """Let exactly ``names`` train; freeze the rest of the adapter.
+
+        Raises:
+            FedloraError: a name is not in the adapter.
+        """
+        wanted = set(names)
+        unknown = wanted - self.parameters.keys()
+        if unknown:
+            raise FedloraError(f"not in the adapter: {sorted(unknown)[0]}", "name tensors of the adapter")
+        for name, parameter in self.parameters.items():
+            parameter.requires_grad_(name in wanted)
+            parameter.grad = None
+
+    @property
+    def trainable(self) -> list[str]:
+        """Names of the tensors that train now, in model order."""
+        return [name for name, p in self.parameters.items() if p.requires_grad]
+
+    @torch.no_grad()
+    def read(self, names: Iterable[str] | None = None) -> State:
+        """Copies of the tensors (all, or ``names``), detached."""
+        return {n: self.parameters[n].detach().clone() for n in (self.names if names is None else names)}
+
+    @torch.no_grad()
+    def write(self, state: Mapping[str, torch.Tensor]) -> None:
+        """Copy a whole adapter in: keys sent are keys consumed, shapes are equal.
+
+        Raises:
+            FedloraError: a key is missing, left over, or of another shape. Nothing is written then.
+        """
+        if state.keys() != self.parameters.keys():
+            missing = sorted(self.parameters.keys() - state.keys())
+            extra = sorted(state.keys() - self.parameters.keys())
+            raise FedloraError(
+                f"this adapter does not fit: {len(missing)} tensors missing {missing[:1]}, "
+                f"{len(extra)} left over {extra[:1]}",
+                "the adapter belongs to another backbone, rank, target set or head policy",
+            )
+        for name, parameter in self.parameters.items():
+            if state[name].shape != parameter.shape:
+                raise FedloraError(
+                    f"{name} has shape {tuple(state[name].shape)}, the model wants {tuple(parameter.shape)}",
+                    "the adapter has another rank or belongs to another backbone",
+                )
+        for name, parameter in self.parameters.items():
+            parameter.copy_(state[name])
+
+
+def all_finite(state: Mapping[str, torch.Tensor]) -> bool:
+    """Whether no tensor holds a NaN or an infinity."""
+    return all(bool(torch.isfinite(t).all()) for t in state.values())
+
+
+def size_bytes(state: Mapping[str, torch.Tensor]) -> int:
+    """Bytes of the tensors' values: what one transfer of them costs, names and framing left out."""
+    return sum(t.numel() * t.element_size() for t in state.values())
+
+
+def count(state: Mapping[str, torch.Tensor]) -> int:
+    """Number of scalar parameters."""
+    return sum(t.numel() for t in state.values())
+
+
+def digest(state: Mapping[str, torch.Tensor]) -> str:
+    """SHA-256 over names, shapes, types and bits: equal digests are bit-identical adapters."""
+    total = hashlib.sha256()
+    for name in sorted(state):
+        tensor = state[name].detach().cpu().contiguous()
+        total.update(f"{name}|{tuple(tensor.shape)}|{tensor.dtype}|".encode())
+        total.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return total.hexdigest()
+
+
+def save_peft(model: nn.Module, state: Mapping[str, torch.Tensor], folder: Path) -> None:
+    """Write ``state`` as an ordinary PEFT checkpoint (adapter_config.json, adapter_model.safetensors).
+
+    The classification head goes along in PEFT's ``modules_to_save`` form, also when it was frozen: a head
+    drawn at random belongs to the result, and without it the logits could not be had again. So
+    ``PeftModel.from_pretrained(backbone, folder)`` gives the logits of this run.
+    """
+    from safetensors.torch import save_file
+
+    from fedlora_kit.models.targets import head_prefix
+
+    base: nn.Module = model.get_base_model()  # type: ignore[operator]
+    head = head_prefix(base)
+    tensors = {_PREFIX + name: t.detach().cpu().contiguous() for name, t in state.items()}
+    config: Any = copy.copy(model.peft_config["default"])  # type: ignore[index]
+    config.inference_mode = True
+    config.target_modules = sorted(config.target_modules)  # PEFT keeps a set: its order is not stable
+    config.base_model_name_or_path = None
+    if head is not None:
+        config.modules_to_save = [head]
+        for name, value in getattr(base, head).state_dict().items():
+            tensors.setdefault(f"{_PREFIX}{head}.{name}", value.detach().cpu().contiguous())
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    config.save_pretrained(str(folder))
+
+
+def load_peft(folder: Path) -> State:
+    """The tensors of a PEFT checkpoint under their canonical names (a saved head included)."""
+    from safetensors.torch import load_file
+
+    return {
+        canonical(name): tensor for name, tensor in load_file(folder / "adapter_model.safetensors").items()
+    }

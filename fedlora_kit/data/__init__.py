@@ -1,0 +1,20 @@
+"""Examples: where they come from, how they are encoded, how batches are cut."""
+
+from fedlora_kit.data.encoded import EncodedData, EncodedImages, EncodedText, encode_text
+from fedlora_kit.data.sources import TaskData, fingerprint, load_task
+from fedlora_kit.data.task import TASKS, Examples, Task, register_task, task
+
+__all__ = [
+    "TASKS",
+    "EncodedData",
+    "EncodedImages",
+    "EncodedText",
+    "Examples",
+    "Task",
+    "TaskData",
+    "encode_text",
+    "fingerprint",
+    "load_task",
+    "register_task",
+    "task",
+]

@@ -1,0 +1,142 @@
+"""Encoded examples, kept compactly, and padded only when a batch is cut.
+
+Text is stored as one flat array of token ids with offsets: no example carries padding, and a batch
+is as wide as its own longest example.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from fedlora_kit.data.task import Examples
+from fedlora_kit.errors import BadValue
+
+Indices = npt.NDArray[np.int64]
+Batch = dict[str, torch.Tensor]
+
+
+class EncodedData(Protocol):
+    """What training and evaluation need of a data set of n examples."""
+
+    @property
+    def labels(self) -> npt.NDArray[np.int64]:
+        """Class of each example, int64 (n,)."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    @property
+    def lengths(self) -> npt.NDArray[np.int64]:
+        """Cost of each example in tokens, shape (n,)."""
+        ...
+
+    def batch(self, indices: Indices, device: torch.device) -> tuple[Batch, torch.Tensor]:
+        """Model inputs and labels, int64 (b,), of the examples at ``indices`` (at least one)."""
+        ...
+
+    def subset(self, indices: Indices) -> EncodedData:
+        """The examples at ``indices`` as a data set of their own."""
+        ...
+
+
+@dataclass(frozen=True)
+class EncodedText:
+    """n token sequences without padding.
+
+    Attributes:
+        fields: name ("input_ids", for BERT also "token_type_ids") -> flat int32 array of all tokens.
+        offsets: int64 (n + 1,); example i is ``flat[offsets[i]:offsets[i + 1]]``.
+        labels: int64 (n,).
+        pad: field -> padding value.
+    """
+
+    fields: Mapping[str, npt.NDArray[np.int32]]
+    offsets: npt.NDArray[np.int64]
+    labels: npt.NDArray[np.int64]
+    pad: Mapping[str, int]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def lengths(self) -> npt.NDArray[np.int64]:
+        return np.diff(self.offsets)
+
+    def batch(self, indices: Indices, device: torch.device) -> tuple[Batch, torch.Tensor]:
+        starts = self.offsets[indices]
+        lengths = self.offsets[indices + 1] - starts
+        width = int(lengths.max())
+        places = np.arange(width)
+        mask = places[None, :] < lengths[:, None]  # (b, width)
+        source = np.where(mask, starts[:, None] + places[None, :], 0)
+        out: Batch = {
+            name: torch.from_numpy(np.where(mask, flat[source], self.pad[name]).astype(np.int64)).to(device)
+            for name, flat in self.fields.items()
+        }
+        out["attention_mask"] = torch.from_numpy(mask.astype(np.int64)).to(device)
+        return out, torch.from_numpy(self.labels[indices]).to(device)
+
+    def subset(self, indices: Indices) -> EncodedText:
+        starts, lengths = self.offsets[indices], self.lengths[indices]
+        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        source = np.repeat(starts - offsets[:-1], lengths) + np.arange(offsets[-1])
+        fields = {name: flat[source] for name, flat in self.fields.items()}
+        return EncodedText(fields, offsets, self.labels[indices], self.pad)
+
+
+@dataclass(frozen=True)
+class EncodedImages:
+    """n images, float32 (n, channels, height, width), normalised as the backbone expects."""
+
+    pixels: torch.Tensor
+    labels: npt.NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def lengths(self) -> npt.NDArray[np.int64]:
+        return np.ones(len(self), dtype=np.int64)
+
+    def batch(self, indices: Indices, device: torch.device) -> tuple[Batch, torch.Tensor]:
+        pixels = self.pixels[torch.from_numpy(indices)].to(device)
+        return {"pixel_values": pixels}, torch.from_numpy(self.labels[indices]).to(device)
+
+    def subset(self, indices: Indices) -> EncodedImages:
+        return EncodedImages(self.pixels[torch.from_numpy(indices)], self.labels[indices])
+
+
+def encode_text(examples: Examples, tokenizer: Any, max_length: int) -> EncodedText:
+    """Tokenise one or two sentence columns; a pair is cut on its longer side first.
+
+    Args:
+        max_length: tokens, special ones included.
+
+    Raises:
+        BadValue: ``max_length`` leaves no room for the special tokens.
+    """
+    special = tokenizer.num_special_tokens_to_add(pair=len(examples.columns) > 1)
+    if max_length <= special:
+        raise BadValue(
+            f"max_length={max_length} leaves no room beside {special} special tokens", "raise max_length"
+        )
+    encoded = tokenizer(*map(list, examples.columns), truncation=True, max_length=max_length)
+    pad = {"input_ids": int(tokenizer.pad_token_id or 0)}
+    if "token_type_ids" in encoded:
+        pad["token_type_ids"] = int(getattr(tokenizer, "pad_token_type_id", 0))
+    lengths = np.fromiter((len(x) for x in encoded["input_ids"]), dtype=np.int64, count=len(examples))
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    fields = {name: np.concatenate([np.asarray(x, np.int32) for x in encoded[name]]) for name in pad}
+    return EncodedText(fields, offsets, examples.labels, pad)
+
+
+def encode_images(examples: Examples) -> EncodedImages:
+    """Images as tensors; the values are taken as they are (float32 in [-1, 1])."""
+    pixels = np.asarray(examples.columns[0], dtype=np.float32)
+    return EncodedImages(torch.from_numpy(pixels), examples.labels)

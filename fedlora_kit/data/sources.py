@@ -1,0 +1,169 @@
+"""Where examples come from: the caller, the kit itself, a local mirror, or the Hub.
+
+``FEDLORA_HUB=/some/dir`` names a mirror: ``datasets/<id>/<config>/<split>.parquet``. Without it the
+Hub is asked through ``datasets``. No script of a data set is ever run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fedlora_kit import paths
+from fedlora_kit.data.task import Examples, Task
+from fedlora_kit.errors import FedloraError
+
+
+@dataclass(frozen=True)
+class TaskData:
+    """A task's examples, loaded.
+
+    Attributes:
+        train: the training split.
+        evals: scored name -> examples.
+    """
+
+    task: Task
+    train: Examples
+    evals: dict[str, Examples]
+
+
+def load_task(spec: Task) -> TaskData:
+    """Load every split that ``spec`` names.
+
+    Raises:
+        FedloraError: a split is missing or damaged, or a label is out of range.
+    """
+    return TaskData(
+        spec,
+        load_split(spec, spec.train_split),
+        {name: load_split(spec, split) for name, split in spec.eval_splits.items()},
+    )
+
+
+def load_split(spec: Task, split: str) -> Examples:
+    """Load and check one split of a task."""
+    examples = spec.loader(split) if spec.loader else _from_table(spec, split, _table(spec, split))
+    if len(examples) == 0:
+        raise FedloraError(f"split {split!r} of {spec.name} has no examples", "check the source of the data")
+    low, high = int(examples.labels.min()), int(examples.labels.max())
+    if low < 0 or high >= spec.num_labels:
+        raise FedloraError(
+            f"split {split!r} of {spec.name} has labels {low}..{high}, but {spec.num_labels} classes",
+            "an unlabelled split (GLUE's test splits carry -1) cannot be used; name a labelled one",
+        )
+    return examples
+
+
+def mirror_file(hub: Path, spec: Task, split: str) -> Path:
+    """The mirror's file for one split: ``datasets/<id>/<config>/<split>.parquet``."""
+    return hub.joinpath("datasets", *spec.hub_id.split("/"), spec.config, f"{split}.parquet")
+
+
+def _table(spec: Task, split: str) -> Any:
+    import datasets
+
+    datasets.disable_progress_bars()
+    hub = paths.hub_dir()
+    if hub is not None:
+        return _mirror_table(hub, spec, split)
+    try:
+        return datasets.load_dataset(
+            spec.hub_id, spec.config or None, split=split, revision=spec.revision or None
+        )
+    except Exception as error:
+        raise FedloraError(
+            f"data set {spec.hub_id} ({spec.config or 'default'}, {split}) cannot be had from the Hub: "
+            f"{type(error).__name__}",
+            f"connect this machine to the Hub, or set FEDLORA_HUB to a folder that holds "
+            f"{mirror_file(Path(), spec, split)}",
+        ) from error
+
+
+def _mirror_table(hub: Path, spec: Task, split: str) -> Any:
+    import datasets
+
+    file = mirror_file(hub, spec, split)
+    relative = file.relative_to(hub)
+    if not file.is_file():
+        raise FedloraError(
+            f"the mirror has no {relative} (data set {spec.hub_id})",
+            "put that file into the folder named by FEDLORA_HUB, or unset FEDLORA_HUB to ask the Hub",
+        )
+    try:
+        return datasets.Dataset.from_parquet(
+            str(file), cache_dir=str(paths.data_dir() / "cache" / "datasets"), keep_in_memory=True
+        )
+    except Exception as error:
+        raise FedloraError(
+            f"the mirror's {relative} (data set {spec.hub_id}) is damaged: {type(error).__name__}",
+            "fetch that file again, or unset FEDLORA_HUB to ask the Hub",
+        ) from error
+
+
+def _from_table(spec: Task, split: str, table: Any) -> Examples:
+    missing = [c for c in (*spec.columns, spec.label_column) if c not in table.column_names]
+    if missing:
+        raise FedloraError(
+            f"{spec.hub_id} ({split}) has no column {', '.join(missing)}; "
+            f"it has {', '.join(table.column_names)}",
+            "the file is not the data set that its name says; fetch it again",
+        )
+    columns = tuple([str(x) for x in table[c]] for c in spec.columns)
+    return Examples(columns, np.asarray(table[spec.label_column], dtype=np.int64))
+
+
+def fingerprint(spec: Task) -> str:
+    """What the examples are, as a short text: part of a run's key.
+
+    A mirror's files count by their bytes, the Hub by its pinned revision, built-in data by the
+    package's source (which is in the key already), a caller's loader by the examples themselves.
+    """
+    if spec.loader is not None:
+        return f"builtin:{_sklearn_version()}" if _is_builtin(spec) else f"handed-over:{_content(spec)}"
+    hub = paths.hub_dir()
+    if hub is None:
+        return f"hub:{spec.hub_id}@{spec.revision or 'unpinned'}"
+    splits = sorted({spec.train_split, *spec.eval_splits.values()})
+    digests = []
+    for split in splits:
+        file = mirror_file(hub, spec, split)
+        if not file.is_file():
+            _mirror_table(hub, spec, split)  # raises the one clear error
+        stat = file.stat()
+        digests.append(_file_digest(str(file), stat.st_size, stat.st_mtime_ns))
+    return "mirror:" + hashlib.sha256("".join(digests).encode()).hexdigest()[:16]
+
+
+def _is_builtin(spec: Task) -> bool:
+    return spec.loader is not None and spec.loader.__module__.startswith("fedlora_kit.")
+
+
+def _sklearn_version() -> str:
+    import sklearn
+
+    return f"scikit-learn-{sklearn.__version__}"
+
+
+def _content(spec: Task) -> str:
+    digest = hashlib.sha256()
+    for split in (spec.train_split, *spec.eval_splits.values()):
+        examples = load_split(spec, split)
+        for column in examples.columns:
+            if isinstance(column, np.ndarray):
+                digest.update(np.ascontiguousarray(column).tobytes())
+            else:
+                digest.update("\x00".join(column).encode())
+        digest.update(examples.labels.tobytes())
+    return digest.hexdigest()[:16]
+
+
+@lru_cache(maxsize=256)
+def _file_digest(file: str, size: int, mtime_ns: int) -> str:
+    with open(file, "rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()

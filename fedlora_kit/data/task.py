@@ -1,0 +1,180 @@
+"""One description for every classification task: what its examples are and where they lie."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from fedlora_kit.errors import BadValue, UnknownName
+
+Column = list[str] | npt.NDArray[np.float32]
+#: nyu-mll/glue on the Hub, pinned.
+GLUE_REVISION = "bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c"
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Labelled examples.
+
+    Attributes:
+        columns: one or two sentence columns (lists of n strings), or one image array of shape
+            (n, channels, height, width), float32 in [-1, 1].
+        labels: int64, shape (n,).
+    """
+
+    columns: tuple[Column, ...]
+    labels: npt.NDArray[np.int64]
+
+    def __post_init__(self) -> None:
+        lengths = {len(c) for c in self.columns} | {len(self.labels)}
+        if len(lengths) != 1:
+            raise BadValue(
+                f"columns and labels differ in length: {sorted(lengths)}", "give one label an example"
+            )
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, indices: npt.NDArray[np.int64]) -> Examples:
+        """The examples at ``indices``, in that order."""
+        columns = tuple(
+            c[indices] if isinstance(c, np.ndarray) else [c[i] for i in indices] for c in self.columns
+        )
+        return Examples(columns, self.labels[indices])
+
+
+Loader = Callable[[str], Examples]
+
+
+@dataclass(frozen=True)
+class Task:
+    """A classification task.
+
+    Attributes:
+        name: the kit's name for it ("sst2").
+        modality: "text" or "image".
+        label_names: class names; the label's integer is its position here.
+        columns: names of the example columns in the source (one or two sentences, or one image).
+        train_split: split to train on.
+        eval_splits: scored name -> split, e.g. ``{"matched": "validation_matched"}``.
+        hub_id, config, revision: the data set on the Hub; empty when ``loader`` gives the examples.
+        loader: split name -> examples, for built-in tasks and for data handed over by the caller.
+        max_length: longest encoded example, in tokens; longer ones are cut.
+    """
+
+    name: str
+    modality: Literal["text", "image"]
+    label_names: tuple[str, ...]
+    columns: tuple[str, ...]
+    train_split: str = "train"
+    eval_splits: Mapping[str, str] = field(default_factory=lambda: {"validation": "validation"})
+    hub_id: str = ""
+    config: str = ""
+    revision: str = ""
+    label_column: str = "label"
+    loader: Loader | None = None
+    max_length: int = 128
+
+    @property
+    def num_labels(self) -> int:
+        """Number of classes."""
+        return len(self.label_names)
+
+
+def _glue(name: str, columns: tuple[str, ...], labels: tuple[str, ...], **extra: object) -> Task:
+    return Task(
+        name,
+        "text",
+        labels,
+        columns,
+        hub_id="nyu-mll/glue",
+        config=name,
+        revision=GLUE_REVISION,
+        **extra,  # type: ignore[arg-type]
+    )
+
+
+def _builtin_text(kind: str) -> Loader:
+    def load(split: str) -> Examples:
+        from fedlora_kit.data import builtin_text
+
+        return builtin_text.examples(kind, split)
+
+    return load
+
+
+def _digits(split: str) -> Examples:
+    from fedlora_kit.data import digits
+
+    return digits.examples(split)
+
+
+TASKS: dict[str, Task] = {
+    t.name: t
+    for t in (
+        _glue("sst2", ("sentence",), ("negative", "positive")),
+        _glue("qnli", ("question", "sentence"), ("entailment", "not_entailment")),
+        _glue("qqp", ("question1", "question2"), ("not_duplicate", "duplicate")),
+        _glue(
+            "mnli",
+            ("premise", "hypothesis"),
+            ("entailment", "neutral", "contradiction"),
+            eval_splits={"matched": "validation_matched", "mismatched": "validation_mismatched"},
+        ),
+        Task("polarity", "text", ("negative", "positive"), ("sentence",), loader=_builtin_text("polarity")),
+        Task(
+            "entailment",
+            "text",
+            ("entailment", "neutral", "contradiction"),
+            ("premise", "hypothesis"),
+            eval_splits={"matched": "matched", "mismatched": "mismatched"},
+            loader=_builtin_text("entailment"),
+        ),
+        Task(
+            "paraphrase",
+            "text",
+            ("not_duplicate", "duplicate"),
+            ("question1", "question2"),
+            loader=_builtin_text("paraphrase"),
+        ),
+        Task(
+            "answerable",
+            "text",
+            ("entailment", "not_entailment"),
+            ("question", "sentence"),
+            loader=_builtin_text("answerable"),
+        ),
+        Task("digits", "image", tuple("0123456789"), ("image",), loader=_digits),
+    )
+}
+
+
+def task(name: str) -> Task:
+    """The task called ``name``.
+
+    Raises:
+        UnknownName: no such task; the message lists the known ones.
+    """
+    if name not in TASKS:
+        raise UnknownName("task", name, TASKS)
+    return TASKS[name]
+
+
+def register_task(new: Task, *, replace: bool = False) -> Task:
+    """Make a task of your own known by its name, so that runs can name it.
+
+    Raises:
+        BadValue: the name is taken and ``replace`` is false.
+    """
+    if new.name in TASKS and not replace:
+        raise BadValue(
+            f"a task called {new.name!r} is already there", "choose another name, or pass replace=True"
+        )
+    if new.loader is None and not new.hub_id:
+        raise BadValue(f"task {new.name!r} has neither a loader nor a Hub id", "give one of them")
+    TASKS[new.name] = new
+    return new

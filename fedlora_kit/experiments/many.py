@@ -1,0 +1,101 @@
+"""Many runs at once: the finished ones from the store, the others trained in parallel processes."""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fedlora_kit.experiments.run import RunFailed, run
+from fedlora_kit.experiments.spec import RunSpec
+from fedlora_kit.experiments.store import Entry, Store
+
+
+@dataclass(frozen=True)
+class Finished:
+    """One of the runs asked for: its entry, or the record of its failure (``entry`` is None then)."""
+
+    spec: RunSpec
+    key: str
+    entry: Entry | None
+    failure: dict[str, Any] | None = None
+
+
+def default_jobs() -> int:
+    """Runs at a time: ``FEDLORA_JOBS``, or the number of usable cores."""
+    named = os.environ.get("FEDLORA_JOBS")
+    if named and named.isdigit() and int(named) > 0:
+        return int(named)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def run_all(
+    specs: Sequence[RunSpec],
+    *,
+    device: str = "auto",
+    jobs: int | None = None,
+    store: Store | None = None,
+    force: bool = False,
+    label: str = "runs",
+) -> list[Finished]:
+    """Every run in the order asked for; each is trained at most once, however often it is listed.
+
+    On a CPU each process computes with one thread and several runs go side by side: small models gain
+    more from that than from threads. A run that fails does not stop the others.
+
+    Args:
+        jobs: processes; None for `default_jobs` on a CPU, 1 on a GPU.
+        label: name on the progress bar.
+    """
+    from joblib import Parallel, delayed
+    from tqdm.auto import tqdm
+
+    store = store or Store()
+    keys = [spec.key() for spec in specs]
+    todo = {
+        key: spec
+        for key, spec in zip(keys, specs, strict=True)
+        if store.status(key) != "finished" or store.load(key) is None
+    }
+    failures: dict[str, dict[str, Any]] = {}
+    jobs = min(max(1, len(todo)), jobs or _jobs_for(device))
+    with tqdm(total=len(todo), desc=label, disable=not todo, file=sys.stderr, mininterval=1.0) as bar:
+        if jobs == 1:
+            done = (_one(s, device, str(store.root), force) for s in todo.values())
+        else:
+            tasks = (delayed(_one)(s, device, str(store.root), force) for s in todo.values())
+            done = Parallel(n_jobs=jobs, return_as="generator_unordered")(tasks)
+        for key, failure in done:
+            bar.update()
+            if failure is not None:
+                failures[key] = failure
+    for key, failure in failures.items():
+        warnings.warn(f"run {key} failed: {failure.get('error')}", stacklevel=2)
+    return [
+        Finished(spec, key, None if key in failures else store.load(key), failures.get(key))
+        for spec, key in zip(specs, keys, strict=True)
+    ]
+
+
+def _jobs_for(device: str) -> int:
+    from fedlora_kit.experiments.setup import resolve_device
+
+    return default_jobs() if resolve_device(device).type == "cpu" else 1
+
+
+def _one(spec: RunSpec, device: str, root: str, force: bool) -> tuple[str, dict[str, Any] | None]:
+    """Train one run in a worker process; returns its key and, if it failed, the record."""
+    import torch
+
+    if device in ("cpu", "auto") and not torch.cuda.is_available():
+        torch.set_num_threads(1)
+    key = spec.key()
+    try:
+        run(spec, device=device, store=Store(Path(root)), force=force)
+    except RunFailed as error:
+        return key, error.record
+    return key, None

@@ -1,0 +1,178 @@
+"""From a description to a finished run in the store: trained once, resumed if it was killed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fedlora_kit.adapter import AdapterSlot, State, count, digest, save_peft
+from fedlora_kit.errors import FedloraError, NonFinite
+from fedlora_kit.experiments.checkpoints import Checkpoint
+from fedlora_kit.experiments.provenance import collect
+from fedlora_kit.experiments.setup import build, resolve_device
+from fedlora_kit.experiments.spec import RunSpec
+from fedlora_kit.experiments.store import Entry, Store, Work
+from fedlora_kit.training.federation import Federation, Outcome, Snapshot, run_federation, trained_names
+
+
+class RunFailed(FedloraError):
+    """A run that cannot be finished (its loss became NaN or infinite); the store has the record.
+
+    Attributes:
+        key: the run's key.
+        record: error, round and client.
+    """
+
+    def __init__(self, key: str, record: dict[str, Any]) -> None:
+        super().__init__(
+            f"run {key} failed: {record.get('error', 'unknown')}",
+            "lower the learning rate; or, if the cause is gone, run again with force",
+        )
+        self.key, self.record = key, record
+        self.args = (key, record)
+
+
+def run(spec: RunSpec, *, device: str = "auto", store: Store | None = None, force: bool = False) -> Entry:
+    """The finished run that ``spec`` describes: from the store, or trained now.
+
+    A run that was killed goes on from its last round and ends bit-identical. A run that failed before
+    fails again at once, without training.
+
+    Args:
+        device: "auto", "cpu", "cuda", "cuda:<n>". Not part of the description.
+        force: try a run again that failed.
+
+    Raises:
+        RunFailed: the loss or an adapter became NaN or infinite.
+    """
+    store = store or Store()
+    key = spec.key()
+    entry = store.load(key)
+    if entry is not None:
+        return entry
+    with store.work(key, spec.model_dump(mode="json")) as work:
+        if work.entry is not None:
+            return work.entry
+        if work.failure is not None and not force:
+            raise RunFailed(key, work.failure)
+        store.clear_failure(key)
+        return _train(spec, work, resolve_device(device))
+
+
+def _train(spec: RunSpec, work: Work, device: torch.device) -> Entry:
+    started, clock = datetime.now(UTC), time.perf_counter()
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    federation = build(spec, device)
+    checkpoint = work.checkpoints.load_latest()
+
+    def save(now: Snapshot) -> None:
+        if now.next_round < spec.rounds.rounds:  # the last round becomes the entry itself
+            tensors, meta = _pack(now)
+            work.checkpoints.save(now.next_round - 1, tensors, meta)
+
+    try:
+        outcome = run_federation(federation, resume=_unpack(checkpoint), save=save)
+    except NonFinite as error:
+        work.fail({"error": error.problem, "round": error.round_index, "client": error.client})
+        raise RunFailed(work.key, work.failure or {}) from error
+    files: dict[str, Any] = {
+        "history.jsonl": outcome.history,
+        "results.json": summarise(federation, outcome),
+        "provenance.json": collect(
+            device.type,
+            time.perf_counter() - clock,
+            started,
+            resumed_after_round=checkpoint.round_index if checkpoint else None,
+        ),
+        "adapter": lambda folder: save_peft(federation.model, outcome.state, folder),
+    }
+    if outcome.privacy is not None:
+        files["privacy.json"] = outcome.privacy
+    if outcome.personal:
+        files["personal"] = lambda folder: _save_personal(outcome.personal, folder)
+    return work.finish(files)
+
+
+def summarise(federation: Federation, outcome: Outcome) -> dict[str, Any]:
+    """The run in a few numbers.
+
+    Returns:
+        scores: scored name -> {final, last10, best, best_round, loss, examples}; accuracies in [0, 1].
+            ``last10`` is the mean over the evaluations in the last 10 rounds. ``best`` is the maximum over
+            the evaluations *on the scored part itself*: optimistic, given because papers report it.
+        trained_parameters: scalars that train at client 0 in round 0.
+        sent_parameters, sent_bytes: what one client sends in round 0.
+        bytes_up: total of all clients and rounds.
+        client_sizes: examples of each client.
+        adapter_digest: SHA-256 of the final adapter's bits.
+    """
+    history = outcome.history
+    slot = AdapterSlot(federation.model)
+    trained = {n: outcome.state[n] for n in trained_names(federation, slot, 0, 0)}
+    scored = [(h["round"], h["eval"]) for h in history if "eval" in h]
+    last_rounds = federation.rounds.rounds - 10
+    return {
+        "scores": {
+            name: _scores([(r, e[name]) for r, e in scored], last_rounds) for name in federation.evals
+        },
+        "trained_parameters": count(trained),
+        "sent_parameters": history[0]["parameters_sent"][0] if history[0]["parameters_sent"] else 0,
+        "sent_bytes": history[0]["bytes_up"] // max(1, len(history[0]["cohort"])),
+        "bytes_up": sum(h["bytes_up"] for h in history),
+        "rounds": federation.rounds.rounds,
+        "client_sizes": [len(c) for c in federation.clients],
+        "epsilon": outcome.privacy["epsilon"] if outcome.privacy else None,
+        "adapter_digest": digest(outcome.state),
+    }
+
+
+def _scores(scored: Sequence[tuple[int, Mapping[str, float]]], last_rounds: int) -> dict[str, float]:
+    late = [e["accuracy"] for r, e in scored if r >= last_rounds]
+    best_round, best = max(((r, e["accuracy"]) for r, e in scored), key=lambda pair: pair[1])
+    return {
+        "final": scored[-1][1]["accuracy"],
+        "last10": sum(late) / len(late),
+        "best": best,
+        "best_round": best_round,
+        "loss": scored[-1][1]["loss"],
+        "examples": scored[-1][1]["examples"],
+    }
+
+
+def _pack(now: Snapshot) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    tensors = {f"global/{name}": t for name, t in now.state.items()}
+    for client, own in now.personal.items():
+        tensors.update({f"client/{client}/{name}": t for name, t in own.items()})
+    tensors = {name: t.detach().cpu() for name, t in tensors.items()}
+    return tensors, {"history": now.history, "ledger": now.ledger}
+
+
+def _unpack(checkpoint: Checkpoint | None) -> Snapshot | None:
+    if checkpoint is None:
+        return None
+    state: State = {}
+    personal: dict[int, State] = {}
+    for name, tensor in checkpoint.tensors.items():
+        kind, rest = name.split("/", 1)
+        if kind == "global":
+            state[rest] = tensor
+        else:
+            client, own = rest.split("/", 1)
+            personal.setdefault(int(client), {})[own] = tensor
+    meta = checkpoint.meta
+    return Snapshot(checkpoint.round_index + 1, state, personal, meta["history"], meta["ledger"])
+
+
+def _save_personal(personal: Mapping[int, State], folder: Path) -> None:
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True)
+    for client, tensors in personal.items():
+        plain = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
+        save_file(plain, folder / f"client-{client:05d}.safetensors")

@@ -1,0 +1,118 @@
+"""From a description to a federation in memory: data, split, model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+
+import numpy as np
+import torch
+
+from fedlora_kit.data.encoded import EncodedData, encode_images, encode_text
+from fedlora_kit.data.sources import fingerprint, load_task
+from fedlora_kit.data.task import task
+from fedlora_kit.errors import BadValue, FedloraError
+from fedlora_kit.experiments.spec import DataSpec, RunSpec
+from fedlora_kit.methods import method
+from fedlora_kit.models.backbones import backbone, backbone_fingerprint, load_backbone, load_tokenizer
+from fedlora_kit.models.lora import attach_lora
+from fedlora_kit.randomness import Streams
+from fedlora_kit.training.federation import Federation
+
+
+def resolve_device(name: str) -> torch.device:
+    """ "auto" takes a GPU if there is one.
+
+    Raises:
+        FedloraError: CUDA is asked for and not there.
+        BadValue: no such device.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise BadValue(f"unknown device {name!r}", "use auto, cpu, cuda or cuda:<n>") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise FedloraError("device 'cuda' was asked for, but no GPU is usable here", "use device=auto or cpu")
+    return device
+
+
+@lru_cache(maxsize=16)
+def _encoded(
+    task_name: str, backbone_name: str, max_length: int, _data: str, _backbone: str
+) -> tuple[EncodedData, Mapping[str, EncodedData]]:
+    """Training split and scored splits, encoded once a process (the fingerprints guard the cache)."""
+    kind = task(task_name)
+    if kind.modality != ("image" if backbone(backbone_name).kind == "image" else "text"):
+        raise BadValue(
+            f"task {task_name!r} is a task on {kind.modality}s, model {backbone_name!r} is not for those",
+            f"choose a model for {kind.modality}s",
+        )
+    loaded = load_task(kind)
+    if kind.modality == "image":
+        return encode_images(loaded.train), {n: encode_images(e) for n, e in loaded.evals.items()}
+    tokenizer = load_tokenizer(backbone_name)
+    evals = {n: encode_text(e, tokenizer, max_length) for n, e in loaded.evals.items()}
+    return encode_text(loaded.train, tokenizer, max_length), evals
+
+
+def load_data(spec: DataSpec, backbone_name: str) -> tuple[EncodedData, dict[str, EncodedData]]:
+    """The training examples and the scored parts that ``spec`` asks for.
+
+    Raises:
+        BadValue: more examples are set aside than there are.
+    """
+    kind = task(spec.task)
+    length = spec.max_length or kind.max_length
+    prints = (fingerprint(kind), backbone_fingerprint(backbone_name))
+    train, evals = _encoded(spec.task, backbone_name, length, *prints)
+    order = Streams(0).generator("subset", spec.task, "train").permutation(len(train))
+    if spec.holdout >= len(train):
+        raise BadValue(
+            f"data.holdout={spec.holdout} leaves none of {len(train)} training examples", "set fewer aside"
+        )
+    scored: dict[str, EncodedData] = {}
+    for name, data in evals.items():
+        if spec.eval_limit is not None and spec.eval_limit < len(data):
+            chosen = Streams(0).generator("subset", spec.task, name).permutation(len(data))
+            data = data.subset(np.sort(chosen[: spec.eval_limit]))
+        scored[name] = data
+    if spec.holdout:
+        scored["holdout"] = train.subset(np.sort(order[: spec.holdout]))
+    rest = order[spec.holdout :]
+    return train.subset(np.sort(rest[: spec.train_limit])), scored
+
+
+def split_indices(spec: RunSpec, train: EncodedData) -> list[np.ndarray[tuple[int], np.dtype[np.int64]]]:
+    """Who holds which training examples."""
+    return spec.split.build(spec.seed).split(train.labels)
+
+
+def build(spec: RunSpec, device: torch.device) -> Federation:
+    """Everything the round loop needs.
+
+    The head, and LoRA's A, are drawn from the run's stream "init"; every client starts from the same ones.
+    """
+    train, evals = load_data(spec.data, spec.model.backbone)
+    streams = Streams(spec.seed)
+    model = load_backbone(
+        spec.model.backbone,
+        task(spec.data.task).num_labels,
+        streams.seed("init", "head"),
+        weights=spec.model.weights,
+    )
+    adapted = attach_lora(model, spec.model.lora, streams.seed("init", "lora")).to(device)
+    return Federation(
+        model=adapted,
+        method=method(spec.method.name, **spec.method.settings),
+        clients=[train.subset(part) for part in split_indices(spec, train)],
+        evals=evals,
+        rounds=spec.rounds,
+        local=spec.local,
+        streams=streams,
+        head=spec.model.lora.head,
+        privacy=spec.privacy,
+        device=device,
+        precision=spec.precision,
+    )

@@ -1,0 +1,130 @@
+"""What a method is: which tensors train, which are sent, and how updates become the next adapter.
+
+A method holds no tensors and runs no loops; the round loop (`training.federation`) calls it. It must pass
+the shared conformance suite (tests/test_methods.py).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, TypeVar
+
+import torch
+
+from fedlora_kit.adapter import State
+from fedlora_kit.errors import BadValue, FedloraError, UnknownName
+
+
+@dataclass(frozen=True)
+class ClientUpdate:
+    """What one client sends after its local training.
+
+    Attributes:
+        client: client id.
+        num_examples: n_k, examples the client holds (never batches): its weight.
+        tensors: the sent tensors by canonical name.
+    """
+
+    client: int
+    num_examples: int
+    tensors: Mapping[str, torch.Tensor]
+
+
+class Method(ABC):
+    """A federated-LoRA method. Subclasses say what trains and what is sent; many need nothing more."""
+
+    name: ClassVar[str] = ""
+    title: ClassVar[str] = ""
+    source: ClassVar[str] = ""
+
+    @abstractmethod
+    def trains(self, tensor: str, client: int, round_index: int) -> bool:
+        """Whether the LoRA tensor called ``tensor`` trains at this client in this round.
+
+        Head tensors are not asked for: the head policy decides about them.
+        """
+
+    def sends(self, tensor: str) -> bool:
+        """Whether a trained LoRA tensor is sent to the server (else it stays with its client)."""
+        return True
+
+    def aggregate(self, global_state: Mapping[str, torch.Tensor], updates: Sequence[ClientUpdate]) -> State:
+        """The next global adapter: a pure function of the last one and the updates.
+
+        The default is FedAvg: each tensor becomes the mean over the clients that sent it, weighted by
+        their numbers of examples; a tensor that no client sent stays as it was, bit for bit.
+
+        Args:
+            global_state: canonical name -> tensor, the whole adapter.
+            updates: at least one.
+        """
+        return {**global_state, **weighted_mean(updates)}
+
+
+def weighted_mean(updates: Sequence[ClientUpdate], names: Iterable[str] | None = None) -> State:
+    """FedAvg per tensor: sum_k n_k t_k / sum_k n_k over the clients k that sent the tensor.
+
+    Summed in float64 in order of client id, so that the order in which updates arrive changes nothing.
+
+    >>> one = ClientUpdate(0, 1, {"w": torch.tensor([0.0])})
+    >>> two = ClientUpdate(1, 3, {"w": torch.tensor([4.0])})
+    >>> weighted_mean([two, one])["w"]
+    tensor([3.])
+
+    Raises:
+        FedloraError: no update, or a client without examples.
+    """
+    if not updates:
+        raise FedloraError("no client sent an update", "the cohort of a round must not be empty")
+    ordered = sorted(updates, key=lambda u: u.client)
+    empty = [u.client for u in ordered if u.num_examples < 1]
+    if empty:
+        raise FedloraError(
+            f"client {empty[0]} sent an update but holds no example", "leave it out of the cohort"
+        )
+    wanted = list(dict.fromkeys(n for u in ordered for n in u.tensors)) if names is None else list(names)
+    result: State = {}
+    for name in wanted:
+        senders = [u for u in ordered if name in u.tensors]
+        total = sum(u.num_examples for u in senders)
+        mean = torch.zeros_like(senders[0].tensors[name], dtype=torch.float64)
+        for u in senders:
+            mean.add_(u.tensors[name].double(), alpha=u.num_examples / total)
+        result[name] = mean.to(senders[0].tensors[name].dtype)
+    return result
+
+
+METHODS: dict[str, type[Method]] = {}
+_M = TypeVar("_M", bound=type[Method])
+
+
+def register(cls: _M) -> _M:
+    """Class decorator: make a method known by its ``name``.
+
+    Raises:
+        BadValue: the class has no name, or another class has taken it.
+    """
+    if not cls.name:
+        raise BadValue(f"{cls.__name__} has no name", "set the class attribute `name`")
+    if METHODS.get(cls.name, cls).__qualname__ != cls.__qualname__:
+        raise BadValue(f"a method called {cls.name!r} is registered already", "choose another name")
+    METHODS[cls.name] = cls
+    return cls
+
+
+def method(name: str, **settings: Any) -> Method:
+    """The method called ``name``, with its settings.
+
+    Raises:
+        UnknownName: no such method; the message lists the known ones.
+        BadValue: a setting the method does not have.
+    """
+    if name not in METHODS:
+        raise UnknownName("method", name, METHODS)
+    make: Callable[..., Method] = METHODS[name]
+    try:
+        return make(**settings)
+    except TypeError as error:
+        raise BadValue(f"method {name!r}: {error}", "see the method's docstring for its settings") from error

@@ -1,0 +1,17 @@
+"""Backbones by name, LoRA on them, and what happens to the head."""
+
+from fedlora_kit.models.backbones import backbone_fingerprint, backbone_names, load_backbone, load_tokenizer
+from fedlora_kit.models.lora import HeadPolicy, LoraSettings, attach_lora
+from fedlora_kit.models.targets import layer_index, lora_targets
+
+__all__ = [
+    "HeadPolicy",
+    "LoraSettings",
+    "attach_lora",
+    "backbone_fingerprint",
+    "backbone_names",
+    "layer_index",
+    "load_backbone",
+    "load_tokenizer",
+    "lora_targets",
+]

@@ -1,0 +1,178 @@
+"""Backbones by name: the kit's own small ones, those of a mirror, those of the Hub.
+
+A name is ``kit/<short>`` or a Hub id. Every id has a pinned revision; weights are safetensors only, and
+no code of a model repository is run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from fedlora_kit import paths
+from fedlora_kit.errors import FedloraError, UnknownName
+from fedlora_kit.models.targets import HEADS
+
+Kind = Literal["text", "image", "causal"]
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A known backbone: its name, what it reads, its pinned revision (empty for the kit's own)."""
+
+    name: str
+    kind: Kind
+    revision: str = ""
+    note: str = ""
+
+
+BACKBONES: dict[str, Backbone] = {
+    b.name: b
+    for b in (
+        Backbone("kit/text-tiny", "text", note="masked LM on the built-in text; in the repository"),
+        Backbone("kit/image-tiny", "image", note="small ViT on part of the digits; in the repository"),
+        Backbone("kit/text-mirror", "text", note="masked LM on the mirror's own text; built on demand"),
+        Backbone("FacebookAI/roberta-base", "text", "e2da8e2f811d1448a5b465c236feacd80ffbac7b"),
+        Backbone("FacebookAI/roberta-large", "text", "722cf37b1afa9454edce342e7895e588b6ff1d59"),
+        Backbone("google-bert/bert-base-uncased", "text", "86b5e0934494bd15c9632b12f734a8a67f723594"),
+    )
+}
+
+
+def backbone_names() -> list[str]:
+    """Every known backbone."""
+    return sorted(BACKBONES)
+
+
+def backbone(name: str) -> Backbone:
+    """The backbone called ``name``.
+
+    Raises:
+        UnknownName: no such backbone; the message lists the known ones.
+    """
+    if name not in BACKBONES:
+        raise UnknownName("model", name, BACKBONES)
+    return BACKBONES[name]
+
+
+def backbone_folder(name: str) -> Path | None:
+    """The local folder of a backbone (the kit's, or the mirror's), or ``None`` if the Hub is to be asked.
+
+    Raises:
+        FedloraError: the folder is missing; the message names the remedy.
+    """
+    known = backbone(name)
+    if name.startswith("kit/"):
+        short = name.removeprefix("kit/")
+        for folder in (
+            paths.data_dir() / "backbones" / short,
+            paths.data_dir() / "cache" / "backbones" / short,
+        ):
+            if (folder / "model.safetensors").is_file():
+                return folder
+        raise FedloraError(f"backbone {name} has not been built", f"build it: fedlora backbones build {name}")
+    hub = paths.hub_dir()
+    if hub is None:
+        return None
+    folder = hub.joinpath("models", *known.name.split("/"))
+    if not (folder / "config.json").is_file():
+        raise FedloraError(
+            f"the mirror has no models/{name} (model {name})",
+            "put it into the folder named by FEDLORA_HUB, or unset FEDLORA_HUB to ask the Hub",
+        )
+    return folder
+
+
+def load_tokenizer(name: str) -> Any:
+    """The tokenizer of a text backbone."""
+    from transformers import AutoTokenizer
+
+    return _from_anywhere(name, AutoTokenizer.from_pretrained, {})
+
+
+def load_backbone(
+    name: str, num_labels: int, head_seed: int, *, weights: Literal["pretrained", "random"] = "pretrained"
+) -> nn.Module:
+    """A classification model: the backbone's weights under a new random head.
+
+    Args:
+        num_labels: width of the head's output.
+        head_seed: seed of the head's weights (and, with ``weights="random"``, of all weights).
+        weights: "random" keeps only the architecture: the control that shows what pre-training gives.
+
+    Raises:
+        UnknownName: no such model.
+        FedloraError: it cannot be had, or its weights do not fit its architecture.
+    """
+    import transformers
+
+    transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()
+    auto = (
+        transformers.AutoModelForImageClassification
+        if backbone(name).kind == "image"
+        else transformers.AutoModelForSequenceClassification
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(head_seed)
+        if weights == "random":
+            config = _from_anywhere(name, transformers.AutoConfig.from_pretrained, {"num_labels": num_labels})
+            return auto.from_config(config, dtype=torch.float32).eval()  # type: ignore[no-any-return]
+        options = {
+            "num_labels": num_labels,
+            "dtype": torch.float32,
+            "use_safetensors": True,
+            "output_loading_info": True,
+        }
+        model, info = _from_anywhere(name, auto.from_pretrained, options)
+    head = HEADS.get(model.config.model_type, "classifier")
+    lost = [k for k in info["missing_keys"] if not k.startswith((f"{head}.", "pooler.", "bert.pooler."))]
+    if lost or info["mismatched_keys"]:
+        raise FedloraError(
+            f"the weights of {name} do not fit its architecture: {len(lost)} tensors are missing, such as "
+            f"{(lost or list(info['mismatched_keys']))[0]}",
+            "the checkpoint belongs to another model or release of transformers",
+        )
+    return model.eval()  # type: ignore[no-any-return]
+
+
+def _from_anywhere(name: str, load: Any, options: dict[str, Any]) -> Any:
+    """Call a transformers loader on the local folder, or on the Hub at the pinned revision."""
+    folder = backbone_folder(name)
+    try:
+        if folder is not None:
+            return load(str(folder), local_files_only=True, **options)
+        return load(name, revision=backbone(name).revision, **options)
+    except Exception as error:
+        where = "the folder is damaged" if folder is not None else "it cannot be had from the Hub"
+        raise FedloraError(
+            f"model {name}: {where} ({type(error).__name__}: {str(error).splitlines()[0][:160]})",
+            "fetch it again, connect this machine to the Hub, or set FEDLORA_HUB to a mirror that holds "
+            f"models/{name}",
+        ) from error
+
+
+def backbone_fingerprint(name: str) -> str:
+    """What the weights are, as a short text: part of a run's key."""
+    folder = backbone_folder(name)
+    if folder is None:
+        return f"hub:{name}@{backbone(name).revision}"
+    files = sorted(f for f in folder.iterdir() if f.suffix in {".safetensors", ".json", ".txt", ".model"})
+    stats = tuple((str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in files)
+    return "files:" + _digest(stats)
+
+
+@lru_cache(maxsize=64)
+def _digest(files: tuple[tuple[str, int, int], ...]) -> str:
+    digest = hashlib.sha256()
+    for file, _, _ in files:
+        digest.update(Path(file).name.encode())
+        with open(file, "rb") as handle:
+            digest.update(hashlib.file_digest(handle, "sha256").digest())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,72 @@
+"""LoRA on a backbone, and an explicit policy for the classification head.
+
+W = W0 + (alpha / r) B A, A of shape (r, in), B of shape (out, r); A random, B zero at the start
+(Hu et al. 2022). A's start is drawn from its own seed, so that every client begins with the same A.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import nn
+
+from fedlora_kit.models.targets import head_prefix, lora_targets
+
+#: frozen: random and never trained (FFA-LoRA, section 5); aggregated: trained, sent and averaged;
+#: personal: trained and kept by each client.
+HeadPolicy = Literal["frozen", "aggregated", "personal"]
+
+
+class LoraSettings(BaseModel):
+    """The shape of the adapter.
+
+    Attributes:
+        rank: r, at least 1.
+        alpha: the product BA is scaled by alpha / rank.
+        dropout: probability on LoRA's input.
+        targets: short names of the adapted modules (see `models.targets`).
+        head: what happens to the classification head.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    rank: int = Field(8, ge=1)
+    alpha: float = Field(8.0, gt=0)
+    dropout: float = Field(0.0, ge=0, lt=1)
+    targets: tuple[str, ...] = ("q", "k", "v", "o")
+    head: HeadPolicy = "frozen"
+
+
+def attach_lora(model: nn.Module, settings: LoraSettings, seed: int) -> nn.Module:
+    """Put LoRA on ``model`` and freeze everything else but (by policy) the head.
+
+    Args:
+        model: a backbone of a known architecture.
+        seed: seed of A's initial values (Kaiming uniform, PEFT's default).
+
+    Returns:
+        The PEFT model; it shares ``model``'s tensors.
+
+    Raises:
+        UnknownName, FedloraError: see `lora_targets`.
+    """
+    from peft import LoraConfig, get_peft_model
+
+    names = lora_targets(model, settings.targets)
+    head = head_prefix(model)
+    config = LoraConfig(
+        r=settings.rank,
+        lora_alpha=settings.alpha,
+        lora_dropout=settings.dropout,
+        target_modules=names,
+        bias="none",
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        adapted: nn.Module = get_peft_model(model, config)  # type: ignore[arg-type]
+    if head is not None and settings.head != "frozen":
+        for parameter in getattr(model, head).parameters():
+            parameter.requires_grad_(True)
+    return adapted

@@ -1,0 +1,152 @@
+"""One DP-SGD step on an adapter (Abadi et al. 2016), with Opacus' hooks and optimiser.
+
+Per-example gradients come from hooks on the modules that train. Opacus asks for this order: model to its
+device, LoRA attached, tensors frozen, ``train()``, and only then the hooks; freezing afterwards silently
+loses gradients. `PerExampleGradients` therefore remembers what trained when it was made, and refuses to
+go on when that has changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Any
+
+import torch
+from torch import nn
+
+from fedlora_kit.errors import FedloraError
+
+#: per-example losses, shape (b,), of one physical batch
+LossOf = Callable[[Any], torch.Tensor]
+
+
+class PerExampleGradients:
+    """Hooks that leave ``p.grad_sample`` of shape (b, \\*p.shape) on every trained parameter.
+
+    The loss that is called ``backward`` on must be a *sum* over examples. Use as a context manager; on
+    exit the model is as it was.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        from opacus.grad_sample import GradSampleHooks
+
+        self.parameters = [p for p in model.parameters() if p.requires_grad]
+        if not self.parameters:
+            raise FedloraError("no tensor trains, so there is nothing to make private", "let a tensor train")
+        self._model = model
+        self._was_training = model.training
+        model.train()
+        self._hooks = GradSampleHooks(model, loss_reduction="sum", strict=False)
+
+    def check(self) -> None:
+        """Refuse to go on if the set of trained tensors is not what the hooks were made for."""
+        now = [p for p in self._model.parameters() if p.requires_grad]
+        if len(now) != len(self.parameters) or any(
+            a is not b for a, b in zip(now, self.parameters, strict=True)
+        ):
+            raise FedloraError(
+                "tensors were frozen or freed after the per-example hooks were attached",
+                "close the hooks, change what trains, attach them anew",
+            )
+
+    def clear(self) -> None:
+        """Forget gradients, per-example gradients and stored activations."""
+        for p in self.parameters:
+            p.grad = None
+            p.grad_sample = None  # type: ignore[attr-defined]
+            p.summed_grad = None  # type: ignore[attr-defined]
+
+    def close(self) -> None:
+        """Take the hooks off and the extra attributes away."""
+        self._hooks.cleanup()
+        for p in self.parameters:
+            for extra in ("grad_sample", "summed_grad", "_forward_counter", "_current_grad_sample"):
+                if hasattr(p, extra):
+                    delattr(p, extra)
+        self._model.train(self._was_training)
+
+    def __enter__(self) -> PerExampleGradients:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def private_optimizer(
+    optimizer: torch.optim.Optimizer,
+    *,
+    sigma: float,
+    clip: float,
+    expected_batch_size: float,
+    generator: torch.Generator,
+) -> Any:
+    """Opacus' optimiser around ``optimizer``: clips each example to ``clip``, adds noise, divides.
+
+    Args:
+        sigma: noise multiplier.
+        clip: C, largest L2 norm of one example's gradient over all trained tensors together.
+        expected_batch_size: q * n; the divisor, also for batches of another size.
+        generator: source of the noise. Seeded, so that a run can be repeated: good for research, not for
+            releasing a model trained on real secrets.
+    """
+    from opacus.optimizers import DPOptimizer
+
+    return DPOptimizer(
+        optimizer,
+        noise_multiplier=sigma,
+        max_grad_norm=clip,
+        expected_batch_size=expected_batch_size,
+        loss_reduction="mean",
+        generator=generator,
+    )
+
+
+def private_step(
+    gradients: PerExampleGradients, optimizer: Any, batches: Sequence[Any], losses: LossOf
+) -> float:
+    """One step on one Poisson sample, cut into physical batches (virtual steps).
+
+    An empty sample is a step too: noise only, and it counts for the accountant.
+
+    Args:
+        optimizer: from `private_optimizer`.
+        batches: the physical batches, in any order; the sum does not depend on it.
+        losses: physical batch -> per-example losses.
+
+    Returns:
+        The sum of the examples' losses (0 for an empty sample); NaN or infinite if any loss was.
+
+    Raises:
+        FedloraError: a trained tensor got no per-example gradient.
+    """
+    gradients.check()
+    gradients.clear()
+    total = 0.0
+    for position, batch in enumerate(batches):
+        loss = losses(batch).sum()
+        value = float(loss.detach())
+        total += value
+        if value != value or value in (float("inf"), float("-inf")):
+            gradients.clear()
+            return value  # clipping would hide a NaN: stop before it does
+        loss.backward()  # type: ignore[no-untyped-call]
+        lost = sum(getattr(p, "grad_sample", None) is None for p in gradients.parameters)
+        if lost:
+            raise FedloraError(
+                f"{lost} of {len(gradients.parameters)} trained tensors got no per-example gradient",
+                "they are not used in the forward pass, or gradient checkpointing bypasses the hooks "
+                "(use_reentrant=False does)",
+            )
+        if position < len(batches) - 1:
+            optimizer.signal_skip_step(True)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+    if not batches:
+        for p in gradients.parameters:
+            p.grad_sample = torch.zeros((0, *p.shape), dtype=p.dtype, device=p.device)  # type: ignore[attr-defined]
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return total

@@ -1,0 +1,1 @@
+"""One readable path from a partition to a history."""
