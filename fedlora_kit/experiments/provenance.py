@@ -1,0 +1,158 @@
+"""Where a run's numbers come from: versions, commit, machine, time and memory."""
+
+from __future__ import annotations
+
+import os
+import platform
+import resource
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+from importlib import metadata
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
+
+from fedlora_kit.errors import BadValue
+
+PACKAGES = (
+    "fedlora-kit",
+    "torch",
+    "transformers",
+    "peft",
+    "opacus",
+    "datasets",
+    "tokenizers",
+    "safetensors",
+    "numpy",
+    "pandas",
+    "scikit-learn",
+)
+
+_PACKAGE = Path(__file__).resolve().parent.parent
+
+
+def collect(device: str, seconds: float, started: datetime | None = None, **facts: Any) -> dict[str, Any]:
+    """A run's provenance as JSON values; call it at the run's end.
+
+    Holds no user name, host name or absolute path: of a path among ``facts`` only the last part is kept.
+
+    Args:
+        device: as given to torch: "cpu", "cuda", "cuda:1", "mps".
+        seconds: wall time of the training.
+        started: when it began (with a time zone); ``seconds`` before now if ``None``.
+        facts: more to keep beside it, such as ``data=``, ``model=`` or ``seeds=``; JSON values.
+
+    Returns:
+        ``versions`` (package -> version, or ``None`` if absent), ``git`` (see :func:`git_state`),
+        ``platform``, ``cpu_count``, ``torch_threads``, ``device`` ({type, name}), ``peak_memory_bytes``
+        ({process: largest resident set since the process began, cuda: largest allocation since its
+        statistics were last reset, or ``None``}), ``started_utc`` (ISO 8601), ``wall_seconds``, and ``facts``.
+
+    Raises:
+        BadValue: ``seconds`` is negative or NaN, ``started`` has no time zone, or a fact takes such a name.
+    """
+    import torch
+
+    if not seconds >= 0:
+        raise BadValue(f"seconds is {seconds}", "a wall time of 0 or more")
+    if started is None:
+        started = datetime.now(UTC) - timedelta(seconds=seconds)
+    if started.tzinfo is None:
+        raise BadValue("started has no time zone", "use datetime.now(UTC)")
+    where = torch.device(device)
+    on_cuda = where.type == "cuda"
+    record: dict[str, Any] = {
+        "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
+        "git": git_state(),
+        "platform": {
+            "system": platform.system(),
+            "release": platform.release(),
+            "machine": platform.machine(),
+        },
+        "cpu_count": os.cpu_count(),
+        "torch_threads": torch.get_num_threads(),
+        "device": {"type": where.type, "name": torch.cuda.get_device_name(where) if on_cuda else _cpu_name()},
+        "peak_memory_bytes": {
+            "process": _peak_resident(),
+            "cuda": int(torch.cuda.max_memory_allocated(where)) if on_cuda else None,
+        },
+        "started_utc": started.astimezone(UTC).isoformat(timespec="seconds"),
+        "wall_seconds": float(seconds),
+    }
+    clash = sorted(record.keys() & facts.keys())
+    if clash:
+        raise BadValue(f"facts named {', '.join(clash)}", "another name: these are collected already")
+    return record | {name: _without_paths(value) for name, value in facts.items()}
+
+
+def git_state(package: Path = _PACKAGE) -> dict[str, Any] | None:
+    """{"commit": 40 hex digits, "dirty": bool} of the repository that tracks ``package``, or ``None``.
+
+    Dirty: a tracked file differs from the commit, or the package holds a file that git neither tracks nor
+    ignores.
+    A package installed inside somebody else's repository (its ``.venv``) is not tracked there: ``None``.
+    """
+    if _git(package, "ls-files", "--error-unmatch", "--", "__init__.py") is None:
+        return None
+    commit = _git(package, "rev-parse", "HEAD")
+    tracked = _git(package, "status", "--porcelain", "--untracked-files=no")
+    own = _git(package, "status", "--porcelain", "--untracked-files=normal", "--", ".")
+    if commit is None or tracked is None or own is None:
+        return None
+    return {"commit": commit.strip(), "dirty": bool(tracked.strip() or own.strip())}
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    # Inside a hook these variables point to another repository.
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")} | {
+        "GIT_OPTIONAL_LOCKS": "0"
+    }
+    try:
+        done = subprocess.run(
+            ["git", *arguments],
+            cwd=folder,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=20,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout if done.returncode == 0 else None
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _cpu_name() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def _peak_resident() -> int:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # Linux counts in KiB
+
+
+def _without_paths(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_paths(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_without_paths(item) for item in value]
+    if isinstance(value, Path):
+        value = str(value)
+    if isinstance(value, str) and (
+        PurePosixPath(value).is_absolute() or PureWindowsPath(value).is_absolute()
+    ):
+        return PureWindowsPath(value).name or PurePosixPath(value).name
+    return value
