@@ -2,7 +2,7 @@
 
 from fedlora_kit.data.encoded import EncodedData, EncodedImages, EncodedText, encode_text
 from fedlora_kit.data.sources import TaskData, fingerprint, load_task
-from fedlora_kit.data.task import TASKS, Examples, Task, register_task, task
+from fedlora_kit.data.task import TASKS, Examples, Task, get_task, register_task
 
 __all__ = [
     "TASKS",
@@ -14,7 +14,7 @@ __all__ = [
     "TaskData",
     "encode_text",
     "fingerprint",
+    "get_task",
     "load_task",
     "register_task",
-    "task",
 ]

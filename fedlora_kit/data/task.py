@@ -153,7 +153,7 @@ TASKS: dict[str, Task] = {
 }
 
 
-def task(name: str) -> Task:
+def get_task(name: str) -> Task:
     """The task called ``name``.
 
     Raises:

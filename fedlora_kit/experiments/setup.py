@@ -10,7 +10,7 @@ import torch
 
 from fedlora_kit.data.encoded import EncodedData, encode_images, encode_text
 from fedlora_kit.data.sources import fingerprint, load_task
-from fedlora_kit.data.task import task
+from fedlora_kit.data.task import get_task
 from fedlora_kit.errors import BadValue, FedloraError
 from fedlora_kit.experiments.spec import DataSpec, RunSpec
 from fedlora_kit.methods import method
@@ -43,7 +43,7 @@ def _encoded(
     task_name: str, backbone_name: str, max_length: int, _data: str, _backbone: str
 ) -> tuple[EncodedData, Mapping[str, EncodedData]]:
     """Training split and scored splits, encoded once a process (the fingerprints guard the cache)."""
-    kind = task(task_name)
+    kind = get_task(task_name)
     if kind.modality != ("image" if backbone(backbone_name).kind == "image" else "text"):
         raise BadValue(
             f"task {task_name!r} is a task on {kind.modality}s, model {backbone_name!r} is not for those",
@@ -63,7 +63,7 @@ def load_data(spec: DataSpec, backbone_name: str) -> tuple[EncodedData, dict[str
     Raises:
         BadValue: more examples are set aside than there are.
     """
-    kind = task(spec.task)
+    kind = get_task(spec.task)
     length = spec.max_length or kind.max_length
     prints = (fingerprint(kind), backbone_fingerprint(backbone_name))
     train, evals = _encoded(spec.task, backbone_name, length, *prints)
@@ -98,7 +98,7 @@ def build(spec: RunSpec, device: torch.device) -> Federation:
     streams = Streams(spec.seed)
     model = load_backbone(
         spec.model.backbone,
-        task(spec.data.task).num_labels,
+        get_task(spec.data.task).num_labels,
         streams.seed("init", "head"),
         weights=spec.model.weights,
     )

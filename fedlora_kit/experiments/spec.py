@@ -14,7 +14,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from fedlora_kit.data.sources import fingerprint
-from fedlora_kit.data.task import task
+from fedlora_kit.data.task import get_task
 from fedlora_kit.errors import BadValue
 from fedlora_kit.experiments.source import source_digest
 from fedlora_kit.methods import method
@@ -66,7 +66,7 @@ class DataSpec(BaseModel):
     @field_validator("task")
     @classmethod
     def _known(cls, name: str) -> str:
-        return task(name).name
+        return get_task(name).name
 
 
 class SplitSpec(BaseModel):
@@ -150,7 +150,7 @@ class RunSpec(BaseModel):
         parts = (
             self.canonical(),
             source_digest(),
-            fingerprint(task(self.data.task)),
+            fingerprint(get_task(self.data.task)),
             backbone_fingerprint(self.model.backbone),
         )
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]

@@ -127,4 +127,5 @@ def method(name: str, **settings: Any) -> Method:
     try:
         return make(**settings)
     except TypeError as error:
-        raise BadValue(f"method {name!r}: {error}", "see the method's docstring for its settings") from error
+        given = ", ".join(settings)
+        raise BadValue(f"method {name!r} cannot take {given}: {error}", "see its docstring") from error

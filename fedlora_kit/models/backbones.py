@@ -7,6 +7,7 @@ no code of a model repository is run.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -17,7 +18,7 @@ from torch import nn
 
 from fedlora_kit import paths
 from fedlora_kit.errors import FedloraError, UnknownName
-from fedlora_kit.models.targets import HEADS
+from fedlora_kit.models.targets import HEADS, head_prefix
 
 Kind = Literal["text", "image", "causal"]
 
@@ -123,23 +124,49 @@ def load_backbone(
         torch.manual_seed(head_seed)
         if weights == "random":
             config = _from_anywhere(name, transformers.AutoConfig.from_pretrained, {"num_labels": num_labels})
-            return auto.from_config(config, dtype=torch.float32).eval()  # type: ignore[no-any-return]
-        options = {
-            "num_labels": num_labels,
-            "dtype": torch.float32,
-            "use_safetensors": True,
-            "output_loading_info": True,
-        }
-        model, info = _from_anywhere(name, auto.from_pretrained, options)
-    head = HEADS.get(model.config.model_type, "classifier")
+            model = auto.from_config(config, dtype=torch.float32)
+        else:
+            options = {
+                "num_labels": num_labels,
+                "dtype": torch.float32,
+                "use_safetensors": True,
+                "ignore_mismatched_sizes": True,  # a head of another width; checked below
+                "output_loading_info": True,
+            }
+            model, info = _from_anywhere(name, auto.from_pretrained, options)
+            _check_loaded(name, model, info)
+    return _draw_head(model, head_seed).eval()
+
+
+def _check_loaded(name: str, model: nn.Module, info: Mapping[str, Any]) -> None:
+    """Refuse weights that leave a part of the backbone at random values, as from_pretrained would not."""
+    head = HEADS.get(model.config.model_type, "classifier")  # type: ignore[union-attr,arg-type]
     lost = [k for k in info["missing_keys"] if not k.startswith((f"{head}.", "pooler.", "bert.pooler."))]
-    if lost or info["mismatched_keys"]:
+    lost += [k for k, *_ in info["mismatched_keys"] if not k.startswith(f"{head}.")]
+    if lost:
         raise FedloraError(
-            f"the weights of {name} do not fit its architecture: {len(lost)} tensors are missing, such as "
-            f"{(lost or list(info['mismatched_keys']))[0]}",
+            f"the weights of {name} do not fit its architecture: {len(lost)} tensors are missing or of "
+            f"another shape, such as {lost[0]}",
             "the checkpoint belongs to another model or release of transformers",
         )
-    return model.eval()  # type: ignore[no-any-return]
+
+
+def _draw_head(model: nn.Module, seed: int) -> nn.Module:
+    """Draw the head's weights anew: normal with the configuration's initializer_range, biases zero.
+
+    Always, so that the head depends on the seed alone, whatever head a checkpoint brought along.
+    """
+    head = head_prefix(model)
+    if head is not None:
+        generator = torch.Generator().manual_seed(seed)
+        scale = float(model.config.initializer_range)  # type: ignore[union-attr,arg-type]
+        with torch.no_grad():
+            for parameter in getattr(model, head).parameters():
+                if parameter.ndim > 1:
+                    parameter.normal_(0.0, scale, generator=generator)
+                else:
+                    parameter.zero_()
+    return model
 
 
 def _from_anywhere(name: str, load: Any, options: dict[str, Any]) -> Any:

@@ -8,6 +8,7 @@ go on when that has changed.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any
@@ -38,6 +39,8 @@ class PerExampleGradients:
         self._was_training = model.training
         model.train()
         self._hooks = GradSampleHooks(model, loss_reduction="sum", strict=False)
+        # torch says so on every backward pass of a frozen embedding; it is how the hooks are meant to run
+        warnings.filterwarnings("ignore", message="Full backward hook is firing")
 
     def check(self) -> None:
         """Refuse to go on if the set of trained tensors is not what the hooks were made for."""
