@@ -1,0 +1,1 @@
+"""The three papers as data: their items, settings, reported numbers and claims."""

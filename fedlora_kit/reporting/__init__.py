@@ -1,0 +1,1 @@
+"""Tables, figures, comparisons, and the page that shows them."""

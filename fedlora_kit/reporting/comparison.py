@@ -1,0 +1,101 @@
+"""Published numbers beside reproduced ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from fedlora_kit.errors import BadValue, UnknownName
+from fedlora_kit.papers.reported import cell
+
+COLUMNS = (
+    "cell",
+    "metric",
+    "published",
+    "published_std",
+    "label",
+    "source",
+    "reproduced_mean",
+    "reproduced_std",
+    "n_seeds",
+    "difference",
+    "comparable",
+)
+
+
+def compare(
+    results: pd.DataFrame,
+    published: pd.DataFrame,
+    by: Sequence[str],
+    metric: str,
+    value: str,
+    *,
+    comparable: bool = True,
+) -> pd.DataFrame:
+    """One row a cell that either side has: first the published cells in their order, then the others.
+
+    Args:
+        results: one row a finished run and scored cell, with a column ``seed``. A value that is not finite
+            counts as absent.
+        published: as `papers.reported.published` gives it; rows of other metrics are left aside.
+        by: the columns that name a cell, all of them.
+        metric: the published metric, as it is written there ("accuracy %").
+        value: the column of ``results`` in the same unit.
+        comparable: whether the two sides come from the same model, data and settings. Where not (profiles
+            other than ``paper``), the difference is still given, and the column says what it is worth.
+
+    Returns:
+        The columns `COLUMNS`. ``reproduced_std`` has n − 1 in the denominator and is NaN for one seed;
+        ``difference`` is reproduced − published, NaN where one is absent; ``n_seeds`` is 0 for a cell that
+        was not run.
+
+    Raises:
+        UnknownName: no such column.
+        BadValue: a cell holds a seed twice (``by`` lacks a coordinate), or a cell is published twice.
+    """
+    for column in (*by, "seed", value):
+        if column not in results.columns and not results.empty:
+            raise UnknownName("column of the results", column, map(str, results.columns))
+    reproduced = _reproduced(results, list(by), value) if not results.empty else {}
+    theirs = {str(row["cell"]): row for row in published[published["metric"] == metric].to_dict("records")}
+    if len(theirs) != int((published["metric"] == metric).sum()):
+        raise BadValue(f"a cell is published twice for {metric!r}", "correct the reported numbers")
+    rows = []
+    for name in [*theirs, *(name for name in reproduced if name not in theirs)]:
+        row, seeds = theirs.get(name, {}), reproduced.get(name, np.array([]))
+        mean = float(seeds.mean()) if seeds.size else np.nan
+        rows.append(
+            {
+                "cell": name,
+                "metric": metric,
+                "published": float(row.get("value", np.nan)),
+                "published_std": float(row.get("std", np.nan)),
+                "label": row.get("label", ""),
+                "source": row.get("source", ""),
+                "reproduced_mean": mean,
+                "reproduced_std": float(seeds.std(ddof=1)) if seeds.size > 1 else np.nan,
+                "n_seeds": seeds.size,
+                "difference": mean - float(row.get("value", np.nan)),
+                "comparable": comparable,
+            }
+        )
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def _reproduced(results: pd.DataFrame, by: list[str], value: str) -> dict[str, np.ndarray]:
+    """Cell → finite values, one a seed; cells in order of appearance."""
+    if not by:
+        raise BadValue("by names no column", "give the coordinates of a cell, such as ['method', 'task']")
+    names = [cell(**dict(zip(by, at, strict=True))) for at in results[by].itertuples(index=False, name=None)]
+    frame = pd.DataFrame({"cell": names, "seed": results["seed"].to_numpy()})
+    frame["value"] = results[value].astype(float).to_numpy()
+    twice = frame.duplicated(["cell", "seed"])
+    if twice.any():
+        first = frame[twice].iloc[0]
+        raise BadValue(
+            f"cell {first['cell']} holds seed {first['seed']} twice", "name all coordinates of a cell in by"
+        )
+    frame["value"] = frame["value"].where(np.isfinite(frame["value"]))
+    return {str(name): rows["value"].dropna().to_numpy() for name, rows in frame.groupby("cell", sort=False)}
