@@ -57,9 +57,11 @@ def test_any_bit_pattern_comes_back(tmp_path_factory, dtype, shape, seed):
     assert loaded.tensors["scalar"].item() == seed
 
 
+# "__float__" is refused, which another test shows; the generator likes to draw strings from the source.
+keys = st.text().filter(lambda text: text != "__float__")
 values = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**140), 2**140) | st.floats(width=64) | st.text(),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(keys, inner, max_size=3),
     max_leaves=12,
 )
 
@@ -76,7 +78,7 @@ def same(one: object, two: object) -> bool:
 
 
 @settings(max_examples=60, deadline=None)
-@given(meta=st.dictionaries(st.text(), values, max_size=4))
+@given(meta=st.dictionaries(keys, values, max_size=4))
 def test_meta_comes_back_exactly(tmp_path_factory, meta):
     folder = CheckpointFolder(tmp_path_factory.mktemp("c"))
     folder.save(0, {}, meta)
@@ -243,7 +245,7 @@ def test_full_disk_keeps_the_earlier_checkpoint(tmp_path, monkeypatch, step):
         patch.setattr(atomic.os, step, full)
         with pytest.raises(FedloraError, match=r"no space left .*round-000002(.|\n)*FEDLORA_RUNS"):
             folder.save(2, {"b": torch.ones(3)}, {})
+    assert os.listdir(tmp_path) == ["round-000001.safetensors"]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert folder.load_latest().round_index == 1
-    assert os.listdir(tmp_path) == ["round-000001.safetensors"]

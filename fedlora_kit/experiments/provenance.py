@@ -46,7 +46,7 @@ def collect(device: str, seconds: float, started: datetime | None = None, **fact
         ``versions`` (package -> version, or ``None`` if absent), ``git`` (see :func:`git_state`),
         ``platform``, ``cpu_count``, ``torch_threads``, ``device`` ({type, name}), ``peak_memory_bytes``
         ({process: largest resident set since the process began, cuda: largest allocation since its
-        statistics were last reset, or ``None``}), ``started_utc`` (ISO 8601), ``wall_seconds``, and ``facts``.
+        statistics were last reset, or ``None``}), ``started_utc`` (ISO 8601), ``wall_seconds``, ``facts``.
 
     Raises:
         BadValue: ``seconds`` is negative or NaN, ``started`` has no time zone, or a fact takes such a name.

@@ -188,8 +188,6 @@ class Store:
                 if work.entry is not None:
                     self._tidy(key)  # an owner killed between publishing and tidying
                 else:
-                    remove_leftovers(work.dir)
-                    _remove(work.dir / "entry")
                     write_json(work.dir / "spec.json", spec)
             yield work
         finally:
