@@ -1,0 +1,233 @@
+"""Many notebooks: each in a process of its own, some at a time, the failure of one leaving the rest alone."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import IO, Any
+
+import fedlora_kit
+from fedlora_kit.batch import cache
+from fedlora_kit.batch.folders import LOG_FILE, NOTEBOOK_FILE, Staging, exclusive
+from fedlora_kit.batch.progress import Reporter, Running, Silent
+from fedlora_kit.batch.runner import notebook_path, values_for
+from fedlora_kit.batch.status import FAILED, OK, PLANNED, UNCHANGED, Runnable, Status, now, read_status
+from fedlora_kit.errors import BadValue, UnknownName
+
+PROFILES = ("smoke", "small", "paper")
+_TICK = 0.1  # seconds
+_GRACE = 15.0  # seconds that a worker has to stop its kernel
+
+
+@dataclass
+class _Child:
+    item: Runnable
+    process: subprocess.Popen[bytes]
+    staging: Staging
+    errors: IO[bytes]
+    running: Running
+    status: Status  # as it will be if the worker dies
+    looked: float = 0.0
+    stamp: int = 0
+
+
+def reproduce(
+    items: Sequence[Runnable],
+    profile: str = "smoke",
+    jobs: int = 1,
+    output_dir: str | Path = "figures",
+    settings: Mapping[str, Any] | None = None,
+    force: bool = False,
+    timeout: float | None = None,
+    reporter: Reporter | None = None,
+) -> list[Status]:
+    """Run the items' notebooks, ``jobs`` at a time; their statuses in the order of ``items``.
+
+    An item whose outputs are current and intact (see `cache.cache_key`) is not run and comes back as
+    ``unchanged``; an item without a notebook as ``planned``. Each notebook's runs may use ``FEDLORA_JOBS``
+    processes: the machine's cores over ``jobs``, unless that variable is set already. Ctrl-C stops every
+    kernel, then raises; finished items stay.
+
+    Args:
+        output_dir: as for `reporting.outputs.ItemOutputs`.
+        settings: notebook parameters by name, text or typed values; every notebook must declare them all.
+        force: run even what is unchanged.
+        timeout: seconds that one cell may take; ``None``: no limit.
+
+    Raises:
+        UnknownName, BadValue: an unknown profile or parameter, a wrong value; nothing has run then.
+        FedloraError: another process writes to the same folder, or it cannot be written.
+    """
+    if profile not in PROFILES:
+        raise UnknownName("profile", profile, PROFILES)
+    if jobs < 1:
+        raise BadValue(f"jobs={jobs}", "at least one notebook runs at a time: 1 or more")
+    if timeout is not None and not timeout > 0:
+        raise BadValue(f"timeout={timeout}", "seconds that a cell may take: over 0")
+    if doubled := sorted({i.id for i in items if sum(i.id == other.id for other in items) > 1}):
+        raise BadValue(f"items named twice: {', '.join(doubled)}", "name each once")
+    settings = settings or {}
+    reporter = reporter or Silent()
+    with_notebook = [item for item in items if item.notebook is not None]
+    values = {item.id: values_for(item, profile, settings, output_dir) for item in with_notebook}
+    statuses = {item.id: Status(item.id, PLANNED, profile) for item in items}
+    with exclusive(profile, output_dir):
+        reporter.begin(len(with_notebook))
+        children: list[_Child] = []
+        try:
+            waiting: list[tuple[Runnable, Status]] = []
+            for item in with_notebook:
+                key = cache.cache_key(notebook_path(item), profile, values[item.id])
+                place = Staging(item.id, profile, output_dir, "-")
+                if not force and (old := cache.unchanged(place.final, key)) is not None:
+                    statuses[item.id] = replace(old, status=UNCHANGED)
+                    reporter.end(statuses[item.id])
+                else:
+                    crashed = Status(
+                        item.id,
+                        FAILED,
+                        profile,
+                        parameters=values[item.id],
+                        cache_key=key,
+                        versions=cache.versions(),
+                    )
+                    waiting.append((item, crashed))
+            share = max(1, _cores() // max(1, min(jobs, len(waiting))))
+            while waiting or children:
+                while waiting and len(children) < jobs:
+                    item, crashed = waiting.pop(0)
+                    children.append(_start(item, crashed, settings, output_dir, timeout, share))
+                    reporter.start(children[-1].running)
+                time.sleep(_TICK)
+                for child in [one for one in children if one.process.poll() is not None]:
+                    children.remove(child)
+                    statuses[child.item.id] = _collect(child)
+                    reporter.end(statuses[child.item.id])
+                for child in children:
+                    _look(child)
+                reporter.tick([child.running for child in children], len(waiting))
+        finally:
+            _stop(children)
+            reporter.close()
+    return [statuses[item.id] for item in items]
+
+
+def _start(
+    item: Runnable,
+    crashed: Status,
+    settings: Mapping[str, Any],
+    output_dir: str | Path,
+    timeout: float | None,
+    share: int,
+) -> _Child:
+    run = uuid.uuid4().hex
+    staging = Staging(item.id, crashed.profile, output_dir, run)
+    staging.open()
+    before = read_status(staging.final)
+    expected = before.seconds if before is not None and before.status == OK else None
+    root = str(Path(fedlora_kit.__file__).resolve().parent.parent)
+    environment = {"FEDLORA_JOBS": str(share), **os.environ}
+    environment["PYTHONPATH"] = os.pathsep.join(p for p in (root, os.environ.get("PYTHONPATH")) if p)
+    errors = (staging.root / "worker.log").open("w+b")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "fedlora_kit.batch.worker"],
+        stdin=subprocess.PIPE,
+        stdout=errors,
+        stderr=errors,
+        env=environment,
+        start_new_session=True,  # Ctrl-C reaches this process alone, which then stops the workers in order
+    )
+    job = {
+        "item": item.id,
+        "kind": item.kind,
+        "notebook": item.notebook,
+        "profile": crashed.profile,
+        "parameters": dict(settings),
+        "output_dir": str(output_dir),
+        "timeout": timeout,
+        "run": run,
+        "key": crashed.cache_key,
+    }
+    child = _Child(item, process, staging, errors, Running(item.id, time.monotonic(), expected), crashed)
+    assert process.stdin is not None
+    with contextlib.suppress(BrokenPipeError):  # it died at once; _collect says so
+        process.stdin.write(json.dumps(job).encode() + b"\n")
+        process.stdin.flush()
+    return child
+
+
+def _collect(child: _Child) -> Status:
+    """The status of an ended worker; a worker that died without one is recorded as a failure here."""
+    code = child.process.returncode
+    child.errors.seek(0)
+    said = child.errors.read().decode(errors="replace").strip()
+    _close(child)
+    if code in (0, 1):
+        status = read_status(child.staging.final)
+        if status is not None and (status.status == OK) == (code == 0):
+            return status
+    how = f"was killed by signal {-code}" if code < 0 else f"ended with status {code}"
+    last = said.splitlines()[-1] if said else ""
+    error = said if code == 2 else f"the notebook's process {how}{': ' + last if last else ''}"
+    child.staging.folder.mkdir(parents=True, exist_ok=True)
+    with (child.staging.folder / LOG_FILE).open("a", encoding="utf-8") as log:
+        log.write(f"\n{error}\n{said}\n")
+    seconds = round(child.running.elapsed(), 3)
+    return child.staging.fail(replace(child.status, error=error, seconds=seconds, finished=now()))
+
+
+def _look(child: _Child) -> None:
+    """How many cells are behind us, from the notebook that papermill saves after each."""
+    moment = time.monotonic()
+    if moment - child.looked < 2.0:
+        return
+    child.looked = moment
+    path = child.staging.folder / NOTEBOOK_FILE
+    try:
+        if (stamp := path.stat().st_mtime_ns) == child.stamp:
+            return
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        child.stamp = stamp
+    except (OSError, ValueError, KeyError):
+        return  # not there yet, or half written: the next look will see it
+    code = [cell for cell in cells if cell.get("cell_type") == "code"]
+    ended = sum(bool(cell["metadata"].get("papermill", {}).get("end_time")) for cell in code)
+    child.running.done = ended / len(code) if code else 0.0
+
+
+def _stop(children: list[_Child]) -> None:
+    for child in children:
+        if child.process.poll() is None:
+            child.process.terminate()
+    deadline = time.monotonic() + _GRACE
+    for child in children:
+        try:
+            child.process.wait(max(0.1, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            child.process.kill()
+            child.process.wait()
+        _close(child)
+        child.staging.drop()
+
+
+def _close(child: _Child) -> None:
+    child.errors.close()
+    if child.process.stdin is not None:
+        with contextlib.suppress(OSError):
+            child.process.stdin.close()
+
+
+def _cores() -> int:
+    import joblib
+
+    return int(
+        joblib.cpu_count()
+    )  # counts what this process may use (affinity, containers), not what there is

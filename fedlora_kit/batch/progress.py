@@ -1,0 +1,147 @@
+"""One line a notebook: on a terminal a live table, elsewhere plain lines that suit a log."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from fedlora_kit.batch.status import UNCHANGED, Status
+
+_HEARTBEAT = 30.0  # seconds between two plain lines of a notebook that goes on running
+
+
+@dataclass
+class Running:
+    """A notebook under way. ``expected``: seconds the last ok run took; ``done``: share of cells behind us,
+    0 to 1.
+    """
+
+    item: str
+    since: float
+    expected: float | None = None
+    done: float = 0.0
+
+    def elapsed(self) -> float:
+        return time.monotonic() - self.since
+
+    def remaining(self) -> float | None:
+        """Estimated seconds: from the last run's time if there was one, else from the cells done so far."""
+        if self.expected is not None:
+            return max(0.0, self.expected - self.elapsed())
+        return self.elapsed() * (1 - self.done) / self.done if self.done > 0 else None
+
+
+class Reporter(Protocol):
+    """What `pool.reproduce` tells while it works. All calls come from one thread."""
+
+    def begin(self, total: int) -> None: ...
+    def start(self, running: Running) -> None: ...
+    def tick(self, running: list[Running], waiting: int) -> None: ...
+    def end(self, status: Status) -> None: ...
+    def close(self) -> None: ...
+
+
+def clock(seconds: float | None) -> str:
+    """Seconds as ``m:ss`` or ``h:mm:ss``; ``?`` where unknown."""
+    if seconds is None:
+        return "?"
+    whole = round(seconds)
+    hours, rest = divmod(whole, 3600)
+    return f"{hours}:{rest // 60:02d}:{rest % 60:02d}" if hours else f"{rest // 60}:{rest % 60:02d}"
+
+
+class Silent:
+    """Says nothing."""
+
+    def begin(self, total: int) -> None: ...
+    def start(self, running: Running) -> None: ...
+    def tick(self, running: list[Running], waiting: int) -> None: ...
+    def end(self, status: Status) -> None: ...
+    def close(self) -> None: ...
+
+
+class PlainLines:
+    """A line when a notebook starts, ends, and every half minute between."""
+
+    def __init__(self, say: Callable[[str], Any] = print) -> None:
+        self._say = say
+        self._total = self._ended = 0
+        self._spoken: dict[str, float] = {}
+
+    def begin(self, total: int) -> None:
+        self._total = total
+
+    def start(self, running: Running) -> None:
+        self._spoken[running.item] = time.monotonic()
+        expected = f", last time {clock(running.expected)}" if running.expected is not None else ""
+        self._say(f"[{self._ended}/{self._total}] {running.item}: running{expected}")
+
+    def tick(self, running: list[Running], waiting: int) -> None:
+        for one in running:
+            if time.monotonic() - self._spoken[one.item] >= _HEARTBEAT:
+                self._spoken[one.item] = time.monotonic()
+                self._say(
+                    f"[{self._ended}/{self._total}] {one.item}: {clock(one.elapsed())} elapsed, "
+                    f"about {clock(one.remaining())} to go, {one.done:.0%} of its cells done"
+                )
+
+    def end(self, status: Status) -> None:
+        self._ended += 1
+        time_taken = "" if status.status == UNCHANGED else f" after {clock(status.seconds)}"
+        reason = f": {status.error.splitlines()[0]}" if status.error else ""
+        self._say(f"[{self._ended}/{self._total}] {status.item}: {status.status}{time_taken}{reason}")
+
+    def close(self) -> None: ...
+
+
+class LiveTable:
+    """A live line a notebook, by rich."""
+
+    def __init__(self, console: Any) -> None:
+        from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
+
+        self._bars = Progress(
+            SpinnerColumn(finished_text=" "),
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=24),
+            TextColumn("{task.fields[times]}", markup=False),
+            console=console,
+        )
+        self._tasks: dict[str, Any] = {}
+        self._all: Any = None
+        self._began = time.monotonic()
+
+    def begin(self, total: int) -> None:
+        self._bars.start()
+        if total > 1:
+            self._all = self._bars.add_task("all notebooks", total=total, times="")
+
+    def start(self, running: Running) -> None:
+        self._tasks[running.item] = self._bars.add_task(running.item, total=1.0, times="")
+
+    def tick(self, running: list[Running], waiting: int) -> None:
+        for one in running:
+            left = one.remaining()
+            # By time where the last run's is known (a cell may hold nearly all the work), else by cells.
+            share = one.elapsed() / one.expected if one.expected else one.done
+            times = f"{clock(one.elapsed())} elapsed, about {clock(left)} to go"
+            self._bars.update(self._tasks[one.item], completed=min(share, 0.99), times=times)
+        if self._all is not None:
+            times = f"{clock(time.monotonic() - self._began)} elapsed, {waiting} waiting"
+            self._bars.update(self._all, times=times)
+
+    def end(self, status: Status) -> None:
+        if status.item in self._tasks:
+            times = f"{status.status} after {clock(status.seconds)}"
+            self._bars.update(self._tasks[status.item], completed=1.0, times=times)
+            self._bars.stop_task(self._tasks[status.item])
+        else:
+            task = self._bars.add_task(status.item, total=1.0, completed=1, times=status.status)
+            self._bars.stop_task(task)
+        if self._all is not None:
+            self._bars.advance(self._all)
+
+    def close(self) -> None:
+        self._bars.stop()

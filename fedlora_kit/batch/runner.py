@@ -1,0 +1,220 @@
+"""One notebook through papermill: its own folder as working directory, a private kernel, a status from
+exceptions.
+
+The working directory and the environment belong to the process, so notebooks that run at the same time run in
+processes of their own (`batch.pool`).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+import traceback
+import uuid
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TextIO
+
+from fedlora_kit import paths
+from fedlora_kit.batch.cache import cache_key as key_of
+from fedlora_kit.batch.cache import versions
+from fedlora_kit.batch.folders import LOG_FILE, NOTEBOOK_FILE, Staging
+from fedlora_kit.batch.kernel import KERNEL_NAME, environment, private_kernel
+from fedlora_kit.batch.parameters import resolve
+from fedlora_kit.batch.status import FAILED, OK, Runnable, Status, now
+from fedlora_kit.errors import BadValue, FedloraError
+from fedlora_kit.experiments import atomic
+from fedlora_kit.reporting.outputs import STAGING_VARIABLE, read_claims
+
+_EXPECTED = {"table": ("table.csv", "table.md"), "figure": ("figure.svg", "figure.png")}
+_QUIET = {
+    "TQDM_DISABLE": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
+    "TRANSFORMERS_VERBOSITY": "error",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+_COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+
+
+def notebook_path(item: Runnable) -> Path:
+    """Where the item's notebook lies.
+
+    Raises:
+        BadValue: it is only planned.
+    """
+    if item.notebook is None:
+        raise BadValue(
+            f"{item.id} has no notebook yet: it is planned",
+            "`fedlora list` shows which items have a notebook",
+        )
+    return paths.notebooks_dir() / item.notebook
+
+
+def values_for(
+    item: Runnable, profile: str, settings: Mapping[str, Any], output_dir: str | Path = "figures"
+) -> dict[str, Any]:
+    """All parameters of one run: ``settings`` checked against the notebook, with ``profile`` and
+    ``output_dir``.
+
+    Raises:
+        UnknownName, BadValue: as `parameters.resolve`; also for settings that have an option of their own.
+    """
+    for name, option in (("profile", "--profile"), ("output_dir", "--output")):
+        if name in settings:
+            raise BadValue(f"{name!r} cannot be set with --set", f"use {option}")
+    place = Path(output_dir).expanduser()
+    if place.is_absolute() and place.resolve().is_relative_to(paths.home()):
+        place = place.resolve().relative_to(paths.home())  # no path of this machine in the executed notebook
+    return resolve(
+        notebook_path(item), item.id, {**settings, "profile": profile, "output_dir": place.as_posix()}
+    )
+
+
+def run_notebook(
+    item: Runnable,
+    profile: str,
+    parameters: Mapping[str, Any],
+    output_dir: str | Path = "figures",
+    timeout: float | None = None,
+    *,
+    run: str | None = None,
+    key: str | None = None,
+) -> Status:
+    """Execute one item's notebook and put its outputs in place.
+
+    A failing cell, a killed kernel and a timed-out cell are failures, returned and kept as ``status.json``,
+    never raised; nothing of an earlier run is then mistaken for this one's (see `folders.Staging.fail`).
+
+    Args:
+        parameters: settings by name, as text or typed values; `profile` and `output_dir` are added.
+        timeout: seconds that one cell may take; ``None``: no limit.
+        run: name of the scratch folder, unique among runs at the same time.
+        key: the item's `cache.cache_key`, where the caller has it. A batch takes all keys at its start: what
+            is edited while it runs then runs again next time.
+
+    Raises:
+        UnknownName, BadValue: a parameter the notebook does not take; nothing has run then.
+        FedloraError: the outputs cannot be written.
+    """
+    source = notebook_path(item)
+    values = values_for(item, profile, parameters, output_dir)
+    start, begun = time.monotonic(), now()
+    status = Status(
+        item.id,
+        OK,
+        profile,
+        parameters=values,
+        cache_key=key or key_of(source, profile, values),
+        versions=versions(),
+    )
+    staging = Staging(item.id, profile, output_dir, run or uuid.uuid4().hex)
+    staging.open()
+    try:
+        with (staging.folder / LOG_FILE).open("w", encoding="utf-8") as log:
+            log.write(f"{item.id}, profile {profile}, begun {begun}\n\n")
+            log.flush()
+            error = _execute(source, staging, values, timeout, log)
+            error = error or _missing(item, staging.folder)
+            seconds = round(time.monotonic() - start, 3)
+            log.write(f"\n{'failed: ' + error if error else 'ok'} after {seconds:.1f} s\n")
+        _tidy(staging.folder / NOTEBOOK_FILE, item, values, error)
+        status = replace(status, status=FAILED if error else OK, error=error, seconds=seconds, finished=now())
+        return staging.fail(status) if error else staging.succeed(status)
+    finally:
+        staging.drop()
+
+
+def _execute(
+    source: Path, staging: Staging, values: dict[str, Any], timeout: float | None, log: TextIO
+) -> str | None:
+    """Run the notebook; what went wrong, in a line or two, or ``None``."""
+    import nbformat
+    import papermill
+
+    node = nbformat.read(source, as_version=4)
+    node.metadata["kernelspec"] = {"display_name": "Python 3", "language": "python", "name": KERNEL_NAME}
+    target = (
+        str(staging.folder / NOTEBOOK_FILE).replace("{", "{{").replace("}", "}}")
+    )  # papermill formats paths
+    try:
+        with private_kernel(), environment({**_QUIET, STAGING_VARIABLE: str(staging.output_dir)}):
+            papermill.execute_notebook(
+                node,
+                target,
+                parameters=values,
+                kernel_name=KERNEL_NAME,
+                language="python",
+                progress_bar=False,
+                stdout_file=log,
+                stderr_file=log,
+                cwd=source.parent,
+                execution_timeout=timeout,
+            )
+    except Exception as error:
+        log.write("\n" + _COLOUR.sub("", "".join(traceback.format_exception_only(error))))
+        return _short(error, timeout)
+    return None
+
+
+def _short(error: Exception, timeout: float | None) -> str:
+    from nbclient.exceptions import CellTimeoutError, DeadKernelError
+    from papermill.exceptions import PapermillExecutionError
+
+    if isinstance(error, PapermillExecutionError):
+        value = _COLOUR.sub("", str(error.evalue)).strip()
+        return f"{error.ename}: {value} (cell {error.exec_count})"
+    if isinstance(error, CellTimeoutError):
+        return f"a cell took longer than {timeout:g} s"
+    if isinstance(error, DeadKernelError):
+        return "the kernel died while a cell ran (out of memory, or killed)"
+    lines = _COLOUR.sub("", str(error)).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"
+
+
+def _missing(item: Runnable, folder: Path) -> str | None:
+    """A notebook that runs to its end but leaves no result has not done its work."""
+    missing = [name for name in _EXPECTED.get(item.kind, ()) if not (folder / name).is_file()]
+    if missing:
+        return f"the notebook ran to its end but wrote no {' and no '.join(missing)}"
+    try:
+        read_claims(folder)
+    except (FedloraError, ValueError, KeyError, AttributeError, TypeError) as error:
+        return f"claims.json cannot be read: {error}"
+    return None
+
+
+def _tidy(path: Path, item: Runnable, values: dict[str, Any], error: str | None) -> None:
+    """Make the saved notebook say what happened: papermill marks cells as completed that never ran."""
+    import nbformat
+
+    if not path.is_file():
+        return
+    node = nbformat.read(path, as_version=4)
+    about = node.metadata.setdefault("papermill", {})
+    about["input_path"] = f"notebooks/{item.notebook}"
+    about["output_path"] = f"{values['profile']}/{item.id}/{NOTEBOOK_FILE}"
+    about.pop("environment_variables", None)
+    about["exception"] = bool(error) or None
+    running: int | None = None
+    for index, cell in enumerate(node.cells):
+        mark = cell.metadata.get("papermill")
+        if not mark:
+            continue
+        if mark.get("start_time") is None:
+            mark["status"] = "pending"
+        elif error:
+            running = index
+    marked = any("papermill-error-cell-tag" in cell.metadata.get("tags", []) for cell in node.cells)
+    if error and not marked:
+        if running is not None:
+            node.cells[running].metadata["papermill"].update(status="failed", exception=True)
+        note = nbformat.v4.new_markdown_cell(f"**This run failed:** {error}")
+        note.metadata["tags"] = [
+            "papermill-error-cell-tag"
+        ]  # papermill removes it when it runs this file again
+        node.cells.insert(0, note)
+    nbformat.validator.normalize(node)
+    atomic.write_text(path, nbformat.writes(node) + os.linesep)

@@ -1,0 +1,77 @@
+"""The process of one notebook: ``python -m fedlora_kit.batch.worker``, a job as one line of JSON on its
+input.
+
+It ends with 0 (ok) or 1 (failed, recorded in ``status.json``); any other end means that it could not even
+record.
+Its input stays open as long as the parent lives: when that ends, whatever the reason, the worker stops its
+kernel and ends too.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import sys
+import threading
+from dataclasses import dataclass
+from types import FrameType
+
+
+@dataclass(frozen=True)
+class _Item:
+    id: str
+    kind: str
+    notebook: str
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the way out is not to be interrupted
+    raise KeyboardInterrupt
+
+
+def _first_line() -> bytes:
+    """Read byte by byte: a buffer would take what `_follow_parent` waits for."""
+    line = b""
+    while not line.endswith(b"\n") and (byte := os.read(sys.stdin.fileno(), 1)):
+        line += byte
+    return line
+
+
+def _follow_parent() -> None:
+    while os.read(sys.stdin.fileno(), 4096):  # not sys.stdin: its lock would hang the interpreter's end
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def main() -> int:
+    """Run one job; the exit status."""
+    signal.signal(signal.SIGTERM, _stop)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle: it sends SIGTERM
+    job = json.loads(_first_line())
+    threading.Thread(target=_follow_parent, daemon=True).start()
+    from fedlora_kit.batch.runner import run_notebook
+    from fedlora_kit.errors import FedloraError
+
+    logging.getLogger("papermill").setLevel(logging.ERROR)  # it calls parameters unknown that it cannot parse
+    try:
+        status = run_notebook(
+            _Item(job["item"], job["kind"], job["notebook"]),
+            job["profile"],
+            job["parameters"],
+            job["output_dir"],
+            job["timeout"],
+            run=job["run"],
+            key=job["key"],
+        )
+    except KeyboardInterrupt:
+        return 130
+    except FedloraError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0 if status.good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,59 @@
+"""What the commands share: errors without tracebacks, output as text or JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from fedlora_kit.errors import BadValue, FedloraError, UnknownName
+
+JsonFlag = Annotated[
+    bool, typer.Option("--json", help="Print JSON instead of a table; its form is described above.")
+]
+
+
+class Commands(TyperGroup):
+    """Turns the kit's errors into one message on stderr: exit status 2 for bad input, 1 for the rest, 130
+    for Ctrl-C.
+    """
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except FedloraError as error:
+            typer.echo(f"error: {error}", err=True)
+            raise typer.Exit(2 if isinstance(error, UnknownName | BadValue) else 1) from None
+        except KeyboardInterrupt:
+            typer.echo(
+                "stopped; what was finished is kept, and the same command goes on from there", err=True
+            )
+            raise typer.Exit(130) from None
+
+
+def print_json(value: Any) -> None:
+    """Strict JSON on stdout; NaN and infinities become null."""
+    typer.echo(json.dumps(_finite(value), indent=2, ensure_ascii=False, allow_nan=False))
+
+
+def print_table(headers: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> None:
+    """A plain table on stdout; the columns in ``right`` are aligned to the right."""
+    from tabulate import tabulate  # type: ignore[import-untyped]
+
+    if not rows:
+        return
+    align = ["right" if index in right else "left" for index in range(len(headers))]
+    typer.echo(tabulate(rows, headers, disable_numparse=True, colalign=align))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
+        return None
+    if isinstance(value, dict):
+        return {str(key): _finite(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(entry) for entry in value]
+    return value

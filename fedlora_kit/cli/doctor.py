@@ -1,0 +1,177 @@
+"""``fedlora doctor``: is this machine ready? Each check gives a verdict and, unless it is fine, a remedy."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import sys
+import tomllib
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from fedlora_kit import paths
+from fedlora_kit.errors import FedloraError
+
+_GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line of the examination; ``verdict`` is "ok", "warn" or "fail"."""
+
+    check: str
+    verdict: str
+    found: str
+    remedy: str = ""
+
+
+def examine() -> list[Check]:
+    """All checks, in order. A check that itself breaks is a failure, not a traceback."""
+    checks = []
+    for function in (python, packages, kernel, device, mirror, disk, store):
+        try:
+            checks.append(function())
+        except Exception as error:
+            remedy = (
+                error.remedy if isinstance(error, FedloraError) else "repair the installation: make reproduce"
+            )
+            problem = error.problem if isinstance(error, FedloraError) else f"{type(error).__name__}: {error}"
+            checks.append(Check(function.__name__, "fail", problem, remedy))
+    return checks
+
+
+def python() -> Check:
+    """Python 3.11 or later."""
+    found = f"{platform.python_version()} at {sys.executable}"
+    if sys.version_info < (3, 11):  # noqa: UP036 (a package can be run without pip's check)
+        return Check("python", "fail", found, "install Python 3.11 or later")
+    return Check("python", "ok", found)
+
+
+def packages(installed: Callable[[str], str] = metadata.version) -> Check:
+    """The installed packages against the versions this package asks for."""
+    from packaging.requirements import Requirement
+
+    missing, other, count = [], [], 0
+    for line in _required():
+        requirement = Requirement(line)
+        if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
+            continue
+        count += 1
+        try:
+            version = installed(requirement.name)
+        except metadata.PackageNotFoundError:
+            missing.append(str(requirement))
+            continue
+        if not requirement.specifier.contains(version, prereleases=True):
+            other.append(f"{requirement.name} {version} (wanted {requirement.specifier})")
+    remedy = "install from the lock file: make reproduce, or python -m pip install -e ."
+    if missing:
+        return Check("packages", "fail", f"missing: {', '.join(missing)}", remedy)
+    if other:
+        return Check("packages", "warn", f"other versions than tested: {', '.join(other)}", remedy)
+    return Check("packages", "ok", f"{count} packages as required")
+
+
+def _required() -> list[str]:
+    try:
+        return metadata.requires("fedlora-kit") or []
+    except metadata.PackageNotFoundError:  # run from the source tree, not installed
+        file = Path(__file__).resolve().parents[2] / "pyproject.toml"
+        if not file.is_file():
+            raise FedloraError("fedlora-kit is not installed", "python -m pip install -e .") from None
+        return list(tomllib.loads(file.read_text(encoding="utf-8"))["project"]["dependencies"])
+
+
+def kernel() -> Check:
+    """A notebook kernel, really started."""
+    from fedlora_kit.batch.kernel import start_and_ask
+
+    return Check("kernel", "ok", f"starts, and is {start_and_ask()}")
+
+
+def device() -> Check:
+    """What will compute."""
+    import joblib
+    import torch
+
+    cores = joblib.cpu_count()
+    if torch.cuda.is_available():
+        names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+        return Check("device", "ok", f"{', '.join(names)}; {cores} CPU cores")
+    return Check("device", "ok", f"no GPU; {cores} CPU cores (the smoke profile needs no more)")
+
+
+def mirror() -> Check:
+    """The local mirror of data and models, if one is named."""
+    folder = paths.hub_dir()
+    if folder is None:
+        offline = os.environ.get("HF_HUB_OFFLINE", "0").lower() not in ("", "0", "false", "no", "off")
+        if offline:
+            return Check(
+                "mirror",
+                "warn",
+                "no mirror, and HF_HUB_OFFLINE is set",
+                "small and paper need data: name a mirror with FEDLORA_HUB, or unset HF_HUB_OFFLINE",
+            )
+        return Check("mirror", "ok", "none (FEDLORA_HUB is unset): small and paper download from the Hub")
+    if not folder.is_dir():
+        return Check(
+            "mirror",
+            "fail",
+            f"FEDLORA_HUB names {folder}, which is no folder",
+            "correct it, or unset FEDLORA_HUB",
+        )
+    data = sum(1 for _ in (folder / "datasets").rglob("*.parquet")) + sum(
+        1 for _ in (folder / "datasets").rglob("tasks/*.json")
+    )
+    models = sum(1 for _ in (folder / "models").rglob("config.json"))
+    found = f"{folder}: {data} data files, {models} models"
+    if data == 0 and models == 0:
+        return Check(
+            "mirror", "fail", found, "it holds neither datasets/ nor models/: correct or unset FEDLORA_HUB"
+        )
+    return Check("mirror", "ok", found)
+
+
+def disk() -> Check:
+    """Free space where the store of runs lies."""
+    folder = paths.runs_dir()
+    while not folder.exists():
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free / _GIB
+    found = f"{free:.1f} GiB free for the store of runs"
+    if free < 0.5:
+        return Check("disk", "fail", found, "free some space, or name another disk with FEDLORA_RUNS")
+    if free < 5:
+        return Check(
+            "disk", "warn", found, "enough for smoke; free some, or set FEDLORA_RUNS, before small or paper"
+        )
+    return Check("disk", "ok", found)
+
+
+def store() -> Check:
+    """The store of runs: writable, and what lies in it."""
+    from fedlora_kit.experiments import atomic
+    from fedlora_kit.experiments.store import Store
+
+    runs = Store()
+    probe = runs.root / ".doctor"
+    atomic.write_text(probe, "")
+    probe.unlink()
+    finished = sum(1 for _ in runs.entries())
+    states = [run.status for run in runs.unfinished()]
+    damaged = sum(1 for _ in (runs.root / ".damaged").glob("*")) if (runs.root / ".damaged").is_dir() else 0
+    counts = {"finished": finished, **{s: states.count(s) for s in ("running", "interrupted", "failed")}}
+    found = f"runs: {', '.join(f'{number} {state}' for state, number in counts.items())}"
+    if damaged:
+        return Check(
+            "store",
+            "warn",
+            f"{found}, {damaged} damaged and set aside",
+            f"they are trained again when needed; look at, then delete {runs.root / '.damaged'}",
+        )
+    return Check("store", "ok", found)

@@ -1,0 +1,84 @@
+"""The app: its help, its commands, `fedlora doctor`. Heavy packages are imported inside the commands, so that
+help and lists answer at once."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from fedlora_kit import __version__
+from fedlora_kit.cli import backbones, queries
+from fedlora_kit.cli.common import Commands, JsonFlag, print_json
+from fedlora_kit.cli.reproduce import reproduce
+
+app = typer.Typer(
+    name="fedlora",
+    cls=Commands,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="""Reproduce three federated-LoRA papers: FFA-LoRA, FedLoRA-Optimizer, Fed-HeLLo.
+
+    Every table and figure is one notebook. `fedlora reproduce` runs notebooks without a window and writes
+    their results, the comparison with the published numbers and a report page under figures/.
+
+    \b
+    First steps:
+      fedlora doctor                     is this machine ready?
+      fedlora list                       what there is
+      fedlora reproduce start_here       the first lesson, about a minute
+      fedlora reproduce                  everything, at laptop size
+    """,
+)
+app.command("list")(queries.list_items)
+app.command()(reproduce)
+app.command()(queries.noise)
+app.command()(queries.runs)
+app.add_typer(backbones.app, name="backbones")
+
+
+def main() -> None:
+    """Entry point of the ``fedlora`` command."""
+    app()
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"fedlora-kit {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and stop.")
+    ] = False,
+) -> None: ...
+
+
+@app.command()
+def doctor(as_json: JsonFlag = False) -> None:
+    """Check whether this machine is ready.
+
+    Python, packages, notebook kernel (really started), device, mirror, disk, store. Each check says ok, warn
+    or fail, and what to do. Exit status 1 if one fails.
+
+    \b
+    JSON: a list of objects with the keys check, verdict ("ok", "warn", "fail"), found, remedy ("" if none
+    is needed).
+    """
+    from fedlora_kit.cli.doctor import examine
+
+    checks = examine()
+    if as_json:
+        print_json([vars(check) for check in checks])
+    else:
+        for check in checks:
+            typer.echo(f"{check.verdict:<5} {check.check:<9} {check.found}")
+            if check.remedy:
+                typer.echo(f"{'':<15} -> {check.remedy}")
+    if any(check.verdict == "fail" for check in checks):
+        raise typer.Exit(1)

@@ -1,0 +1,108 @@
+"""``fedlora reproduce``: run notebooks, show how it goes, write the report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fedlora_kit.errors import BadValue, UnknownName
+
+
+def reproduce(
+    items: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[ITEM]...",
+            help="Item ids, or a paper's name for all its items. None: all that there are.",
+        ),
+    ] = None,
+    profile: Annotated[
+        str,
+        typer.Option(
+            "--profile",
+            "-p",
+            help="smoke: minutes on a laptop, no downloads. small: real data, about an hour an item. "
+            "paper: as published, on GPUs.",
+        ),
+    ] = "smoke",
+    jobs: Annotated[
+        int, typer.Option("--jobs", "-j", help="Notebooks that run at the same time; they share the cores.")
+    ] = 1,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Where results go. Default: figures/ of the kit.")
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            "-s",
+            metavar="KEY=VALUE",
+            help="Set a notebook's parameter; repeat for more. Lists: a,b,c.",
+        ),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Run also what is up to date.")] = False,
+    timeout: Annotated[
+        float | None, typer.Option("--timeout", help="Seconds that one cell may take. Default: no limit.")
+    ] = None,
+) -> None:
+    """Run notebooks: results, claims and a report page.
+
+    For each item, DIR/PROFILE/ITEM/ gets the executed notebook and its log, the table or figure,
+    comparison.csv, claims.json and status.json; DIR/PROFILE/index.html is the report. A second call runs
+    only what has changed. Finished training runs are kept in data/runs and never trained again.
+
+    Exit status: 0 if every notebook ran, 1 if one failed, 2 for bad input, 130 after Ctrl-C.
+
+    \b
+    Examples:
+      fedlora reproduce
+      fedlora reproduce ffa-lora/table1 --set seeds=0,1,2,3,4
+      fedlora reproduce ffa-lora --profile small --jobs 2 --output /data/figures
+    """
+    from fedlora_kit import paths
+    from fedlora_kit.batch.parameters import parse_settings
+    from fedlora_kit.batch.pool import PROFILES
+    from fedlora_kit.batch.pool import reproduce as run_all
+    from fedlora_kit.batch.progress import LiveTable, PlainLines, Reporter
+    from fedlora_kit.batch.summary import summarise, summary_text
+    from fedlora_kit.papers.items import ITEMS, find
+    from fedlora_kit.reporting.page import write_page
+
+    if profile not in PROFILES:
+        raise UnknownName("profile", profile, PROFILES)
+    chosen = find(items) if items else [item for item in ITEMS if item.notebook is not None]
+    named = [item.id for item in chosen if item.notebook is None and item.id in (items or [])]
+    if named:
+        raise BadValue(f"no notebook yet for {', '.join(named)}", "`fedlora list` shows which items have one")
+    if not any(item.notebook is not None for item in chosen):
+        raise BadValue(
+            f"there is no notebook to run under {paths.notebooks_dir()}",
+            "`fedlora list` shows what is planned; FEDLORA_HOME names the kit's folder if it lies elsewhere",
+        )
+    place = (Path.cwd() / output.expanduser()).resolve() if output else Path("figures")
+
+    from rich.console import Console
+
+    console = Console()
+    reporter: Reporter = LiveTable(console) if console.is_terminal else PlainLines(typer.echo)
+    try:
+        statuses = run_all(
+            chosen, profile, jobs, place, parse_settings(settings or []), force, timeout, reporter
+        )
+    except KeyboardInterrupt:
+        write_page(place, profile)  # with what was finished until now
+        raise
+    page = write_page(place, profile)
+    lines = summarise(statuses, place)
+    typer.echo(f"\n{summary_text(lines)}")
+    failed = [line for line in lines if line.status == "failed"]
+    for line in failed:
+        typer.echo(f"\n{line.item} failed: {line.error}", err=True)
+        typer.echo(f"  see {paths.home() / place / profile / line.item / 'notebook.log'}", err=True)
+    if statuses and all(status.status == "unchanged" for status in statuses if status.status != "planned"):
+        typer.echo("\nNothing has changed since the last run; --force runs it all the same.")
+    typer.echo(f"\nreport: {page}")
+    if failed:
+        raise typer.Exit(1)

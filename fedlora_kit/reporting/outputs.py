@@ -1,0 +1,225 @@
+"""What a notebook leaves behind: one folder an item, the same file names for every item.
+
+``DIR/<profile>/<item id>/`` holds ``table.csv`` and ``table.md`` or ``figure.svg`` and ``figure.png``,
+``comparison.csv``, ``claims.json`` and, where there are any, ``privacy.csv`` and ``deviations.json``. The
+report page and the batch runner read nothing else. Every file is written atomically.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fedlora_kit import paths
+from fedlora_kit.errors import BadValue
+from fedlora_kit.experiments import atomic
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+    from fedlora_kit.papers.claims import Judged
+
+VERDICTS = ("reproduced", "not reproduced", "not testable")
+STAGING_VARIABLE = "FEDLORA_STAGING"
+"""While the batch runner executes a notebook, this names the folder that takes the place of ``output_dir``:
+outputs become visible only when the whole notebook has succeeded."""
+
+_ITEM = re.compile(r"[a-z0-9][a-z0-9_.-]*(/[a-z0-9][a-z0-9_.-]*)*")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+
+
+def item_folder(item_id: str, profile: str, output_dir: str | Path = "figures") -> Path:
+    """``<output_dir>/<profile>/<item_id>``; a relative ``output_dir`` counts from the kit's home.
+
+    Raises:
+        BadValue: an item id or a profile that is not a plain name (it would leave the folder).
+    """
+    if not _ITEM.fullmatch(item_id) or ".." in item_id:
+        raise BadValue(f"item id {item_id!r} is not a plain name", "write it like ffa-lora/table1")
+    if not _NAME.fullmatch(profile):
+        raise BadValue(f"profile {profile!r} is not a plain name", "write smoke, small or paper")
+    return paths.home() / Path(output_dir).expanduser() / profile / item_id
+
+
+class Shown:
+    """A short piece of HTML for the notebook, with plain text beside it for a terminal."""
+
+    def __init__(self, markup: str, text: str) -> None:
+        self._markup = markup
+        self._text = text
+
+    def _repr_html_(self) -> str:
+        return self._markup
+
+    def __repr__(self) -> str:
+        return self._text
+
+
+class ItemOutputs:
+    """Writes the files of one item.
+
+    Args:
+        item_id: as ``fedlora list`` shows it (``ffa-lora/table1``).
+        profile: ``smoke``, ``small`` or ``paper``.
+        output_dir: top of all outputs; relative to the kit's home, not to the notebook's folder.
+
+    Each method returns what it wrote in a form that a notebook displays well as the last line of a cell.
+
+    Raises:
+        BadValue: an item id or a profile that is not a plain name.
+    """
+
+    def __init__(self, item_id: str, profile: str, output_dir: str | Path = "figures") -> None:
+        self.item_id = item_id
+        self.profile = profile
+        self.folder = item_folder(item_id, profile, os.environ.get(STAGING_VARIABLE) or output_dir)
+
+    def table(self, df: pd.DataFrame, name: str = "table", digits: int = 2) -> pd.DataFrame:
+        """``<name>.csv`` in full precision and ``<name>.md`` with ``digits`` decimals.
+
+        A named index (such as a pivot's) becomes ordinary columns; column levels are joined by a space.
+
+        Raises:
+            BadValue: a table without rows or columns: it would look like a result.
+        """
+        flat = _flat(df, self._name(name))
+        self._csv(flat, name)
+        atomic.write_text(self.folder / f"{name}.md", _markdown(flat, digits))
+        return df
+
+    def figure(self, fig: Figure, name: str = "figure") -> Figure:
+        """``<name>.svg`` and ``<name>.png``; closes the figure, so that it is displayed once and memory is
+        freed.
+        """
+        from matplotlib import pyplot as plt
+
+        from fedlora_kit.reporting import style
+
+        style.save(fig, self.folder, self._name(name))
+        plt.close(fig)
+        return fig
+
+    def comparison(self, df: pd.DataFrame) -> pd.DataFrame:
+        """``comparison.csv``: one row a cell, the published number beside the reproduced one.
+
+        Raises:
+            BadValue: a column of `comparison.COLUMNS` is missing.
+        """
+        from fedlora_kit.reporting.comparison import COLUMNS
+
+        missing = [column for column in COLUMNS if column not in df.columns]
+        if missing:
+            raise BadValue(
+                f"the comparison lacks the columns {', '.join(missing)}",
+                "build it with reporting.comparison.compare",
+            )
+        self._csv(df, "comparison")
+        return df
+
+    def claims(self, judged: Sequence[Judged]) -> Shown:
+        """``claims.json``: every claim with its verdict, reason and evidence, from
+        `papers.claims.judge_all`.
+        """
+        from fedlora_kit.papers.claims import to_json
+
+        atomic.write_text(self.folder / "claims.json", to_json(judged) + "\n")
+        claims = read_claims(self.folder)
+        rows = "".join(
+            f"<tr><td style='text-align:left'>{html.escape(c['text'])}</td>"
+            f"<td style='text-align:left'><b>{html.escape(c['status'])}</b></td>"
+            f"<td style='text-align:left'>{html.escape(c['reason'])}</td></tr>"
+            for c in claims
+        )
+        return Shown(
+            f"<table><thead><tr><th>claim</th><th>verdict</th><th>why</th></tr></thead><tbody>{rows}</tbody></table>",
+            "\n".join(f"{c['status']:>14}  {c['text']}\n{'':>16}{c['reason']}" for c in claims),
+        )
+
+    def privacy(self, df: pd.DataFrame) -> pd.DataFrame:
+        """``privacy.csv``: the privacy ledger (ε spent, δ, σ, q, T, accountant, sampling), one row a
+        setting.
+        """
+        self._csv(_flat(df, "privacy"), "privacy")
+        return df
+
+    def note(self, deviations: list[str]) -> Shown:
+        """``deviations.json``: where this run departs from the paper, one sentence each."""
+        if isinstance(deviations, str) or not all(
+            isinstance(line, str) and line.strip() for line in deviations
+        ):
+            raise BadValue("deviations must be a list of non-empty sentences", "write note(['…', '…'])")
+        atomic.write_json(self.folder / "deviations.json", list(deviations))
+        lines = "".join(f"<li>{html.escape(line)}</li>" for line in deviations)
+        return Shown(f"<ul>{lines}</ul>", "\n".join(f"- {line}" for line in deviations))
+
+    def _name(self, name: str) -> str:
+        if not _NAME.fullmatch(name):
+            raise BadValue(f"output name {name!r} is not a plain file name", "use letters, digits, - and _")
+        return name
+
+    def _csv(self, df: pd.DataFrame, name: str) -> None:
+        atomic.write_text(self.folder / f"{name}.csv", df.to_csv(index=False, lineterminator="\n"))
+
+
+def read_claims(folder: Path) -> list[dict[str, str]]:
+    """The judged claims of an item folder, each with id, text, status, reason, source and foundation.
+
+    An absent file means no claims; a verdict that is none of `VERDICTS` is an error, so that nothing is
+    counted wrongly.
+    """
+    path = folder / "claims.json"
+    if not path.is_file():
+        return []
+    claims = []
+    for record in json.loads(path.read_text(encoding="utf-8")):
+        claim = {key: str(record[key]) for key in ("id", "text", "status", "reason", "source", "foundation")}
+        if claim["status"] not in VERDICTS:
+            raise BadValue(
+                f"{path.name} holds the verdict {claim['status']!r}", f"allowed: {', '.join(VERDICTS)}"
+            )
+        claims.append(claim)
+    return claims
+
+
+def count_claims(folder: Path) -> dict[str, int]:
+    """Verdict → number of claims of an item folder."""
+    found = [claim["status"] for claim in read_claims(folder)]
+    return {verdict: found.count(verdict) for verdict in VERDICTS}
+
+
+def _flat(df: pd.DataFrame, name: str) -> pd.DataFrame:
+    import pandas as pd
+
+    if df.shape[0] == 0 or df.shape[1] == 0:
+        raise BadValue(f"the table {name!r} is empty", "check that the runs gave results for its cells")
+    plain = isinstance(df.index, pd.RangeIndex) and df.index.name is None
+    flat = df.copy()
+    if isinstance(flat.columns, pd.MultiIndex):
+        flat.columns = pd.Index(
+            [" ".join(str(part) for part in parts if str(part)) for parts in flat.columns]
+        )
+    flat.columns.name = None
+    return flat if plain else flat.reset_index()
+
+
+def _markdown(df: pd.DataFrame, digits: int) -> str:
+    import pandas as pd
+    from tabulate import tabulate  # type: ignore[import-untyped]
+
+    def shown(value: Any) -> str:
+        if isinstance(value, float):
+            return "–" if value != value else f"{value:.{digits}f}"
+        return "–" if value is None or value is pd.NA else str(value).replace("|", "\\|").replace("\n", " ")
+
+    rows = [[shown(value) for value in row] for row in df.astype(object).itertuples(index=False, name=None)]
+    numeric = [pd.api.types.is_numeric_dtype(dtype) for dtype in df.dtypes]
+    align = ["right" if number else "left" for number in numeric]
+    headers = [shown(column) for column in df.columns]
+    text: str = tabulate(rows, headers, tablefmt="pipe", disable_numparse=True, colalign=align)
+    return text + "\n"

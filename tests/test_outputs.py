@@ -1,0 +1,145 @@
+"""An item's outputs: the files, their content, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import pytest
+
+mpl.use("Agg")
+from matplotlib import pyplot as plt
+
+from fedlora_kit.errors import BadValue
+from fedlora_kit.papers.claims import Claim, Judged, Verdict
+from fedlora_kit.reporting import style
+from fedlora_kit.reporting.comparison import COLUMNS
+from fedlora_kit.reporting.outputs import ItemOutputs, count_claims, item_folder, read_claims
+
+
+@pytest.fixture
+def outputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ItemOutputs:
+    monkeypatch.setenv("FEDLORA_HOME", str(tmp_path))
+    monkeypatch.delenv("FEDLORA_STAGING", raising=False)
+    return ItemOutputs("ffa-lora/table1", "smoke")
+
+
+def judged(status: str = "reproduced", text: str = "FFA < LoRA & co") -> Judged:
+    claim = Claim("c1", text, "Table 1", "SEEN", judge=lambda results: verdict)
+    verdict = Verdict(status, "p = 0.01", {"p": 0.01, "ratio": float("inf")})  # type: ignore[arg-type]
+    return Judged(claim, verdict)
+
+
+def test_the_folder_counts_from_home_unless_absolute(outputs: ItemOutputs, tmp_path: Path) -> None:
+    assert outputs.folder == tmp_path / "figures" / "smoke" / "ffa-lora" / "table1"
+    assert ItemOutputs("start_here", "paper", "/x").folder == Path("/x/paper/start_here")
+
+
+def test_while_staged_nothing_reaches_the_real_folder(
+    outputs: ItemOutputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FEDLORA_STAGING", str(tmp_path / "scratch"))
+    staged = ItemOutputs("ffa-lora/table1", "smoke")
+    staged.table(pd.DataFrame({"a": [1]}))
+    assert (tmp_path / "scratch/smoke/ffa-lora/table1/table.csv").is_file()
+    assert not outputs.folder.exists()
+
+
+@pytest.mark.parametrize("item", ["../x", "a/../b", "/a", "", "a//b", "a/", ".x", "a b"])
+def test_item_ids_cannot_leave_the_folder(item: str) -> None:
+    with pytest.raises(BadValue, match="plain name"):
+        item_folder(item, "smoke")
+    with pytest.raises(BadValue, match="plain name"):
+        item_folder("x", item)
+
+
+def test_a_table_is_exact_in_csv_and_readable_in_markdown(outputs: ItemOutputs) -> None:
+    df = pd.DataFrame({"cell": ["a|b", "1e-5"], "mean": [1 / 3, np.nan], "n": [3, 20]})
+    assert outputs.table(df) is df
+    back = pd.read_csv(outputs.folder / "table.csv")
+    pd.testing.assert_frame_equal(back, df)
+    lines = (outputs.folder / "table.md").read_text().splitlines()
+    assert [part.strip() for part in lines[2].replace("\\|", "/").strip("|").split("|")] == [
+        "a/b",
+        "0.33",
+        "3",
+    ]
+    assert [part.strip() for part in lines[3].strip("|").split("|")] == ["1e-5", "–", "20"]
+    assert lines[1].split("|")[2].endswith(":")  # numbers to the right
+
+
+def test_a_pivot_keeps_its_index_and_levels(outputs: ItemOutputs) -> None:
+    long = pd.DataFrame({"method": ["a", "a", "b", "b"], "eps": ["6", "1"] * 2, "x": [1.0, 2.0, 3.0, 4.0]})
+    outputs.table(long.pivot_table(index="method", columns="eps", values=["x"]), "wide")
+    assert (outputs.folder / "wide.csv").read_text() == "method,x 1,x 6\na,2.0,1.0\nb,4.0,3.0\n"
+
+
+def test_an_empty_table_and_bad_names_are_refused(outputs: ItemOutputs) -> None:
+    with pytest.raises(BadValue, match="empty"):
+        outputs.table(pd.DataFrame({"a": []}))
+    with pytest.raises(BadValue, match="file name"):
+        outputs.table(pd.DataFrame({"a": [1]}), "../x")
+    with pytest.raises(BadValue, match="sentences"):
+        outputs.note("one string")  # type: ignore[arg-type]
+    with pytest.raises(BadValue, match="n_seeds"):
+        outputs.comparison(pd.DataFrame({c: [1] for c in COLUMNS if c != "n_seeds"}))
+    assert not outputs.folder.exists()
+
+
+def test_a_figure_is_written_twice_the_same_and_closed(outputs: ItemOutputs) -> None:
+    contents = []
+    for _ in range(2):
+        style.set_style()
+        fig, ax = plt.subplots()
+        ax.plot([1, 2], [3, 4], label="x")
+        ax.legend()
+        assert outputs.figure(fig) is fig
+        assert not plt.fignum_exists(fig.number)
+        contents.append([(outputs.folder / f"figure.{kind}").read_bytes() for kind in ("svg", "png")])
+    assert contents[0] == contents[1]
+    assert b"<dc:date>" not in contents[0][0]
+    assert contents[0][1].startswith(b"\x89PNG")
+
+
+def test_claims_are_written_counted_and_displayed(outputs: ItemOutputs) -> None:
+    assert count_claims(outputs.folder) == {"reproduced": 0, "not reproduced": 0, "not testable": 0}
+    shown = outputs.claims([judged(), judged("not reproduced", "second"), judged("not testable", "third")])
+    assert [claim["status"] for claim in read_claims(outputs.folder)] == [
+        "reproduced",
+        "not reproduced",
+        "not testable",
+    ]
+    assert count_claims(outputs.folder) == {"reproduced": 1, "not reproduced": 1, "not testable": 1}
+    assert "FFA &lt; LoRA &amp; co" in shown._repr_html_()
+    assert "FFA < LoRA & co" in repr(shown)
+    record = json.loads((outputs.folder / "claims.json").read_text())[0]
+    assert record["evidence"] == {"p": 0.01, "ratio": None}
+
+
+def test_an_unknown_verdict_is_not_counted_as_something_else(outputs: ItemOutputs) -> None:
+    outputs.claims([judged()])
+    path = outputs.folder / "claims.json"
+    path.write_text(path.read_text().replace('"reproduced"', '"proved"'))
+    with pytest.raises(BadValue, match="proved"):
+        read_claims(outputs.folder)
+
+
+def test_comparison_privacy_and_notes_are_files(outputs: ItemOutputs) -> None:
+    outputs.comparison(pd.DataFrame([dict.fromkeys(COLUMNS, 1)]))
+    outputs.privacy(pd.DataFrame({"epsilon": [6.0], "sigma": [0.99]}))
+    shown = outputs.note(["smaller <model>"])
+    assert (outputs.folder / "comparison.csv").read_text().startswith("cell,metric,published,")
+    assert (outputs.folder / "privacy.csv").read_text() == "epsilon,sigma\n6.0,0.99\n"
+    assert json.loads((outputs.folder / "deviations.json").read_text()) == ["smaller <model>"]
+    assert "&lt;model&gt;" in shown._repr_html_()
+
+
+def test_colours_are_fixed_for_methods_and_stable_for_others() -> None:
+    assert style.method_colour("fedit") == style.method_colour("LoRA") != style.method_colour("ffa-lora")
+    assert style.method_colour("ffa_lora") == style.method_colour("FFA-LoRA")
+    assert style.method_colour("something new") == style.method_colour("something new") == "#E69F00"
+    assert style.palette(["lora", "x"]) == {"lora": "#0072B2", "x": style.method_colour("x")}
+    assert style.method_marker("lora") != style.method_marker("ffa-lora")
