@@ -131,6 +131,18 @@ def test_round_to_total(weights, total):
     assert np.abs(counts - shares * total).max() < 1 + 1e-6
 
 
+@pytest.mark.parametrize(
+    ("shares", "total", "counts"),
+    [
+        ([0.02, 0.04, 0.94], 10, [0, 1, 9]),  # remainders .2, .4, .4
+        ([0.01, 0.07, 0.92], 50, [1, 3, 46]),  # .5, .5, 0
+        ([0.29, 0.71], 100, [29, 71]),
+    ],
+)
+def test_ties_go_to_the_left_whatever_the_last_bit_says(shares, total, counts):
+    assert round_to_total(np.array(shares), total).tolist() == counts
+
+
 def test_label_counts_against_a_loop():
     parts = partitioner("dirichlet", num_clients=5, alpha=0.5).split(LABELS)
     counts = label_counts(parts, LABELS, num_classes=6)

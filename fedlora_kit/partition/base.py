@@ -181,7 +181,8 @@ def round_to_total(shares: npt.NDArray[np.float64], total: int) -> Indices:
     exact = shares / shares.sum(axis=-1, keepdims=True)
     quota = np.round(exact * total, 9)  # 0.29 * 100 is 29, not 28.999...
     counts = np.floor(quota).astype(np.int64)
-    order = np.argsort(counts - quota, axis=-1, kind="stable")  # largest remainder first, ties to the left
+    remainder = np.round(quota - counts, 9)
+    order = np.argsort(-remainder, axis=-1, kind="stable")  # the largest first, ties to the left
     rank = np.argsort(order, axis=-1, kind="stable")
     missing = total - counts.sum(axis=-1, keepdims=True)
     return np.asarray(counts + (rank < missing), dtype=np.int64)
