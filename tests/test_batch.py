@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -289,6 +290,15 @@ def batch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Batch]:
         yield Batch(home, {status.item: status for status in statuses}, recorder.lines)
 
 
+@pytest.fixture
+def own_batch(batch: Batch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Batch:
+    """A copy to change: the tests' order, and who else runs some of them, must not matter."""
+    home = tmp_path / "home"
+    shutil.copytree(batch.home, home)
+    monkeypatch.setenv("FEDLORA_HOME", str(home))
+    return Batch(home, batch.statuses, batch.lines)
+
+
 def test_one_failure_does_not_stop_the_rest(batch: Batch) -> None:
     assert {item: status.status for item, status in batch.statuses.items()} == {
         "p/ok": "ok",
@@ -395,8 +405,8 @@ def test_progress_has_a_line_for_each_start_and_end(batch: Batch) -> None:
     assert batch.lines[-1].startswith("[7/7]")
 
 
-def test_summary_has_a_line_for_each_item(batch: Batch) -> None:
-    (batch.folder("p/ok") / "claims.json").write_text(
+def test_summary_has_a_line_for_each_item(own_batch: Batch) -> None:
+    (own_batch.folder("p/ok") / "claims.json").write_text(
         json.dumps(
             [
                 {"id": str(i), "text": "t", "status": s, "reason": "", "source": "", "foundation": ""}
@@ -404,8 +414,7 @@ def test_summary_has_a_line_for_each_item(batch: Batch) -> None:
             ]
         )
     )
-    lines = {line.item: line for line in summarise(list(batch.statuses.values()), "figures")}
-    (batch.folder("p/ok") / "claims.json").unlink()
+    lines = {line.item: line for line in summarise(list(own_batch.statuses.values()), "figures")}
     assert lines["p/ok"].claims == {"reproduced": 2, "not reproduced": 0, "not testable": 1}
     assert lines["p/bad"].claims is None
     text = summary_text(list(lines.values()))
@@ -416,41 +425,41 @@ def test_summary_has_a_line_for_each_item(batch: Batch) -> None:
 # --- what runs again ---
 
 
-def _run(batch: Batch, **options: Any) -> Status:
+def _run(**options: Any) -> Status:
     options = {"settings": {"rounds": 5}, **options}
     return reproduce([Item("p/ok")], **options)[0]
 
 
 def test_what_is_current_is_not_run_again_and_what_is_not_is(
-    batch: Batch, monkeypatch: pytest.MonkeyPatch
+    own_batch: Batch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     started: list[str] = []
     start: Callable[..., Any] = pool._start
     monkeypatch.setattr(pool, "_start", lambda item, *a: started.append(item.id) or start(item, *a))
-    table = batch.folder("p/ok") / "table.csv"
-    same = _run(batch)
+    table = own_batch.folder("p/ok") / "table.csv"
+    same = _run()
     assert (same.status, same.good, started) == ("unchanged", True, [])
-    assert read_status(batch.folder("p/ok")).status == "ok"
+    assert read_status(own_batch.folder("p/ok")).status == "ok"
 
     table.write_text("rounds\n6\n")  # tampered with
-    assert (_run(batch).status, len(started)) == ("ok", 1)
+    assert (_run().status, len(started)) == ("ok", 1)
     assert table.read_text() == "rounds\n5\n2\n"
-    assert _run(batch).status == "unchanged"
+    assert _run().status == "unchanged"
 
-    assert (_run(batch, settings={"rounds": 6}).status, len(started)) == ("ok", 2)
+    assert (_run(settings={"rounds": 6}).status, len(started)) == ("ok", 2)
     assert table.read_text() == "rounds\n6\n2\n"
 
     source = TABLE.format(id="p/ok") + "if rounds == 13: raise RuntimeError('unlucky')"
-    write_notebook(batch.home, "p/ok", source)  # the notebook changed, and fails
-    failed = _run(batch, settings={"rounds": 13})
+    write_notebook(own_batch.home, "p/ok", source)  # the notebook changed, and fails
+    failed = _run(settings={"rounds": 13})
     assert (failed.status, len(started)) == ("failed", 3)
     assert not table.exists()
     assert (table.parent / "earlier" / "table.csv").read_text() == "rounds\n6\n2\n"
-    again = _run(batch, settings={"rounds": 13})  # a failure is never "unchanged"
+    again = _run(settings={"rounds": 13})  # a failure is never "unchanged"
     assert (again.status, len(started)) == ("failed", 4)
     assert (table.parent / "earlier" / "table.csv").is_file()  # the last success outlives a second failure
 
-    assert _run(batch).status == "ok"
+    assert _run().status == "ok"
     assert not (table.parent / "earlier").exists()
 
 
