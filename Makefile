@@ -1,0 +1,47 @@
+# Two commands do all the set-up: `make reproduce` and `make test`. Each makes .venv if there is none.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+JOBS   ?= 1
+PROFILE ?= smoke
+
+export HF_HUB_DISABLE_TELEMETRY := 1
+export TOKENIZERS_PARALLELISM := false
+
+.PHONY: reproduce test check notebooks bench lock clean help
+
+help:            ## this list
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*## / - /'
+
+reproduce: $(STAMP)  ## run every notebook there is (PROFILE=smoke by default) into figures/
+	$(BIN)/fedlora reproduce --profile $(PROFILE) --jobs $(JOBS)
+
+test: $(STAMP)       ## the checks and the tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal
+
+check: $(STAMP)      ## ruff and mypy only
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+notebooks: $(STAMP)  ## write each .ipynb anew from its .py
+	$(BIN)/python tools/sync_notebooks.py
+
+bench: $(STAMP)      ## the benchmarks: ratios measured side by side
+	$(BIN)/python benchmarks/federated_overhead.py
+
+lock: $(STAMP)       ## pin what is installed now
+	$(BIN)/python -m pip freeze --exclude-editable | grep -v '^fedlora' | sed 's/+cpu$$//' > requirements.lock
+
+clean:           ## remove the environment and the outputs, not the store of runs
+	rm -rf $(VENV) figures build *.egg-info
+
+$(STAMP): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Python 3.11 or newer is needed; name one: make PYTHON=/path/to/python3.11 ..."; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@touch $@

@@ -1,0 +1,188 @@
+"""A table as a grid of runs: cells, the choice of hyper-parameters, and the frame of results."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from fedlora_kit.errors import FedloraError
+
+if TYPE_CHECKING:
+    from fedlora_kit.experiments.many import Finished
+    from fedlora_kit.experiments.spec import RunSpec
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of a grid.
+
+    Attributes:
+        coords: where it stands in the table, as text ({"eps": "6", "method": "lora", ...}).
+        tuned: the hyper-parameters that are chosen ({"lr": 0.1, "clip": 2.0}).
+        seed: the run's seed.
+        spec: the run.
+    """
+
+    coords: Mapping[str, str]
+    tuned: Mapping[str, float]
+    seed: int
+    spec: RunSpec
+
+
+def run_cells(cells: Sequence[Cell], **options: Any) -> list[tuple[Cell, Finished]]:
+    """Every cell's run, from the store or trained now (see `experiments.many.run_all`)."""
+    from fedlora_kit.experiments.many import run_all
+
+    return list(zip(cells, run_all([cell.spec for cell in cells], **options), strict=True))
+
+
+def grid_frame(done: Sequence[tuple[Cell, Finished]], scored: str = "holdout") -> pd.DataFrame:
+    """All of the grid: one row a run, with its score on the part that choices are made on.
+
+    Columns: the coordinates, the tuned values, ``seed``, ``key``, ``score`` (accuracy in %; NaN for a run
+    that failed).
+    """
+    rows = []
+    for cell, run in done:
+        score = math.nan if run.entry is None else 100 * run.entry.results["scores"][scored]["final"]
+        rows.append({**cell.coords, **cell.tuned, "seed": cell.seed, "key": run.key, "score": score})
+    return pd.DataFrame(rows)
+
+
+def choose(grid: pd.DataFrame, by: Sequence[str], tuned: Sequence[str]) -> pd.DataFrame:
+    """The best of the grid for every cell of the table.
+
+    The rule: the highest mean score over the tuning seeds, on a part of the training data that is neither
+    trained on nor reported; a setting with a failed run cannot win; ties go to the smaller values of
+    ``tuned``, in their order.
+
+    Args:
+        grid: from `grid_frame`.
+        by: coordinates of the table's cells.
+        tuned: names of the hyper-parameters.
+
+    Returns:
+        One row a cell: ``by``, ``tuned``, ``score``.
+
+    Raises:
+        FedloraError: every setting of a cell failed.
+    """
+    means = grid.groupby([*by, *tuned], sort=True, dropna=False)["score"].agg(lambda s: s.mean(skipna=False))
+    rows = []
+    for cell, scores in means.reset_index().groupby(list(by), sort=False, dropna=False):
+        usable = scores.dropna(subset=["score"])
+        if usable.empty:
+            name = ", ".join(str(x) for x in (cell if isinstance(cell, tuple) else (cell,)))
+            raise FedloraError(
+                f"every setting of the grid diverged for {name}", "extend the grid to smaller learning rates"
+            )
+        best = usable[usable["score"] == usable["score"].max()]
+        rows.append(best.sort_values(list(tuned)).iloc[0])
+    return pd.DataFrame(rows).reset_index(drop=True)
+
+
+def results_frame(
+    done: Sequence[tuple[Cell, Finished]], columns: Mapping[str, Mapping[str, str]]
+) -> pd.DataFrame:
+    """The results: one row a run and scored column of the table.
+
+    Args:
+        columns: task -> {column name: scored part}, e.g. ``{"mnli": {"mnli-m": "matched", ...}}``.
+
+    Returns:
+        Coordinates (``task`` is the column's name), the tuned values, ``seed``, ``key``, and
+        accuracy: % on the scored part after the last round; NaN if the run failed.
+        accuracy_last10, accuracy_best: % (see `experiments.run.summarise`; best is optimistic).
+        trained_parameters, sent_parameters, sent_bytes: at one client in one round.
+        sigma, epsilon: noise multiplier and largest spent epsilon (NaN without DP).
+    """
+    rows: list[dict[str, Any]] = []
+    for cell, run in done:
+        for column, part in columns[cell.spec.data.task].items():
+            row: dict[str, Any] = {
+                **cell.coords,
+                "task": column,
+                **cell.tuned,
+                "seed": cell.seed,
+                "key": run.key,
+            }
+            if run.entry is None:
+                rows.append({**row, "accuracy": math.nan})
+                continue
+            summary, privacy = run.entry.results, run.entry.privacy or {}
+            score = summary["scores"][part]
+            rows.append(
+                {
+                    **row,
+                    "accuracy": 100 * score["final"],
+                    "accuracy_last10": 100 * score["last10"],
+                    "accuracy_best": 100 * score["best"],
+                    "examples": score["examples"],
+                    "trained_parameters": summary["trained_parameters"],
+                    "sent_parameters": summary["sent_parameters"],
+                    "sent_bytes": summary["sent_bytes"],
+                    "sigma": privacy.get("sigma", math.nan),
+                    "epsilon": privacy.get("epsilon", math.nan),
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def mean_std_table(
+    results: pd.DataFrame, rows: Sequence[str], column: str, value: str = "accuracy", digits: int = 2
+) -> pd.DataFrame:
+    """Text table "mean ± std" over seeds (std with n - 1), one row a combination of ``rows``.
+
+    A cell with failed runs says how many are left out.
+    """
+
+    def text(values: pd.Series) -> str:
+        good = values.dropna()
+        failed = len(values) - len(good)
+        note = f" ({failed} diverged)" if failed else ""
+        if good.empty:
+            return f"diverged{note}"
+        spread = f" ± {good.std(ddof=1):.{digits}f}" if len(good) > 1 else ""
+        return f"{good.mean():.{digits}f}{spread}{note}"
+
+    ordered = results.copy()
+    for name in (*rows, column):  # keep the order of appearance, which is the paper's
+        ordered[name] = pd.Categorical(results[name], categories=list(dict.fromkeys(results[name])))
+    table = ordered.groupby([*rows, column], observed=True)[value].agg(text).unstack(column)
+    table.columns = pd.Index([str(name) for name in table.columns])
+    return table.reset_index()
+
+
+def privacy_frame(done: Sequence[tuple[Cell, Finished]], by: Sequence[str]) -> pd.DataFrame:
+    """The privacy ledger of a table: one row a cell under DP, the largest epsilon over clients and seeds.
+
+    Columns: ``by``, target_epsilon, epsilon (spent, largest), delta, sigma, clip, q (largest sampling rate),
+    T (steps a client), accountant, sampling.
+    """
+    rows = []
+    for cell, run in done:
+        book = run.entry.privacy if run.entry is not None else None
+        if book is None:
+            continue
+        rows.append(
+            {
+                **{name: cell.coords[name] for name in by},
+                "target_epsilon": book["target_epsilon"],
+                "epsilon": book["epsilon"],
+                "delta": book["delta"],
+                "sigma": book["sigma"],
+                "clip": book["clip"],
+                "q": book["sample_rate"],
+                "T": book["steps"],
+                "accountant": book["accountant"],
+                "sampling": book["sampling"],
+            }
+        )
+    frame = pd.DataFrame(rows)
+    if frame.empty:
+        return frame
+    return frame.groupby(list(by), sort=False, as_index=False).max()

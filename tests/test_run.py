@@ -1,0 +1,229 @@
+"""Whole runs: trained once, resumed bit-identically, failures recorded, adapters that load elsewhere."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import peft
+import pytest
+import torch
+import toy
+
+from fedlora_kit.adapter import digest, load_peft
+from fedlora_kit.errors import BadValue, FedloraError
+from fedlora_kit.experiments import run as run_module
+from fedlora_kit.experiments.many import default_jobs, run_all
+from fedlora_kit.experiments.run import RunFailed, run
+from fedlora_kit.experiments.setup import load_data, resolve_device, split_indices
+from fedlora_kit.experiments.spec import RunSpec
+from fedlora_kit.experiments.store import Store
+from fedlora_kit.models.backbones import load_backbone
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    monkeypatch.setenv("FEDLORA_HUB", str(tmp_path / "hub"))
+    toy.build_mirror(tmp_path / "hub")
+    toy.enter(tmp_path / "hub")
+    return tmp_path / "hub"
+
+
+def parsed(**changes):
+    return RunSpec.parse(toy.description(**changes))
+
+
+PRIVATE = {"epsilon": 5.0, "delta": 1e-3, "clip": 1.0}
+
+
+def test_a_run_is_trained_once(hub, monkeypatch):
+    first = run(parsed())
+    assert Store().status(first.key) == "finished"
+    monkeypatch.setattr(run_module, "_train", lambda *a: pytest.fail("trained again"))
+    assert run(parsed()).results == first.results
+
+
+def test_what_an_entry_holds(hub):
+    entry = run(parsed(privacy=PRIVATE, method={"name": "ffa-lora"}))
+    assert entry.spec["method"]["name"] == "ffa-lora"
+    assert [h["round"] for h in entry.history] == [0, 1, 2, 3]
+    scores = entry.results["scores"]
+    assert set(scores) == {"validation", "holdout"}
+    assert scores["validation"]["final"] == entry.history[-1]["eval"]["validation"]["accuracy"]
+    assert scores["validation"]["last10"] == pytest.approx(
+        np.mean([h["eval"]["validation"]["accuracy"] for h in entry.history])
+    )
+    assert scores["validation"]["examples"] == 30
+    assert scores["holdout"]["examples"] == 10
+    assert entry.results["client_sizes"] == [17, 17, 16]
+    assert entry.results["trained_parameters"] == 8 * 2 * 16  # 8 modules, B of (16, 2)
+    assert entry.results["sent_bytes"] == 4 * 8 * 2 * 16
+    assert entry.privacy["epsilon"] <= 5.0
+    assert entry.privacy["steps"] == 8
+    assert entry.provenance["versions"]["torch"] == torch.__version__
+    assert entry.results["adapter_digest"] == digest(
+        {n: t for n, t in load_peft(entry.adapter_dir).items() if "lora" in n}
+    )
+
+
+def test_the_adapter_loads_elsewhere_with_the_same_accuracy(hub):
+    spec = parsed()
+    entry = run(spec)
+    _, evals = load_data(spec.data, spec.model.backbone)
+    stranger = load_backbone(spec.model.backbone, 2, head_seed=12345)  # another random head
+    model = peft.PeftModel.from_pretrained(stranger, str(entry.adapter_dir)).eval()
+    data = evals["validation"]
+    inputs, labels = data.batch(np.arange(len(data)), torch.device("cpu"))
+    with torch.no_grad():
+        accuracy = float((model(**inputs).logits.argmax(-1) == labels).float().mean())
+    assert accuracy == pytest.approx(entry.results["scores"]["validation"]["final"])
+
+
+def test_methods_at_equal_seed_see_the_same_split_and_head(hub):
+    one, other = parsed(), parsed(method={"name": "ffa-lora"}, privacy=PRIVATE)
+    train, _ = load_data(one.data, one.model.backbone)
+    for a, b in zip(split_indices(one, train), split_indices(other, train), strict=True):
+        assert a.tolist() == b.tolist()
+    heads = [load_peft(run(s).adapter_dir)["classifier.out_proj.weight"] for s in (one, other)]
+    assert torch.equal(*heads)
+
+
+def test_holdout_and_limits_are_disjoint_and_the_same_for_all_seeds(hub):
+    whole, _ = load_data(parsed(data={"task": "toy"}).data, toy.BACKBONE)
+    train, evals = load_data(
+        parsed(data={"task": "toy", "holdout": 20, "train_limit": 25}).data, toy.BACKBONE
+    )
+    assert (len(train), len(evals["holdout"]), len(whole)) == (25, 20, 60)
+
+    def rows(data):
+        flat = data.fields["input_ids"]
+        return {tuple(flat[a:b]) for a, b in zip(data.offsets[:-1], data.offsets[1:], strict=True)}
+
+    assert not rows(train) & rows(evals["holdout"])
+    assert rows(train) | rows(evals["holdout"]) <= rows(whole)
+    _, scored = load_data(parsed(data={"task": "toy", "eval_limit": 7}).data, toy.BACKBONE)
+    assert len(scored["validation"]) == 7
+    with pytest.raises(BadValue, match="holdout=60"):
+        load_data(parsed(data={"task": "toy", "holdout": 60}).data, toy.BACKBONE)
+
+
+def test_a_failure_is_recorded_and_not_tried_again(hub, monkeypatch):
+    spec = parsed(local={"lr": 1e30, "steps": 2, "batch_size": 4})
+    with pytest.raises(RunFailed, match="round 0 at client 0"):
+        run(spec)
+    key = spec.key()
+    assert Store().status(key) == "failed"
+    assert Store().failure(key)["client"] == 0
+    trained = []
+    monkeypatch.setattr(run_module, "_train", lambda *a: trained.append(1))
+    with pytest.raises(RunFailed):
+        run(spec)
+    assert not trained
+    run(spec, force=True)
+    assert trained == [1]
+
+
+def test_one_failure_does_not_stop_the_rest(hub):
+    specs = [
+        parsed(seed=0),
+        parsed(local={"lr": 1e30, "steps": 2, "batch_size": 4}),
+        parsed(seed=1),
+        parsed(seed=0),
+    ]
+    with pytest.warns(UserWarning, match="failed"):
+        done = run_all(specs, jobs=1)
+    assert [d.entry is None for d in done] == [False, True, False, False]
+    assert done[1].failure["round"] == 0
+    assert done[0].key == done[3].key != done[2].key
+
+
+def test_jobs_do_not_change_results(hub, tmp_path):
+    spec = parsed(rounds={"rounds": 2}, privacy=PRIVATE)
+    here = run(spec, store=Store(tmp_path / "a"))
+    script = (
+        "import sys, toy; from pathlib import Path; toy.enter(Path(sys.argv[1]));"
+        "from fedlora_kit.experiments.many import _one; from fedlora_kit.experiments.spec import RunSpec;"
+        "import json; print(_one(RunSpec.parse(json.loads(sys.argv[2])), 'cpu', sys.argv[3], False))"
+    )
+    subprocess.run(
+        [sys.executable, "-c", script, str(hub), spec.canonical(), str(tmp_path / "b")],
+        check=True,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent), "PYTHONHASHSEED": "7"},
+    )
+    there = Store(tmp_path / "b").load(spec.key())
+    assert there is not None
+    assert there.results == here.results
+    assert there.history == here.history
+
+
+KILLED = """
+import json, sys, torch
+from pathlib import Path
+import toy
+toy.enter(Path(sys.argv[1]))
+torch.set_num_threads(1)
+from fedlora_kit.experiments.run import run
+from fedlora_kit.experiments.spec import RunSpec
+from fedlora_kit.experiments.store import Store
+from fedlora_kit.experiments.checkpoints import CheckpointFolder
+save = CheckpointFolder.save
+def told(self, index, *rest):
+    print("saving", index, flush=True)
+    return save(self, index, *rest)
+CheckpointFolder.save = told
+run(RunSpec.parse(json.loads(sys.argv[2])), store=Store(Path(sys.argv[3])))
+"""
+
+
+@pytest.mark.slow
+def test_a_run_killed_again_and_again_ends_bit_identical(hub, tmp_path):
+    """SIGKILL at random moments until it gets through; then compared with a run that was never killed."""
+    spec = parsed(
+        model={"backbone": toy.BACKBONE, "lora": {"rank": 2, "alpha": 4, "dropout": 0.1}},
+        privacy=PRIVATE,
+        rounds={"rounds": 40, "cohort": 2, "eval_every": 7},
+    )
+    whole = run(spec, store=Store(tmp_path / "whole"))
+    rng = random.Random(0)
+    command = [sys.executable, "-c", KILLED, str(hub), spec.canonical(), str(tmp_path / "killed")]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    reached = []
+    for _ in range(3):
+        child = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+        assert child.stdout is not None
+        for _ in range(rng.randint(2, 9)):
+            child.stdout.readline()
+        time.sleep(rng.uniform(0, 0.03))
+        child.send_signal(signal.SIGKILL)
+        child.communicate()
+        (left,) = Store(tmp_path / "killed").unfinished()
+        assert left.status == "interrupted"
+        reached.append(left.round_index)
+    assert reached == sorted(reached)  # every start goes on from where the one before was killed
+    assert 0 < reached[-1] < 39
+    end = run(spec, store=Store(tmp_path / "killed"))
+    assert end.results == whole.results
+    assert end.history == whole.history
+    assert end.privacy == whole.privacy
+    assert end.provenance["resumed_after_round"] == reached[-1]
+
+
+def test_devices():
+    assert resolve_device("cpu").type == "cpu"
+    with pytest.raises(BadValue, match="gpuu"):
+        resolve_device("gpuu")
+    if not torch.cuda.is_available():
+        assert resolve_device("auto").type == "cpu"
+        with pytest.raises(FedloraError, match="no GPU"):
+            resolve_device("cuda")
+
+
+def test_default_jobs(monkeypatch):
+    monkeypatch.setenv("FEDLORA_JOBS", "3")
+    assert default_jobs() == 3
+    monkeypatch.setenv("FEDLORA_JOBS", "many")
+    assert default_jobs() >= 1

@@ -1,0 +1,121 @@
+"""A run's description: what it accepts, what it refuses, and its key."""
+
+import pytest
+import toy
+
+from fedlora_kit.errors import BadValue, FedloraError, UnknownName
+from fedlora_kit.experiments import spec as spec_module
+from fedlora_kit.experiments.spec import RunSpec
+
+
+@pytest.fixture(autouse=True)
+def world(tmp_path, monkeypatch):
+    monkeypatch.setenv("FEDLORA_HUB", str(tmp_path / "hub"))
+    toy.build_mirror(tmp_path / "hub")
+    toy.enter(tmp_path / "hub")
+
+
+def changed(path, value):
+    description = toy.description()
+    place = description
+    *way, last = path.split(".")
+    for step in way:
+        place = place.setdefault(step, {})
+    place[last] = value
+    return description
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "named"),
+    [
+        ("modell", {}, "modell"),
+        ("model.rank", 3, r"model\.rank.*allowed there: backbone, lora, weights"),
+        ("model.lora.rank", 0, r"model\.lora\.rank = 0"),
+        ("model.lora.alpha", -1, r"model\.lora\.alpha"),
+        ("model.lora.head", "thawed", r"model\.lora\.head.*frozen"),
+        ("local.lr", 0, r"local\.lr"),
+        ("local.lr", "fast", r"local\.lr"),
+        ("local.batch_size", 0, r"local\.batch_size"),
+        ("rounds.rounds", 0, r"rounds\.rounds"),
+        ("rounds.cohort", 9, "cohort=9 exceeds split.clients=3"),
+        ("split.clients", 0, r"split\.clients"),
+        ("privacy", {"epsilon": 0, "clip": 1}, r"privacy\.epsilon"),
+        ("privacy", {"epsilon": -2}, r"privacy\.epsilon"),
+        ("privacy", {"epsilon": 1, "clip": 0}, r"privacy\.clip"),
+        ("privacy", {"epsilon": 1, "delta": 1.0}, r"privacy\.delta"),
+        ("privacy", {"clip": 1.0}, "either epsilon or sigma"),
+        ("privacy", {"epsilon": 1, "sigma": 1}, "either epsilon or sigma"),
+        ("privacy", {"epsilon": 1, "epsilonn": 1}, r"privacy\.epsilonn.*allowed there: accountant, clip"),
+        ("seed", -1, "seed"),
+        ("precision", "fp16", "precision"),
+    ],
+)
+def test_impossible_values_name_the_key(path, value, named):
+    with pytest.raises(BadValue, match=named):
+        RunSpec.parse(changed(path, value))
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "candidates"),
+    [
+        ("data.task", "tooy", "toy"),
+        ("model.backbone", "roberta-large", "FacebookAI/roberta-large"),
+        ("method.name", "fedprox", "ffa-lora"),
+        ("split.partitioner", "dirichle", "dirichlet"),
+        ("split.settings", {"beta": 1}, "seed"),
+    ],
+)
+def test_unknown_names_list_the_known(path, value, candidates):
+    with pytest.raises(UnknownName, match=candidates):
+        RunSpec.parse(changed(path, value))
+
+
+def test_a_missing_key_is_named():
+    description = toy.description()
+    del description["method"]
+    with pytest.raises(BadValue, match="'method' is missing"):
+        RunSpec.parse(description)
+
+
+def test_clipping_belongs_to_one_place():
+    description = changed("local.clip_norm", 1.0)
+    description["privacy"] = {"epsilon": 1}
+    with pytest.raises(BadValue, match="privacy.clip"):
+        RunSpec.parse(description)
+
+
+def test_the_key_is_stable_and_sees_every_change():
+    base = RunSpec.parse(toy.description())
+    assert base.key() == RunSpec.parse(toy.description()).key()
+    assert RunSpec.parse(base.model_dump(mode="json")).key() == base.key()  # round trip through JSON
+    spelled_out = RunSpec.parse(changed("model.weights", "pretrained"))
+    assert spelled_out.key() == base.key()  # a default given or left out is the same run
+    others = [
+        changed("seed", 1),
+        changed("local.lr", 0.21),
+        changed("method.name", "ffa-lora"),
+        changed("data.holdout", 11),
+        changed("privacy", {"epsilon": 1.0}),
+    ]
+    assert len({base.key(), *(RunSpec.parse(d).key() for d in others)}) == 6
+
+
+def test_the_key_follows_data_backbone_and_source(tmp_path, monkeypatch):
+    base = RunSpec.parse(toy.description())
+    keys = {base.key()}
+    monkeypatch.setattr(spec_module, "source_digest", lambda: "other source")
+    keys.add(base.key())
+    monkeypatch.undo()
+    toy.enter(tmp_path / "hub")
+    config = tmp_path / "hub" / "models" / toy.BACKBONE / "config.json"
+    config.write_text(config.read_text() + "\n")
+    keys.add(base.key())
+    monkeypatch.setattr(spec_module, "fingerprint", lambda task: "other data")
+    keys.add(base.key())
+    assert len(keys) == 4
+
+
+def test_a_missing_model_is_found_before_training(tmp_path, monkeypatch):
+    monkeypatch.setenv("FEDLORA_HUB", str(tmp_path / "empty"))
+    with pytest.raises(FedloraError, match="models/FacebookAI/roberta-base"):
+        RunSpec.parse(toy.description()).key()
