@@ -110,6 +110,7 @@ def test_without_any_run_every_item_is_listed_as_planned_or_not_run() -> None:
     _, structure = page([Item("ffa-lora/table1"), Item("ffa-lora/table2", notebook=None)])
     assert "○ not run" in structure.text
     assert "… planned" in structure.text
+    assert "ffa-lora-table2" in structure.ids
     assert "fedlora reproduce ffa-lora/table1 --profile smoke" in structure.text
 
 
