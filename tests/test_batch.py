@@ -502,6 +502,12 @@ def _finished(folder: Path, **changes: Any) -> None:
     write_status(folder, replace(status, **changes))
 
 
+def test_a_status_survives_the_way_over_the_disk(tmp_path: Path) -> None:
+    status = Status("x", "ok", parameters={"eps": [6.0, float("inf")], "rounds": None}, seconds=1.5)
+    write_status(tmp_path, status)
+    assert read_status(tmp_path) == status
+
+
 def test_only_intact_outputs_of_an_ok_run_are_unchanged(tmp_path: Path) -> None:
     _finished(tmp_path)
     assert cache.unchanged(tmp_path, "k") is not None

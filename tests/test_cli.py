@@ -230,7 +230,9 @@ def test_reproduce_writes_results_summary_and_page(home: Path) -> None:
 
 def test_ctrl_c_stops_the_kernel_and_keeps_what_was_there(home: Path) -> None:
     notebook(home, "start_here", "import os, time\nopen('pid', 'w').write(str(os.getpid()))\ntime.sleep(60)")
-    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    scratch = home / "scratch"
+    scratch.mkdir()
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(scratch)}
     words = [sys.executable, "-c", MAIN, "reproduce", "start_here"]
     process = subprocess.Popen(words, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     pid = home / "notebooks" / "pid"
@@ -243,6 +245,7 @@ def test_ctrl_c_stops_the_kernel_and_keeps_what_was_there(home: Path) -> None:
     assert _within(10, lambda: not Path(f"/proc/{pid.read_text()}").exists())
     assert not (home / "figures" / "smoke" / "start_here").exists()
     assert not list((home / "figures" / "smoke" / ".staging").glob("*"))
+    assert not list(scratch.glob("fedlora-kernel-*"))  # the worker went its own way out
 
 
 def _within(seconds: float, condition: Callable[[], bool]) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -59,8 +58,7 @@ def now() -> str:
 def read_status(folder: Path) -> Status | None:
     """The status kept in an item's folder; ``None`` if there is none or it cannot be read."""
     try:
-        content = json.loads((folder / STATUS_FILE).read_text(encoding="utf-8"))
-        return Status(**content)
+        return Status(**atomic.from_json((folder / STATUS_FILE).read_bytes()))
     except (OSError, ValueError, TypeError):
         return None
 
