@@ -1,0 +1,98 @@
+"""The house: imports only downwards, files of readable size, every dependency declared."""
+
+import ast
+import re
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import fedlora_kit
+
+PACKAGE = Path(fedlora_kit.__file__).parent
+ROOT = PACKAGE.parent
+FLOORS = [
+    "__init__",
+    "errors",
+    "paths",
+    "randomness",
+    "partition",
+    "data",
+    "models",
+    "adapter",
+    "privacy",
+    "methods",
+    "training",
+    "experiments",
+    "papers",
+    "reporting",
+    "batch",
+    "cli",
+]
+FILES = sorted(PACKAGE.rglob("*.py"))
+# the package's name for what it imports, where that differs from the name on the index
+DISTRIBUTION = {"sklearn": "scikit-learn", "yaml": "pyyaml"}
+
+
+def room(module):
+    return module.split(".")[1] if "." in module else "__init__"
+
+
+def imports(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, node.lineno) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno}: relative import"
+            if node.module == "fedlora_kit":
+                yield from ((f"fedlora_kit.{alias.name}", node.lineno) for alias in node.names)
+            else:
+                yield node.module or "", node.lineno
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports_go_downwards(path):
+    here = path.relative_to(PACKAGE).with_suffix("").parts[0]
+    assert here in FLOORS, f"{here} has no floor: add it to FLOORS in this test"
+    for module, line in imports(path):
+        if module.split(".")[0] == "fedlora_kit" and room(module) != "__version__":
+            assert FLOORS.index(room(module)) <= FLOORS.index(here), f"{path.name}:{line} imports {module}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_no_file_grows_past_what_one_can_read(path):
+    assert len(path.read_text().splitlines()) <= 310
+
+
+def test_every_import_is_declared():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    declared = {re.split(r"[=<>~\[ ]", d)[0].lower().replace("_", "-") for d in project["dependencies"]}
+    used = {module.split(".")[0] for path in FILES for module, _ in imports(path)}
+    used -= {"fedlora_kit", *sys.stdlib_module_names}
+    missing = {
+        name for name in used if DISTRIBUTION.get(name, name).lower().replace("_", "-") not in declared
+    }
+    assert not missing
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_nothing_unsafe_is_loaded(path):
+    text = path.read_text()
+    assert not re.search(
+        r"\bpickle\b|torch\.load\(|trust_remote_code\s*=\s*True|\beval\(\s*[\"f]|\bexec\(", text
+    )
+
+
+def test_public_modules_functions_and_classes_have_docstrings():
+    bare = []
+    for path in FILES:
+        tree = ast.parse(path.read_text())
+        name = path.relative_to(PACKAGE)
+        if path.read_text().strip() and ast.get_docstring(tree) is None:
+            bare.append(str(name))
+        for node in tree.body:
+            public = isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_")
+            if public and ast.get_docstring(node) is None:
+                bare.append(f"{name}:{node.name}")
+    assert not bare

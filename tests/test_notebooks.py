@@ -1,0 +1,162 @@
+"""Every notebook: both forms in step, the contract's parameters, and a smoke run of each.
+
+The smoke runs are shared with everything that looks at their outputs, and cut down by parameters; the whole
+of them is what `make reproduce` runs.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jupytext
+import nbformat
+import pandas as pd
+import pytest
+
+from fedlora_kit.batch.parameters import read_parameters
+from fedlora_kit.batch.pool import reproduce
+from fedlora_kit.papers.items import ITEMS, find
+
+ROOT = Path(__file__).resolve().parent.parent
+NOTEBOOKS = ROOT / "notebooks"
+SOURCES = sorted(NOTEBOOKS.rglob("*.py"))
+sys.path.insert(0, str(ROOT / "tools"))
+from sync_notebooks import paired  # noqa: E402
+
+#: the smallest run of each notebook that still has everything a reader sees
+CUT = {
+    "start_here": {"seeds": "2"},
+    "ffa-lora/figure1": {"seeds": "2"},
+    "ffa-lora/table1": {
+        "seeds": "2",
+        "tasks": "entailment,polarity",
+        "epsilons": "0,6",
+        "rounds": "2",
+        "steps": "2",
+        "rates": "0.1",
+        "eval_limit": "60",
+        "train_limit": "600",
+    },
+}
+
+
+def ids(path):
+    return str(path.relative_to(NOTEBOOKS).with_suffix(""))
+
+
+def test_every_notebook_has_both_forms_and_an_item():
+    forms = {p.with_suffix("") for p in NOTEBOOKS.rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts}
+    assert forms == {p.with_suffix("") for p in SOURCES}
+    assert {ids(p) for p in SOURCES} == {i.id for i in ITEMS if i.notebook} == set(CUT)
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=ids)
+def test_both_forms_are_in_step(source):
+    notebook = nbformat.read(source.with_suffix(".ipynb"), as_version=4)
+    expected = paired(source)
+    assert [(c.cell_type, c.source) for c in notebook.cells] == [
+        (c.cell_type, c.source) for c in expected.cells
+    ], "run: make notebooks"
+    assert nbformat.writes(notebook) == nbformat.writes(expected)
+    assert not any(c.get("outputs") for c in notebook.cells)
+    assert notebook.metadata.kernelspec.name == "python3"
+    assert notebook.metadata.kernelspec.language == "python"
+    assert jupytext.reads(jupytext.writes(notebook, "py:percent"), "py:percent").cells
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=ids)
+def test_the_parameters_of_the_contract(source):
+    parameters = read_parameters(source.with_suffix(".ipynb"))
+    assert {"profile", "seeds", "device", "output_dir"} <= set(parameters)
+    assert parameters["profile"].default == "smoke"
+    assert all(p.help for p in parameters.values())
+
+
+@pytest.fixture(scope="session")
+def smoke(tmp_path_factory):
+    """Every notebook run once, as `fedlora reproduce` does it, with its own store."""
+    folder = tmp_path_factory.mktemp("smoke")
+    before = os.environ.get("FEDLORA_RUNS")
+    os.environ["FEDLORA_RUNS"] = str(folder / "runs")
+    try:
+        statuses = {}
+        for item, settings in CUT.items():
+            (status,) = reproduce(find(item), "smoke", output_dir=folder / "out", settings=settings)
+            statuses[item] = status
+    finally:
+        if before is None:
+            del os.environ["FEDLORA_RUNS"]
+        else:
+            os.environ["FEDLORA_RUNS"] = before
+    return folder / "out" / "smoke", statuses
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("item", CUT)
+def test_a_notebook_runs_and_leaves_what_it_owes(smoke, item):
+    folder, statuses = smoke
+    assert statuses[item].status == "ok", statuses[item].error
+    kind = find(item)[0].kind
+    owed = {"notebook.ipynb", "notebook.log", "status.json", "claims.json", "deviations.json"}
+    owed |= (
+        {"figure.svg", "figure.png"}
+        if kind in {"figure", "lesson"}
+        else {"table.csv", "table.md", "comparison.csv"}
+    )
+    present = {p.name for p in (folder / item).iterdir()}
+    assert owed <= present
+    for claim in json.loads((folder / item / "claims.json").read_text()):
+        assert claim["status"] in {"reproduced", "not reproduced", "not testable"}
+    executed = nbformat.read(folder / item / "notebook.ipynb", as_version=4)
+    outputs = [o for c in executed.cells if c.cell_type == "code" for o in c.outputs]
+    assert outputs
+    noise = [o for o in outputs if o.output_type == "stream" and o.name == "stderr"]
+    assert not noise, noise[0].text
+    assert str(ROOT) not in (folder / item / "notebook.ipynb").read_text()  # no path of the machine
+
+
+@pytest.mark.slow
+def test_table1_numbers_are_those_of_the_store(smoke):
+    folder, statuses = smoke
+    assert statuses["ffa-lora/table1"].status == "ok"
+    results = pd.read_csv(folder / "ffa-lora/table1/results.csv")
+    from fedlora_kit.experiments.store import Store
+
+    store = Store(folder.parent.parent / "runs")
+    parts = {"mnli-m": "matched", "mnli-mm": "mismatched", "sst2": "validation"}
+    assert set(results["task"]) == set(parts)
+    for row in results.itertuples():
+        entry = store.load(row.key)
+        assert entry is not None
+        assert row.accuracy == pytest.approx(100 * entry.results["scores"][parts[row.task]]["final"])
+        assert entry.spec["seed"] == row.seed
+    comparison = pd.read_csv(folder / "ffa-lora/table1/comparison.csv")
+    cell = "eps=6|method=ffa-lora|task=mnli-m"
+    mine = results[
+        (results["eps"].astype(str) == "6")
+        & (results["method"] == "ffa-lora")
+        & (results["task"] == "mnli-m")
+    ]
+    row = comparison[comparison["cell"] == cell].iloc[0]
+    assert row["published"] == 78.81
+    assert row["reproduced_mean"] == pytest.approx(mine["accuracy"].mean())
+    assert row["n_seeds"] == 2
+    assert not row["comparable"]
+    ledger = pd.read_csv(folder / "ffa-lora/table1/privacy.csv")
+    assert (ledger["epsilon"] <= 6).all()
+    assert (ledger["T"] == 4).all()
+
+
+@pytest.mark.slow
+def test_plain_papermill_runs_a_notebook(tmp_path):
+    """By hand, from any folder, as the README says."""
+    source = NOTEBOOKS / "ffa-lora" / "figure1.ipynb"
+    command = [sys.executable, "-m", "papermill", str(source), "out.ipynb", "-p", "profile", "smoke"]
+    command += ["-p", "seeds", "2", "-p", "output_dir", str(tmp_path / "figures")]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert (tmp_path / "figures/smoke/ffa-lora/figure1/figure.svg").exists()
