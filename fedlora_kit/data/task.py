@@ -14,6 +14,8 @@ from fedlora_kit.errors import BadValue, UnknownName
 Column = list[str] | npt.NDArray[np.float32]
 #: nyu-mll/glue on the Hub, pinned.
 GLUE_REVISION = "bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c"
+#: examples of a built-in text task's training split, and of each of its scored splits
+BUILTIN_TRAIN, BUILTIN_EVAL = 6500, 600
 
 
 @dataclass(frozen=True)
@@ -102,15 +104,17 @@ def _builtin_text(kind: str) -> Loader:
     def load(split: str) -> Examples:
         from fedlora_kit.data import builtin_text
 
-        return builtin_text.examples(kind, split)
+        size = BUILTIN_TRAIN if split == "train" else BUILTIN_EVAL
+        return Examples(*builtin_text.generate(kind, size, seed=0, part=split))
 
     return load
 
 
 def _digits(split: str) -> Examples:
-    from fedlora_kit.data import digits
+    from fedlora_kit.data.digits import digits
 
-    return digits.examples(split)
+    images, labels = digits({"train": "train", "validation": "test"}[split], quarter_turns=1)
+    return Examples((images,), labels)
 
 
 TASKS: dict[str, Task] = {

@@ -6,6 +6,7 @@ W = W0 + (alpha / r) B A, A of shape (r, in), B of shape (out, r); A random, B z
 
 from __future__ import annotations
 
+import warnings
 from typing import Literal
 
 import torch
@@ -63,7 +64,9 @@ def attach_lora(model: nn.Module, settings: LoraSettings, seed: int) -> nn.Modul
         target_modules=names,
         bias="none",
     )
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(), warnings.catch_warnings():
+        # PEFT asks transformers under a name that transformers has retired; nothing a user can do about
+        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*")
         torch.manual_seed(seed)
         adapted: nn.Module = get_peft_model(model, config)  # type: ignore[arg-type]
     if head is not None and settings.head != "frozen":

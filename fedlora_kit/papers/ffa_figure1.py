@@ -39,7 +39,11 @@ REALISTIC_SIGMA = 0.99
 SIGMAS: tuple[float, ...] = tuple(
     sorted({*np.round(np.geomspace(0.05, 5.0, 17), 4).tolist(), REALISTIC_SIGMA})
 )
-NOISES = {"full": "full fine-tuning, ξ_W", "lora": "LoRA, ξ_B ξ_A", "ffa-lora": "FFA-LoRA, ξ_B A₀"}
+NOISES = {
+    "full": r"full fine-tuning, $\xi_W$",
+    "lora": r"LoRA, $\xi_B\,\xi_A$",
+    "ffa-lora": r"FFA-LoRA, $\xi_B A_0$",
+}
 
 
 def kaiming_a(rank: int, width: int, generator: torch.Generator) -> torch.Tensor:

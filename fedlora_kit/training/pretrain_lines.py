@@ -1,8 +1,9 @@
 """A small RoBERTa pre-trained on any lines of text: what real data gets on a machine without a Hub.
 
 Two objectives at once, both without labels: masked words (Devlin et al. 2019, in RoBERTa's format), and, for
-lines that are pairs, whether the second sentence belongs to the first or was drawn from another line. The
-second one makes the model compare the two sentences, which a few minutes of masked words alone do not.
+lines that are pairs, whether the second sentence belongs to the first or was drawn from another line (mostly
+one that shares a rare word with the first, or a glance at the topic would do). The second objective makes the
+model compare the two sentences, which a few minutes of masked words alone do not.
 """
 
 from __future__ import annotations
@@ -157,13 +158,13 @@ def _train(
         [*model.parameters(), *match.parameters()], lr=recipe.lr, betas=(0.9, 0.98), weight_decay=0.01
     )
     lengths = np.array([min(recipe.max_length, len(a) + len(b) + 4) for a, b in zip(*sides, strict=True)])
-    with_second = np.flatnonzero([len(second) > 0 for second in sides[1]])
+    swaps = _Swaps(sides[1])
     words, matches = 0.0, 0.5
     for step in range(recipe.steps):
         warm, left = (step + 1) / 100, (recipe.steps - step) / (0.7 * recipe.steps)
         for group in optimizer.param_groups:
             group["lr"] = recipe.lr * min(1.0, warm, max(0.02, left))
-        ids, swapped, pairs = _batch(sides, lengths, with_second, recipe, rng)
+        ids, swapped, pairs = _batch(sides, lengths, swaps, recipe, rng)
         targets = np.full_like(ids, -100)
         # swapped pairs carry no sense from one side to the other: words are predicted in the others only
         chosen = (rng.random(ids.shape) < recipe.masked) & (ids > MASK) & ~swapped[:, None]
@@ -190,10 +191,32 @@ def _train(
     return {"masked_word_loss": words, "pair_accuracy": matches}
 
 
+class _Swaps:
+    """Draws a wrong second sentence for a first one, four times in five one that shares a rare token."""
+
+    def __init__(self, seconds: list[npt.NDArray[np.int64]], rarest: int = 2, commonest: int = 60) -> None:
+        self.all = np.flatnonzero([len(second) > 0 for second in seconds])
+        holders: dict[int, list[int]] = {}
+        for row in self.all:
+            for token in set(seconds[row].tolist()):
+                holders.setdefault(token, []).append(int(row))
+        self.holders = {t: rows for t, rows in holders.items() if rarest <= len(rows) <= commonest}
+
+    def draw(self, own: int, first: npt.NDArray[np.int64], rng: np.random.Generator) -> int:
+        """The row whose second sentence is taken; not ``own`` (unless there is no other)."""
+        rare = [t for t in first.tolist() if t in self.holders]
+        if rare and rng.random() < 0.8:
+            rows = [row for row in self.holders[int(rng.choice(rare))] if row != own]
+            if rows:
+                return int(rng.choice(rows))
+        other = int(rng.choice(self.all))
+        return other if other != own else int(rng.choice(self.all))
+
+
 def _batch(
     sides: list[list[npt.NDArray[np.int64]]],
     lengths: npt.NDArray[np.int64],
-    with_second: npt.NDArray[np.int64],
+    swaps: _Swaps,
     recipe: Recipe,
     rng: np.random.Generator,
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
@@ -206,7 +229,7 @@ def _batch(
     swapped = pairs & (rng.random(len(rows)) < recipe.swapped)
     texts = []
     for i, swap in zip(rows, swapped, strict=True):
-        second = sides[1][rng.choice(with_second)] if swap else sides[1][i]
+        second = sides[1][swaps.draw(int(i), sides[0][i], rng) if swap else i]
         texts.append(_join(sides[0][i], second, recipe.max_length))
     ids = np.full((len(texts), max(map(len, texts))), PAD, np.int64)
     for row, text in enumerate(texts):
