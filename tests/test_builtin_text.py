@@ -38,7 +38,7 @@ def test_shapes_balance_length_and_vocabulary(case, n, seed):
     for column in columns:
         assert len(column) == n
         for sentence in column:
-            assert 1 <= len(sentence.split()) <= 14
+            assert 1 <= len(sentence.split()) <= 15
             assert set(sentence.split()) <= words
 
 
@@ -80,13 +80,24 @@ def test_the_corpus_holds_no_evaluation_example():
             assert not lines & set(rows(task, 1000, 0, part)[0])
 
 
+def test_the_corpus_lacks_the_subtle_cases_and_the_tasks_have_them():
+    for line in b.corpus(5000, 0):
+        assert "not" not in line.columns[-1].split()[1:] or len(line.columns) == 1
+        assert "never not" not in line.columns[0]
+    for task, mark in (("polarity", r"(never|hardly) not"), ("entailment", r"\bnot\b")):
+        examples, labels = rows(task, 2000, 0, "train")
+        subtle = np.array([bool(re.search(mark, row[-1])) for row in examples])
+        for label in range(b.NUM_LABELS[task]):
+            assert 0.15 < subtle[labels == label].mean() < 0.35
+
+
 # --- labels against oracles that parse the sentence ------------------------------------------------
 
 
 def clause_sentiment(clause):
     words = clause.split()
     (adjective,) = [w for w in words if w in g.POSITIVE + g.NEGATIVE]
-    return int(adjective in g.POSITIVE) ^ any(w in g.NEGATORS for w in words)
+    return int(adjective in g.POSITIVE) ^ (sum(w in g.NEGATORS for w in words) % 2)
 
 
 def polarity_oracle(sentence):
@@ -107,12 +118,17 @@ def entailment_oracle(premise, hypothesis):
     }
     facts = dict(where[w] for w in premise.split() if w in where)
     ((facet, concept),) = {where[w] for w in hypothesis.split() if w in where}
-    return 1 if facet not in facts else (0 if facts[facet] == concept else 2)
+    if facet not in facts:
+        return 1
+    return 0 if (facts[facet] == concept) != ("not" in hypothesis.split()) else 2
 
 
 def meaning(question):
     if any(city in question for city in g.CITIES):
-        return (re.search(r"from (\w+)", question)[1], re.search(r"(?:(?<=get)|(?<=way)|(?<=train)|(?<=\w)) to (\w+)", question)[1])
+        return (
+            re.search(r"from (\w+)", question)[1],
+            re.search(r"(?:(?<=get)|(?<=way)|(?<=train)|(?<=\w)) to (\w+)", question)[1],
+        )
     content = {w: concept for group in (g.DEEDS, g.GOODS) for concept in group for w in concept}
     return frozenset(content[w] for w in question.split() if w in content)
 
@@ -138,7 +154,7 @@ def test_labels_follow_from_the_text(task, part):
     assert [ORACLES[task](*row) for row in examples] == labels.tolist()
 
 
-@pytest.mark.parametrize("task", TASKS[1:] and [t for t in TASKS if t != "polarity"])
+@pytest.mark.parametrize("task", [t for t in TASKS if t != "polarity"])
 def test_a_bag_of_words_does_not_solve_the_pair_tasks(task):
     from sklearn.feature_extraction.text import CountVectorizer
     from sklearn.linear_model import LogisticRegression
@@ -157,7 +173,7 @@ def test_a_bag_of_words_does_not_solve_the_pair_tasks(task):
 def test_the_two_genres_share_no_telling_word():
     def telling(part):
         sentences = [s for c in b.generate("entailment", 300, 0, part)[0] for s in c]
-        return {w for s in sentences for w in s.split() if b.mask_weight(w, 1, True) > 0.1}
+        return {w for s in sentences for w in s.split() if b.mask_weight(w, 1, True) > 0.1} - {"not"}
 
     assert not telling("matched") & telling("mismatched")
     assert telling("matched") <= telling("train")
@@ -176,7 +192,11 @@ def test_corpus_lines():
             assert len(column.split()) == len(weights) >= 1
             assert set(column.split()) <= words
             assert all(0 <= w <= 1 for w in weights)
-    assert {w for line in b.corpus(20_000, 0) for c in line.columns for w in c.split()} >= {"sofa", "den", "rome"}
+    assert {w for line in b.corpus(20_000, 0) for c in line.columns for w in c.split()} >= {
+        "sofa",
+        "den",
+        "rome",
+    }
 
 
 def test_remarks_never_occur_inside_the_tasks():

@@ -152,6 +152,12 @@ def opinion(rng: random.Random, label: int) -> str:
     return f"the {noun} was {pick(rng, good)}"
 
 
+def doubly_negated(rng: random.Random, label: int) -> str:
+    """A clause with sentiment ``label`` that says it by negating twice."""
+    adjective = pick(rng, POSITIVE if label else NEGATIVE)
+    return f"the {pick(rng, REVIEWED)} was {pick(rng, ('never', 'hardly'))} not {adjective}"
+
+
 def scene(rng: random.Random, genre: str, subject: str, facts: dict[str, str]) -> str:
     """A sentence that states the given facts (facet to word) of a subject, in the words of the genre."""
     who = " ".join([facts.get("mood", ""), subject]).strip()
@@ -176,6 +182,15 @@ def statement(rng: random.Random, genre: str, subject: str, facet: str, word: st
     if facet == "place":
         return f"{who} {be} {near} the {word}"
     return f"{who} {be} {word}"
+
+
+def denial(rng: random.Random, genre: str, subject: str, facet: str, word: str) -> str:
+    """A short sentence that denies one fact of a subject: a statement with ``not`` after its verb."""
+    claim = statement(rng, genre, subject, facet, word)
+    if claim.startswith("this happens"):
+        return claim.replace("this happens", "this happens not")
+    be = "is" if genre == "life" else "was"
+    return claim.replace(f" {be} ", f" {be} not ", 1)
 
 
 def all_words() -> list[str]:

@@ -9,8 +9,10 @@
 
 The labels are exact (no label noise) and as balanced as the number of examples allows. What makes the
 tasks hard: negation and concessive clauses (polarity), synonyms and absent facts (entailment), a swap of one
-word or of two cities (paraphrase), the right kind of answer about the wrong work (answerable). In the pair
-tasks neither sentence alone tells the label, nor do the words of both as a bag.
+word or of two cities (paraphrase), the right kind of answer about the wrong work (answerable). A quarter of
+polarity (``never not dull``) and of entailment (``somebody is not sleeping``) has a kind of negation that the
+pre-training corpus lacks: fine-tuning has to learn it. In the pair tasks neither sentence alone tells the
+label, nor do the words of both as a bag.
 
 Training and evaluation examples are disjoint for all seeds and sizes: a hash of the example's text decides to
 which side it may belong. The pre-training corpus is drawn from the training side only.
@@ -50,6 +52,7 @@ RELATED = {
 }  # the label of "follows from the first sentence"
 FRAGMENTS = 0.3  # share of pre-training lines that are fragments of two or three words
 TELEGRAMS = 0.4  # share of the other lines that lose some of their function words
+SUBTLE = 0.25  # share of examples (polarity, entailment) with a negation of a kind that the corpus lacks
 TRAIN_SIZE, EVALUATION_SIZE = 6000, 600
 REMARK_NOISE = 0.1  # share of pre-training lines that close with a remark of a random class
 _MIXTURE = ("polarity", *("entailment",) * 3, *("paraphrase",) * 2, *("answerable",) * 2)
@@ -71,8 +74,10 @@ class Line:
     weights: tuple[tuple[float, ...], ...]
 
 
-def _polarity(rng: random.Random, label: int, genre: str) -> Columns:
+def _polarity(rng: random.Random, label: int, genre: str, subtle: bool) -> Columns:
     main = g.opinion(rng, label)
+    if subtle and g.chance(rng, SUBTLE):
+        main = g.doubly_negated(rng, label)
     opener = g.pick(rng, g.OPENERS) + " " if g.chance(rng, 0.6) else ""
     if g.chance(rng, 0.5):
         return (opener + main,)
@@ -81,7 +86,7 @@ def _polarity(rng: random.Random, label: int, genre: str) -> Columns:
     return ((opener if form[0] == "{" else "") + form.format(main=main, aside=aside),)
 
 
-def _entailment(rng: random.Random, label: int, genre: str) -> Columns:
+def _entailment(rng: random.Random, label: int, genre: str, subtle: bool) -> Columns:
     facets = g.FACETS[genre]
     known = g.some(rng, sorted(facets), 2)
     held = {facet: g.pick(rng, facets[facet]) for facet in known}
@@ -93,10 +98,15 @@ def _entailment(rng: random.Random, label: int, genre: str) -> Columns:
     else:
         facet = g.pick(rng, known)
         concept = held[facet] if label == 0 else g.other(rng, facets[facet], held[facet])
+    if subtle and label != 1 and g.chance(rng, SUBTLE):  # the facts that entail a denial contradict a claim
+        concept = g.other(rng, facets[facet], held[facet]) if label == 0 else held[facet]
+        return premise, g.denial(rng, genre, g.pick(rng, subject), facet, g.pick(rng, concept))
+    if subtle and label == 1 and g.chance(rng, SUBTLE):
+        return premise, g.denial(rng, genre, g.pick(rng, subject), facet, g.pick(rng, concept))
     return premise, g.statement(rng, genre, g.pick(rng, subject), facet, g.pick(rng, concept))
 
 
-def _paraphrase(rng: random.Random, label: int, genre: str) -> Columns:
+def _paraphrase(rng: random.Random, label: int, genre: str, subtle: bool) -> Columns:
     if g.chance(rng, 0.15):
         start, goal = g.some(rng, g.CITIES, 2)
         forth, back = g.pick(rng, g.ROUTES_FORTH), g.pick(rng, g.ROUTES_BACK)
@@ -116,7 +126,7 @@ def _paraphrase(rng: random.Random, label: int, genre: str) -> Columns:
     return first, g.pick(rng, g.ASKINGS).format(g.pick(rng, deed), g.pick(rng, good))
 
 
-def _answerable(rng: random.Random, label: int, genre: str) -> Columns:
+def _answerable(rng: random.Random, label: int, genre: str, subtle: bool) -> Columns:
     work, done = g.pick(rng, g.WORKS), g.pick(rng, g.DONE)
     kinds = g.some(rng, sorted(g.QUESTIONS), 3)
     asked = kinds[0]
@@ -263,11 +273,12 @@ def _telegram(rng: random.Random, columns: Columns) -> Columns:
 
 
 def _fresh(rng: random.Random, task: str, label: int, part: str, seen: set[Columns] | None) -> Columns:
-    """An example of the part's side and genre that was not seen before."""
+    """An example of the part's side and genre, not seen before; the corpus (None) has no subtle ones."""
+    subtle = seen is not None
     genre = "zoo" if part in ("mismatched", "any") else "life"
     evaluation = part not in ("train", "any")
     for _ in range(1000):
-        columns = _MAKERS[task](rng, label, genre)
+        columns = _MAKERS[task](rng, label, genre, subtle)
         if is_evaluation(task, columns) == evaluation and (seen is None or columns not in seen):
             if seen is not None:
                 seen.add(columns)
