@@ -100,7 +100,7 @@ pd.DataFrame(
 # for round in range(rounds):
 #     for client in cohort:
 #         slot.write(global_adapter)             # copy a few tensors in; the backbone stays where it is
-#         train(model, client.examples)          # 10 steps of SGD on A and B
+#         train(model, client.examples)          # 5 steps of SGD on A and B
 #         updates.append(slot.read())            # and out again
 #     global_adapter = weighted_mean(updates)    # by numbers of examples
 # ```
@@ -109,7 +109,8 @@ pd.DataFrame(
 # ## 3. Does pre-training matter?
 #
 # Same clients, same rounds, same adapter; once on the pre-trained backbone, once on random weights, for
-# several seeds, for text and for images (handwritten digits; the backbone has seen other ones).
+# several seeds, for text and for images (handwritten digits turned by a quarter; the backbone has seen other
+# digits, in other poses).
 
 # %%
 cases = [

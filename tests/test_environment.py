@@ -16,7 +16,17 @@ LOCK = {
         r"^([A-Za-z0-9._-]+)==(\S+)$", (ROOT / "requirements.lock").read_text(), re.MULTILINE
     )
 }
-CARD = ["torch", "transformers", "peft", "opacus", "datasets", "matplotlib", "seaborn", "papermill", "jupytext"]
+CARD = [
+    "torch",
+    "transformers",
+    "peft",
+    "opacus",
+    "datasets",
+    "matplotlib",
+    "seaborn",
+    "papermill",
+    "jupytext",
+]
 
 
 def test_the_lock_file_pins_every_dependency_within_its_range():

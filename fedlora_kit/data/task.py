@@ -14,8 +14,6 @@ from fedlora_kit.errors import BadValue, UnknownName
 Column = list[str] | npt.NDArray[np.float32]
 #: nyu-mll/glue on the Hub, pinned.
 GLUE_REVISION = "bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c"
-#: examples of a built-in text task's training split, and of each of its scored splits
-BUILTIN_TRAIN, BUILTIN_EVAL = 6500, 600
 
 
 @dataclass(frozen=True)
@@ -104,8 +102,7 @@ def _builtin_text(kind: str) -> Loader:
     def load(split: str) -> Examples:
         from fedlora_kit.data import builtin_text
 
-        size = BUILTIN_TRAIN if split == "train" else BUILTIN_EVAL
-        return Examples(*builtin_text.generate(kind, size, seed=0, part=split))
+        return builtin_text.examples(kind, split)
 
     return load
 

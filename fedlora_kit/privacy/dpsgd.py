@@ -33,6 +33,7 @@ class PerExampleGradients:
         from opacus.grad_sample import GradSampleHooks
 
         self.parameters = [p for p in model.parameters() if p.requires_grad]
+        self._frozen = [p for p in model.parameters() if not p.requires_grad]
         if not self.parameters:
             raise FedloraError("no tensor trains, so there is nothing to make private", "let a tensor train")
         self._model = model
@@ -44,10 +45,7 @@ class PerExampleGradients:
 
     def check(self) -> None:
         """Refuse to go on if the set of trained tensors is not what the hooks were made for."""
-        now = [p for p in self._model.parameters() if p.requires_grad]
-        if len(now) != len(self.parameters) or any(
-            a is not b for a, b in zip(now, self.parameters, strict=True)
-        ):
+        if not all(p.requires_grad for p in self.parameters) or any(p.requires_grad for p in self._frozen):
             raise FedloraError(
                 "tensors were frozen or freed after the per-example hooks were attached",
                 "close the hooks, change what trains, attach them anew",

@@ -61,7 +61,11 @@ xi_b = sigma * torch.randn(d, r, generator=rng)  # (1024, 8)
 xi_a = sigma * torch.randn(r, d, generator=rng)  # (8, 1024)
 a0 = figure1.kaiming_a(r, d, rng)  # (8, 1024) A as LoRA starts it, uniform on ±1/32
 
-for name, noise in {"full: xi_W": xi_w, "LoRA: xi_B xi_A": xi_b @ xi_a, "FFA-LoRA: xi_B A0": xi_b @ a0}.items():
+for name, noise in {
+    "full: xi_W": xi_w,
+    "LoRA: xi_B xi_A": xi_b @ xi_a,
+    "FFA-LoRA: xi_B A0": xi_b @ a0,
+}.items():
     print(f"{name:20s} {torch.linalg.matrix_norm(noise):8.1f}")
 
 # %% [markdown]

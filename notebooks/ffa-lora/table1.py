@@ -47,7 +47,14 @@ from fedlora_kit.data import get_task, load_task
 from fedlora_kit.papers import ffa_table1 as table1
 from fedlora_kit.papers import ffa_table1_claims as said
 from fedlora_kit.papers.claims import judge_all
-from fedlora_kit.papers.grid import choose, grid_frame, mean_std_table, privacy_frame, results_frame, run_cells
+from fedlora_kit.papers.grid import (
+    choose,
+    grid_frame,
+    mean_std_table,
+    privacy_frame,
+    results_frame,
+    run_cells,
+)
 from fedlora_kit.papers.reported import published
 from fedlora_kit.partition import label_counts, partition_figure, partitioner
 from fedlora_kit.reporting.comparison import compare
@@ -155,7 +162,12 @@ out.privacy(ledger) if len(ledger) else "no DP in this setting"
 # %%
 reported = published("ffa-lora", "table1")
 comparison = compare(
-    results, reported, ["eps", "method", "task"], "accuracy %", "accuracy", comparable=setting == table1.PROFILES["paper"]
+    results,
+    reported,
+    ["eps", "method", "task"],
+    "accuracy %",
+    "accuracy",
+    comparable=setting == table1.PROFILES["paper"],
 )
 out.comparison(comparison)
 
