@@ -145,11 +145,12 @@ grid = sns.relplot(
 for axes in grid.axes.flat:
     axes.axhline(lesson.chance(axes.get_title().split(" = ")[-1]), color="#777777", lw=0.8, ls=":")
     axes.set_title(axes.get_title().split(" = ")[-1])
-grid.set_axis_labels("round", "accuracy, % (mean ± sd over seeds)")
+grid.set_axis_labels("round", "accuracy, %")
 out.figure(grid.figure)
 
 # %% [markdown]
-# The dotted line is guessing. The table gives the last round.
+# Lines are means over seeds, bands one standard deviation; the dotted line is guessing. The table gives the last
+# round.
 
 # %%
 final = curves[curves["round"] == curves.groupby("task")["round"].transform("max")]

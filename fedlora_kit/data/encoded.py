@@ -116,11 +116,12 @@ def encode_text(examples: Examples, tokenizer: Any, max_length: int) -> EncodedT
     """Tokenise one or two sentence columns; a pair is cut on its longer side first.
 
     Args:
-        max_length: tokens, special ones included.
+        max_length: tokens, special ones included; the tokenizer's own limit holds as well.
 
     Raises:
         BadValue: ``max_length`` leaves no room for the special tokens.
     """
+    max_length = min(max_length, int(tokenizer.model_max_length))
     special = tokenizer.num_special_tokens_to_add(pair=len(examples.columns) > 1)
     if max_length <= special:
         raise BadValue(

@@ -114,15 +114,15 @@ PROFILES: dict[str, Setting] = {
     "smoke": Setting(
         tasks=("entailment", "polarity", "paraphrase", "answerable"),
         backbone="kit/text-tiny",
-        rounds=5,
+        rounds=4,
         steps=5,
         batch_size=32,
         rates={"lora": (0.6, 2.0), "ffa-lora": (2.0, 6.0)},
         clips=(1.0,),
         seeds=(0, 1, 2),
         tuning_seeds=(1000,),
-        holdout=500,
-        eval_limit=500,
+        holdout=300,
+        eval_limit=300,
     ),
 }
 

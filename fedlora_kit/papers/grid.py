@@ -71,7 +71,7 @@ def choose(grid: pd.DataFrame, by: Sequence[str], tuned: Sequence[str]) -> pd.Da
     Raises:
         FedloraError: every setting of a cell failed.
     """
-    means = grid.groupby([*by, *tuned], sort=True, dropna=False)["score"].agg(lambda s: s.mean(skipna=False))
+    means = grid.groupby([*by, *tuned], sort=False, dropna=False)["score"].agg(lambda s: s.mean(skipna=False))
     rows = []
     for cell, scores in means.reset_index().groupby(list(by), sort=False, dropna=False):
         usable = scores.dropna(subset=["score"])

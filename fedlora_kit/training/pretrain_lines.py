@@ -35,6 +35,8 @@ class Recipe:
         steps: optimiser steps; a step sees ``tokens`` padded tokens.
         masked: share of the tokens that are to be predicted (all of them replaced by the mask).
         swapped: share of the pairs whose second sentence is another line's.
+        initializer_range: scale of the weights before training; head_range: the scale written into the
+            configuration, at which a random head is drawn later (large enough for plain SGD to work).
         max_length: tokens a line; longer ones are cut.
     """
 
@@ -43,16 +45,17 @@ class Recipe:
     layers: int = 4
     heads: int = 4
     intermediate: int = 256
-    steps: int = 1200
+    steps: int = 2400
     tokens: int = 2048
     lr: float = 1e-3
     masked: float = 0.2
     swapped: float = 0.5
     max_length: int = 64
     initializer_range: float = 0.05
+    head_range: float = 0.2
 
 
-def train_tokenizer(lines: Sequence[Line], vocabulary: int) -> Any:
+def train_tokenizer(lines: Sequence[Line], vocabulary: int, max_length: int) -> Any:
     """A byte-level BPE tokenizer on the lines, wrapped for transformers; encodes pairs as RoBERTa does."""
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
@@ -79,6 +82,7 @@ def train_tokenizer(lines: Sequence[Line], vocabulary: int) -> Any:
         unk_token="<unk>",
         mask_token="<mask>",
         model_input_names=["input_ids", "attention_mask"],
+        model_max_length=max_length,
     )
 
 
@@ -109,7 +113,7 @@ def build_text_backbone(
     if len(lines) < 100:
         raise BadValue(f"{len(lines)} lines are too few to pre-train on", "give at least 100")
     clock = time.perf_counter()
-    tokenizer = train_tokenizer(lines, recipe.vocabulary)
+    tokenizer = train_tokenizer(lines, recipe.vocabulary, recipe.max_length)
     sides = [[np.asarray(ids, np.int64) for ids in _encode(tokenizer, lines, side)] for side in (0, 1)]
     progress(f"tokenizer of {len(tokenizer)} tokens, {len(lines)} lines")
     config = RobertaConfig(
@@ -135,6 +139,7 @@ def build_text_backbone(
     model.train()
     figures = _train(model, match, sides, recipe, rng, progress)
     out.mkdir(parents=True, exist_ok=True)
+    model.roberta.config.initializer_range = recipe.head_range
     model.roberta.save_pretrained(out)
     tokenizer.save_pretrained(out)
     return {"steps": recipe.steps, "seconds": time.perf_counter() - clock, **figures}

@@ -33,7 +33,6 @@ output_dir: str = "figures"  # where the figure goes, relative to the repository
 import math
 
 import matplotlib.pyplot as plt
-import numpy as np
 import torch
 
 from fedlora_kit.papers import ffa_figure1 as figure1

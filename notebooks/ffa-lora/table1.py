@@ -40,7 +40,6 @@ train_limit: int | None = None  # at most so many training examples
 eval_limit: int | None = None  # at most so many scored examples a split
 
 # %%
-import pandas as pd
 import torch
 
 from fedlora_kit.data import get_task, load_task
