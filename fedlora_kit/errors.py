@@ -38,18 +38,23 @@ class BadValue(FedloraError):
     """A value that cannot be used: names the key, the value and what is allowed."""
 
 
+class NothingMoved(FedloraError):
+    """A local training changed no trained tensor: the typical silent failure of this field."""
+
+
 class NonFinite(FedloraError):
     """A loss or an adapter became NaN or infinite; the run stops here.
 
     Args:
         what: what became non-finite ("loss").
         round_index: federated round, counted from 0.
-        client: client id, counted from 0.
+        client: client id, counted from 0; None where the global adapter was evaluated.
     """
 
-    def __init__(self, what: str, round_index: int, client: int) -> None:
+    def __init__(self, what: str, round_index: int, client: int | None) -> None:
+        where = "in the evaluation" if client is None else f"at client {client}"
         super().__init__(
-            f"{what} became NaN or infinite in round {round_index} at client {client}",
+            f"{what} became NaN or infinite in round {round_index} {where}",
             "lower the learning rate, or clip the gradients",
         )
         self.round_index = round_index

@@ -67,6 +67,10 @@ def test_overrides():
         ({"profile": "smoke", "seeds": 0}, BadValue),
         ({"profile": "smoke", "epsilons": [-1]}, BadValue),
         ({"profile": "smoke", "lr": 1}, UnknownName),
+        ({"profile": "smoke", "tasks": []}, BadValue),
+        ({"profile": "smoke", "rates": [0.1, 0.1]}, BadValue),
+        ({"profile": "smoke", "rates": [math.inf]}, BadValue),
+        ({"profile": "smoke", "tasks": ["sst2", "polarity"]}, BadValue),
     ):
         with pytest.raises(kind):
             table1.setting(**bad)
@@ -167,12 +171,12 @@ def test_the_table_of_means():
 
 def test_deviations_name_what_differs():
     paper = table1.PROFILES["paper"]
-    assert len(deviations("paper", paper)) == 5
+    assert len(deviations("paper", paper)) == 6
     smoke = "\n".join(deviations("smoke", table1.PROFILES["smoke"]))
     assert "stand-ins" in smoke
     assert "rounds: 4 (paper: 1000)" in smoke
     changed = "\n".join(deviations("paper", dataclasses.replace(paper, rounds=5)))
-    assert "rounds: 4 (paper: 1000)" in changed
+    assert "rounds: 5 (paper: 1000)" in changed
 
 
 # --- Figure 1 ------------------------------------------------------------------------------------

@@ -125,7 +125,7 @@ def test_one_client_is_plain_local_training(name, kind):
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_order_of_clients_with_the_same_data_changes_nothing(name):
+def test_clients_with_the_same_data_are_one_client(name):
     clients = [data("roberta", 8, seed=7)] * 3
     fed = federation(name, clients=clients, local=LocalSettings(lr=0.1, steps=2, batch_size=8))
     outcome = run_federation(fed)  # full batches: all three clients do the same

@@ -6,14 +6,22 @@ import doctest
 import peft
 import pytest
 import torch
+import transformers
 from tiny import ARCHITECTURES, backbone, data
 from torch import nn
 
 from fedlora_kit import adapter
 from fedlora_kit.adapter import AdapterSlot, all_finite, count, digest, load_peft, save_peft, size_bytes
-from fedlora_kit.errors import FedloraError, UnknownName
+from fedlora_kit.errors import BadValue, FedloraError, UnknownName
 from fedlora_kit.models import targets
-from fedlora_kit.models.backbones import backbone_folder, load_backbone
+from fedlora_kit.models.backbones import (
+    BACKBONES,
+    Backbone,
+    backbone_folder,
+    load_backbone,
+    load_tokenizer,
+    register_backbone,
+)
 from fedlora_kit.models.lora import LoraSettings, attach_lora
 from fedlora_kit.models.targets import layer_index, lora_targets
 
@@ -213,6 +221,33 @@ def test_a_mirrors_model_is_loaded_and_checked(tmp_path, monkeypatch):
     other = load_backbone("FacebookAI/roberta-base", 3, head_seed=2)
     assert torch.equal(model.classifier.out_proj.weight, again.classifier.out_proj.weight)
     assert not torch.equal(model.classifier.out_proj.weight, other.classifier.out_proj.weight)
+    with pytest.raises(FedloraError, match="tokenizer's files"):
+        load_tokenizer("FacebookAI/roberta-base")  # transformers would make an empty one and say nothing
     (folder / "model.safetensors").write_bytes(b"broken")
     with pytest.raises(FedloraError, match="damaged"):
         load_backbone("FacebookAI/roberta-base", 3, head_seed=1)
+
+
+def test_a_model_of_ones_own(tmp_path, monkeypatch):
+    monkeypatch.setattr("fedlora_kit.models.backbones.BACKBONES", dict(BACKBONES))
+    backbone("llama", seed=1).save_pretrained(tmp_path / "models" / "me" / "tiny-llama")
+    monkeypatch.setenv("FEDLORA_HUB", str(tmp_path))
+    register_backbone(Backbone("me/tiny-llama", "text", "abc"))
+    assert load_backbone("me/tiny-llama", 2, 0).score.out_features == 2
+    with pytest.raises(BadValue, match="already"):
+        register_backbone(Backbone("me/tiny-llama", "text"))
+    with pytest.raises(BadValue, match="kit"):
+        register_backbone(Backbone("kit/mine", "text"))
+
+
+@pytest.mark.parametrize(("name", "kind"), [("kit/text-tiny", "roberta"), ("kit/image-tiny", "vit")])
+def test_the_kits_backbones_load_as_the_readme_says(name, kind):
+    """Plain transformers, float16 in the file, float32 in memory, the same weights as the kit's loader."""
+    folder = backbone_folder(name)
+    for_images = transformers.AutoModelForImageClassification
+    auto = for_images if kind == "vit" else transformers.AutoModelForSequenceClassification
+    plain = auto.from_pretrained(folder, num_labels=3)
+    ours = load_backbone(name, 3, head_seed=0)
+    mine, theirs = ours.state_dict(), plain.state_dict()
+    assert {t.dtype for t in theirs.values() if t.is_floating_point()} == {torch.float32}
+    assert all(torch.equal(mine[n], t) for n, t in theirs.items() if not n.startswith("classifier"))

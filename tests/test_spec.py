@@ -1,11 +1,17 @@
 """A run's description: what it accepts, what it refuses, and its key."""
 
+import importlib.util
+import linecache
+import sys
+
 import pytest
 import toy
 
+from fedlora_kit.data.task import Task, register_task
 from fedlora_kit.errors import BadValue, FedloraError, UnknownName
 from fedlora_kit.experiments import spec as spec_module
 from fedlora_kit.experiments.spec import RunSpec
+from fedlora_kit.methods import METHODS
 
 
 @pytest.fixture(autouse=True)
@@ -46,6 +52,9 @@ def changed(path, value):
         ("privacy", {"clip": 1.0}, "either epsilon or sigma"),
         ("privacy", {"epsilon": 1, "sigma": 1}, "either epsilon or sigma"),
         ("privacy", {"epsilon": 1, "epsilonn": 1}, r"privacy\.epsilonn.*allowed there: accountant, clip"),
+        ("privacy", {"epsilon": 1, "clip": float("inf")}, r"privacy\.clip"),
+        ("local.lr", float("inf"), r"local\.lr"),
+        ("split.settings", {"seed": 3}, "use the run's seed"),
         ("seed", -1, "seed"),
         ("precision", "fp16", "precision"),
     ],
@@ -62,7 +71,7 @@ def test_impossible_values_name_the_key(path, value, named):
         ("model.backbone", "roberta-large", "FacebookAI/roberta-large"),
         ("method.name", "fedprox", "ffa-lora"),
         ("split.partitioner", "dirichle", "dirichlet"),
-        ("split.settings", {"beta": 1}, "seed"),
+        ("split.settings", {"beta": 1}, "known: num_clients, seed"),
     ],
 )
 def test_unknown_names_list_the_known(path, value, candidates):
@@ -113,6 +122,45 @@ def test_the_key_follows_data_backbone_and_source(tmp_path, monkeypatch):
     monkeypatch.setattr(spec_module, "fingerprint", lambda task: "other data")
     keys.add(base.key())
     assert len(keys) == 4
+
+
+def test_the_key_follows_the_definition_of_a_task():
+    keys = set()
+    for change in ({}, {"max_length": 8}, {"label_names": ("a", "b", "c")}):
+        settings = {"label_names": ("even", "odd"), "max_length": 12, **change}
+        register_task(
+            Task("toy", "text", columns=("sentence",), loader=toy.examples, **settings), replace=True
+        )
+        keys.add(RunSpec.parse(toy.description()).key())
+    assert len(keys) == 3
+
+
+def test_the_key_follows_a_method_from_outside(tmp_path, monkeypatch):
+    """A method defined by the user is not in the package's source: its own source counts."""
+    keys = set()
+    for rule in ("True", "'lora_B' in tensor"):
+        file = tmp_path / "mine.py"
+        file.write_text(
+            "from fedlora_kit.methods import Method, register\n"
+            "@register\nclass Mine(Method):\n    name = 'mine'\n"
+            f"    def trains(self, tensor, client, round_index):\n        return {rule}\n"
+        )
+        linecache.clearcache()
+        module = importlib.util.module_from_spec(importlib.util.spec_from_file_location("mine", file))
+        monkeypatch.setitem(sys.modules, "mine", module)
+        module.__spec__.loader.exec_module(module)
+        spec = RunSpec.parse(changed("method.name", "mine"))
+        keys.add(spec.key())
+        assert spec_module.external(spec)
+    METHODS.pop("mine")
+    assert len(keys) == 2
+
+
+def test_bf16_and_dp_do_not_go_together():
+    description = changed("precision", "bf16")
+    description["privacy"] = {"epsilon": 1}
+    with pytest.raises(BadValue, match="bf16"):
+        RunSpec.parse(description)
 
 
 def test_a_missing_model_is_found_before_training(tmp_path, monkeypatch):

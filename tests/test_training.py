@@ -209,3 +209,11 @@ def test_empty_poisson_batches_count_for_the_ledger():
     assert [c["steps"] for c in outcome.privacy["clients"]] == [20, 20]
     assert sum(h["examples"] for h in outcome.history) < 80  # q = 1/40: about 40 of 40 steps, many empty
     assert outcome.history[-1]["epsilon"] == outcome.privacy["epsilon"]
+
+
+def test_a_diverged_last_round_is_no_result():
+    """Huge but finite tensors after the last step: no training loss sees them, the evaluation must."""
+    fed = federation(rounds=FederationSettings(rounds=1), local=LocalSettings(lr=1e12, steps=1, batch_size=4))
+    with pytest.raises(NonFinite, match="evaluation") as error:
+        run_federation(fed)
+    assert error.value.client is None

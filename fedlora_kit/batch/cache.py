@@ -34,7 +34,7 @@ def cache_key(notebook: Path, profile: str, parameters: Mapping[str, Any]) -> st
     """SHA-256 (64 hex digits) of everything that an item's outputs depend on.
 
     The notebook's cells (prose too: the executed notebook is an output), the whole package, the reported
-    numbers, the backbones in the repository, the profile, the parameters, `versions`, and the mirror's
+    numbers, the backbones, the profile, the parameters, `versions`, and the mirror's
     files by size and time. Where the outputs go does not count.
     """
     from fedlora_kit.experiments.source import package_digest
@@ -48,6 +48,7 @@ def cache_key(notebook: Path, profile: str, parameters: Mapping[str, Any]) -> st
         "package": package_digest(),
         "reported": _contents(paths.data_dir() / "reported"),
         "backbones": _contents(paths.data_dir() / "backbones"),
+        "built backbones": _contents(paths.data_dir() / "cache" / "backbones"),
         "parameters": {name: value for name, value in parameters.items() if name != "output_dir"},
         "profile": profile,
         "versions": versions(),

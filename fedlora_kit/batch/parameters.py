@@ -141,7 +141,8 @@ def parse_settings(pairs: Iterable[str]) -> dict[str, str]:
             raise BadValue(f"--set {pair!r} is not of the form key=value", "write for example --set rounds=3")
         if name in settings:
             raise BadValue(
-                f"--set names {name!r} twice", "give it once; lists are comma separated: --set seeds=0,1,2"
+                f"--set names {name!r} twice",
+                "give it once; lists are comma separated: --set tasks=sst2,qnli",
             )
         settings[name] = value
     return settings

@@ -58,7 +58,7 @@ def reproduce(
     \b
     Examples:
       fedlora reproduce
-      fedlora reproduce ffa-lora/table1 --set seeds=0,1,2,3,4
+      fedlora reproduce ffa-lora/table1 --set seeds=5
       fedlora reproduce ffa-lora --profile small --jobs 2 --output /data/figures
     """
     from fedlora_kit import paths

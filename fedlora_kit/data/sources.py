@@ -6,7 +6,9 @@ Hub is asked through ``datasets``. No script of a data set is ever run.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
+import json
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -121,9 +123,17 @@ def _from_table(spec: Task, split: str, table: Any) -> Examples:
 def fingerprint(spec: Task) -> str:
     """What the examples are, as a short text: part of a run's key.
 
-    A mirror's files count by their bytes, the Hub by its pinned revision, built-in data by the
-    package's source (which is in the key already), a caller's loader by the examples themselves.
+    The task's definition counts, and its examples: a mirror's files by their bytes, the Hub by its pinned
+    revision, built-in data by the package's source (which is in the key already), a caller's loader by the
+    examples themselves.
     """
+    definition = {f.name: getattr(spec, f.name) for f in dataclasses.fields(spec) if f.name != "loader"}
+    definition["eval_splits"] = sorted(spec.eval_splits.items())
+    text = json.dumps(definition, sort_keys=True)
+    return f"{_examples_of(spec)}|task:{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+
+
+def _examples_of(spec: Task) -> str:
     if spec.loader is not None:
         return f"builtin:{_sklearn_version()}" if _is_builtin(spec) else f"handed-over:{_content(spec)}"
     hub = paths.hub_dir()

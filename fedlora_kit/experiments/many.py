@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fedlora_kit.experiments.run import RunFailed, run
-from fedlora_kit.experiments.spec import RunSpec
+from fedlora_kit.experiments.spec import RunSpec, external
 from fedlora_kit.experiments.store import Entry, Store
 
 
@@ -45,7 +45,10 @@ def run_all(
     """Every run in the order asked for; each is trained at most once, however often it is listed.
 
     On a CPU each process computes with one thread and several runs go side by side: small models gain
-    more from that than from threads. A run that fails does not stop the others.
+    more from that than from threads.
+    A run that diverges does not stop the others; any other error does, and what has been trained by then
+    stays in the store. Runs that name a task, method or partitioner registered outside the package are
+    trained in this process.
 
     Args:
         jobs: processes; None for `default_jobs` on a CPU, 1 on a GPU.
@@ -63,6 +66,8 @@ def run_all(
     }
     failures: dict[str, dict[str, Any]] = {}
     jobs = min(max(1, len(todo)), jobs or _jobs_for(device))
+    if any(external(spec) for spec in todo.values()):
+        jobs = 1  # what only this process knows cannot be named in another one
     with tqdm(total=len(todo), desc=label, disable=not todo, file=sys.stderr, mininterval=1.0) as bar:
         if jobs == 1:
             done = (_one(s, device, str(store.root), force) for s in todo.values())
@@ -91,11 +96,15 @@ def _one(spec: RunSpec, device: str, root: str, force: bool) -> tuple[str, dict[
     """Train one run in a worker process; returns its key and, if it failed, the record."""
     import torch
 
-    if device in ("cpu", "auto") and not torch.cuda.is_available():
+    from fedlora_kit.experiments.setup import resolve_device
+
+    key, threads = spec.key(), torch.get_num_threads()
+    if resolve_device(device).type == "cpu":
         torch.set_num_threads(1)
-    key = spec.key()
     try:
         run(spec, device=device, store=Store(Path(root)), force=force)
     except RunFailed as error:
         return key, error.record
+    finally:
+        torch.set_num_threads(threads)
     return key, None

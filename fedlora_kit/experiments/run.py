@@ -11,17 +11,21 @@ from typing import Any
 import torch
 
 from fedlora_kit.adapter import AdapterSlot, State, count, digest, save_peft
-from fedlora_kit.errors import FedloraError, NonFinite
+from fedlora_kit.data.sources import fingerprint
+from fedlora_kit.data.task import get_task
+from fedlora_kit.errors import FedloraError, NonFinite, NothingMoved
 from fedlora_kit.experiments.checkpoints import Checkpoint
 from fedlora_kit.experiments.provenance import collect
 from fedlora_kit.experiments.setup import build, resolve_device
+from fedlora_kit.experiments.source import source_digest
 from fedlora_kit.experiments.spec import RunSpec
 from fedlora_kit.experiments.store import Entry, Store, Work
+from fedlora_kit.models.backbones import backbone_fingerprint
 from fedlora_kit.training.federation import Federation, Outcome, Snapshot, run_federation, trained_names
 
 
 class RunFailed(FedloraError):
-    """A run that cannot be finished (its loss became NaN or infinite); the store has the record.
+    """A run that cannot be finished (it diverged, or nothing moved); the store has the record.
 
     Attributes:
         key: the run's key.
@@ -81,6 +85,9 @@ def _train(spec: RunSpec, work: Work, device: torch.device) -> Entry:
     except NonFinite as error:
         work.fail({"error": error.problem, "round": error.round_index, "client": error.client})
         raise RunFailed(work.key, work.failure or {}) from error
+    except NothingMoved as error:
+        work.fail({"error": error.problem})
+        raise RunFailed(work.key, work.failure or {}) from error
     files: dict[str, Any] = {
         "history.jsonl": outcome.history,
         "results.json": summarise(federation, outcome),
@@ -89,6 +96,10 @@ def _train(spec: RunSpec, work: Work, device: torch.device) -> Entry:
             time.perf_counter() - clock,
             started,
             resumed_after_round=checkpoint.round_index if checkpoint else None,
+            seed=spec.seed,
+            data=fingerprint(get_task(spec.data.task)),
+            model=backbone_fingerprint(spec.model.backbone),
+            source=source_digest(),
         ),
         "adapter": lambda folder: save_peft(federation.model, outcome.state, folder),
     }

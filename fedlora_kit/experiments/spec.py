@@ -1,14 +1,17 @@
 """A run, described: validated, frozen, and with a content key.
 
 Unknown keys and impossible values are errors that name the key. The key of a run is the hash of its
-description, of the package's source that decides its numbers, and of its data and backbone: nothing that
-could change the result can change without changing the key.
+description, of the source that decides its numbers (the package's, and that of methods and partitioners from
+elsewhere), of its data and backbone, and of the versions of the libraries that compute. Device and number of
+threads are not in it: they may change the last bits of a result, and are in the run's provenance.
 """
 
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
+from importlib.metadata import version
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -17,14 +20,16 @@ from fedlora_kit.data.sources import fingerprint
 from fedlora_kit.data.task import get_task
 from fedlora_kit.errors import BadValue
 from fedlora_kit.experiments.source import source_digest
-from fedlora_kit.methods import method
+from fedlora_kit.methods import METHODS, method
 from fedlora_kit.models.backbones import backbone, backbone_fingerprint
 from fedlora_kit.models.lora import LoraSettings
 from fedlora_kit.partition import Partitioner, partitioner
 from fedlora_kit.privacy.settings import PrivacySettings
 from fedlora_kit.training.settings import FederationSettings, LocalSettings
 
-_STRICT = ConfigDict(frozen=True, extra="forbid")
+_STRICT = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+#: libraries whose version decides a run's numbers
+COMPUTES = ("torch", "transformers", "peft", "opacus", "tokenizers", "numpy")
 
 
 class ModelSpec(BaseModel):
@@ -80,6 +85,9 @@ class SplitSpec(BaseModel):
 
     @model_validator(mode="after")
     def _usable(self) -> SplitSpec:
+        taken = sorted({"seed", "num_clients"} & self.settings.keys())
+        if taken:
+            raise ValueError(f"{', '.join(taken)} in split.settings: use the run's seed and split.clients")
         self.build(0)
         return self
 
@@ -124,6 +132,8 @@ class RunSpec(BaseModel):
     def _fits(self) -> RunSpec:
         if self.privacy is not None and self.local.clip_norm is not None:
             raise ValueError("local.clip_norm is for runs without DP; DP clips examples by privacy.clip")
+        if self.privacy is not None and self.precision == "bf16":
+            raise ValueError("precision=bf16 cannot be used under DP: rounded norms would exceed the clip")
         if self.rounds.cohort is not None and self.rounds.cohort > self.split.clients:
             raise ValueError(f"rounds.cohort={self.rounds.cohort} exceeds split.clients={self.split.clients}")
         return self
@@ -150,10 +160,35 @@ class RunSpec(BaseModel):
         parts = (
             self.canonical(),
             source_digest(),
+            *_external_source(METHODS[self.method.name]),
+            *_external_source(type(self.split.build(self.seed))),
+            *(f"{name}=={version(name)}" for name in COMPUTES),
             fingerprint(get_task(self.data.task)),
             backbone_fingerprint(self.model.backbone),
         )
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+
+def external(spec: RunSpec) -> bool:
+    """Whether the run names a task, method or partitioner that only this process knows."""
+    task = get_task(spec.data.task)
+    known = [METHODS[spec.method.name], type(spec.split.build(spec.seed))]
+    return any(not c.__module__.startswith("fedlora_kit.") for c in known) or (
+        task.loader is not None and not task.loader.__module__.startswith("fedlora_kit.")
+    )
+
+
+def _external_source(cls: type) -> tuple[str, ...]:
+    """The source of a class from outside the package, which `source_digest` does not cover."""
+    if cls.__module__.startswith("fedlora_kit."):
+        return ()
+    try:
+        return (inspect.getsource(cls),)
+    except (OSError, TypeError) as error:
+        raise BadValue(
+            f"the source of {cls.__qualname__} cannot be read, so its runs cannot have a key",
+            "define it in a file or in a notebook cell",
+        ) from error
 
 
 def _in_words(error: ValidationError) -> str:

@@ -114,7 +114,7 @@ def register(cls: _M) -> _M:
     return cls
 
 
-def method(name: str, **settings: Any) -> Method:
+def method(name: str, /, **settings: Any) -> Method:
     """The method called ``name``, with its settings.
 
     Raises:

@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from fedlora_kit import paths
-from fedlora_kit.errors import FedloraError, UnknownName
+from fedlora_kit.errors import BadValue, FedloraError, UnknownName
 from fedlora_kit.models.targets import HEADS, head_prefix
 
 Kind = Literal["text", "image", "causal"]
@@ -43,6 +43,8 @@ BACKBONES: dict[str, Backbone] = {
         Backbone("FacebookAI/roberta-base", "text", "e2da8e2f811d1448a5b465c236feacd80ffbac7b"),
         Backbone("FacebookAI/roberta-large", "text", "722cf37b1afa9454edce342e7895e588b6ff1d59"),
         Backbone("google-bert/bert-base-uncased", "text", "86b5e0934494bd15c9632b12f734a8a67f723594"),
+        Backbone("google/vit-base-patch16-224-in21k", "image", "b4569560a39a0f1af58e3ddaf17facf20ab919b0"),
+        Backbone("TinyLlama/TinyLlama-1.1B-Chat-v1.0", "text", "fe8a4ea1ffedaf415f4da2f062534de366a451e6"),
     )
 }
 
@@ -61,6 +63,25 @@ def backbone(name: str) -> Backbone:
     if name not in BACKBONES:
         raise UnknownName("model", name, BACKBONES)
     return BACKBONES[name]
+
+
+def register_backbone(new: Backbone, *, replace: bool = False) -> Backbone:
+    """Make another model of the Hub (or of the mirror) known by its id.
+
+    Its architecture must be one of `models.targets.TARGETS`. Give a revision, so that a run's key means
+    something.
+
+    Raises:
+        BadValue: the name is taken and ``replace`` is false, or it claims to be one of the kit's own.
+    """
+    if new.name in BACKBONES and not replace:
+        raise BadValue(
+            f"a model called {new.name!r} is already there", "choose another, or pass replace=True"
+        )
+    if new.name.startswith("kit/"):
+        raise BadValue(f"{new.name!r} is a name of the kit's own backbones", "use the model's Hub id")
+    BACKBONES[new.name] = new
+    return new
 
 
 def backbone_folder(name: str) -> Path | None:
@@ -95,7 +116,14 @@ def load_tokenizer(name: str) -> Any:
     """The tokenizer of a text backbone."""
     from transformers import AutoTokenizer
 
-    return _from_anywhere(name, AutoTokenizer.from_pretrained, {})
+    tokenizer = _from_anywhere(name, AutoTokenizer.from_pretrained, {})
+    words = len(tokenizer) - len(set(tokenizer.all_special_ids))
+    if words < 1:  # transformers makes an empty tokenizer where the files are missing, and says nothing
+        raise FedloraError(
+            f"model {name} comes without its tokenizer's files (tokenizer.json, or vocabulary and merges)",
+            f"put them into models/{name} of the mirror, beside the weights",
+        )
+    return tokenizer
 
 
 def load_backbone(
@@ -154,7 +182,7 @@ def _load(name: str, num_labels: int, seed: int, weights: str) -> nn.Module:
 def _check_loaded(name: str, model: nn.Module, info: Mapping[str, Any]) -> None:
     """Refuse weights that leave a part of the backbone at random values, as from_pretrained would not."""
     head = HEADS.get(model.config.model_type, "classifier")  # type: ignore[union-attr,arg-type]
-    lost = [k for k in info["missing_keys"] if not k.startswith((f"{head}.", "pooler.", "bert.pooler."))]
+    lost = [k for k in info["missing_keys"] if not k.startswith(f"{head}.")]
     lost += [k for k, *_ in info["mismatched_keys"] if not k.startswith(f"{head}.")]
     if lost:
         raise FedloraError(
@@ -188,7 +216,7 @@ def _from_anywhere(name: str, load: Any, options: dict[str, Any]) -> Any:
     try:
         if folder is not None:
             return load(str(folder), local_files_only=True, **options)
-        return load(name, revision=backbone(name).revision, **options)
+        return load(name, revision=backbone(name).revision or None, **options)
     except Exception as error:
         where = "the folder is damaged" if folder is not None else "it cannot be had from the Hub"
         raise FedloraError(
@@ -202,7 +230,7 @@ def backbone_fingerprint(name: str) -> str:
     """What the weights are, as a short text: part of a run's key."""
     folder = backbone_folder(name)
     if folder is None:
-        return f"hub:{name}@{backbone(name).revision}"
+        return f"hub:{name}@{backbone(name).revision or 'unpinned'}"
     files = sorted(f for f in folder.iterdir() if f.suffix in {".safetensors", ".json", ".txt", ".model"})
     stats = tuple((str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in files)
     return "files:" + _digest(stats)

@@ -31,7 +31,7 @@ class LoraSettings(BaseModel):
         head: what happens to the classification head.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     rank: int = Field(8, ge=1)
     alpha: float = Field(8.0, gt=0)

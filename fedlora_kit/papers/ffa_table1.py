@@ -10,6 +10,7 @@ training split), and that the known label shares are those of this table.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -130,8 +131,8 @@ PROFILES: dict[str, Setting] = {
 def setting(profile: str, **overrides: Any) -> Setting:
     """The setting of a profile, with some values replaced (those that are not None).
 
-    ``seeds`` may be a number (that many, from 0). ``rates`` replaces the grid of both methods if it is a
-    list. ``epsilons`` takes numbers; 0 stands for no DP.
+    ``seeds`` is a number (that many, from 0). ``rates`` replaces the grid of both methods. ``epsilons`` takes
+    numbers; 0 stands for no DP.
 
     Raises:
         UnknownName: no such profile, setting or task.
@@ -155,15 +156,22 @@ def _override(name: str, value: Any) -> Any:
         if value < 1:
             raise BadValue(f"seeds={value}", "give the number of seeds: 1 or more (claims need at least 2)")
         return tuple(range(value))
+    if isinstance(value, list) and (not value or len(set(value)) < len(value)):
+        raise BadValue(f"{name}={value}", "give at least one value, none of them twice")
     if name == "tasks":
         for task in value:
             if task not in COLUMNS:
                 raise UnknownName("task of ffa-lora/table1", task, COLUMNS)
+        columns = [column for task in value for column in COLUMNS[task]]
+        if len(set(columns)) < len(columns):
+            raise BadValue(f"tasks={value}", "a task and its stand-in fill the same column: name one of them")
+    if name in {"rates", "clips"} and not all(0 < x < math.inf for x in value):
+        raise BadValue(f"{name}={value}", "give finite numbers above 0")
     if name == "epsilons":
-        if any(e < 0 for e in value):
-            raise BadValue(f"epsilons={list(value)}", "give positive numbers; 0 stands for no DP")
+        if not all(0 <= e < math.inf for e in value):
+            raise BadValue(f"epsilons={value}", "give positive numbers; 0 stands for no DP")
         return tuple(float(e) if e else None for e in value)
-    if name == "rates" and not isinstance(value, dict):
+    if name == "rates":
         return {method: tuple(value) for method in METHODS}
     return tuple(value) if isinstance(value, list) else value
 

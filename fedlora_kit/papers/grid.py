@@ -85,6 +85,19 @@ def choose(grid: pd.DataFrame, by: Sequence[str], tuned: Sequence[str]) -> pd.Da
     return pd.DataFrame(rows).reset_index(drop=True)
 
 
+_MEASURED = (
+    "accuracy",
+    "accuracy_last10",
+    "accuracy_best",
+    "examples",
+    "trained_parameters",
+    "sent_parameters",
+    "sent_bytes",
+    "sigma",
+    "epsilon",
+)
+
+
 def results_frame(
     done: Sequence[tuple[Cell, Finished]], columns: Mapping[str, Mapping[str, str]]
 ) -> pd.DataFrame:
@@ -111,7 +124,7 @@ def results_frame(
                 "key": run.key,
             }
             if run.entry is None:
-                rows.append({**row, "accuracy": math.nan})
+                rows.append({**row, **dict.fromkeys(_MEASURED, math.nan)})
                 continue
             summary, privacy = run.entry.results, run.entry.privacy or {}
             score = summary["scores"][part]

@@ -86,7 +86,13 @@ _REGISTRY: dict[str, type[Partitioner]] = {}
 
 
 def register(cls: type[P]) -> type[P]:
-    """Class decorator: makes the partitioner known under its ``name``."""
+    """Class decorator: makes the partitioner known under its ``name``.
+
+    Raises:
+        BadValue: another class has taken the name.
+    """
+    if _REGISTRY.get(cls.name, cls).__qualname__ != cls.__qualname__:
+        raise BadValue(f"a partitioner called {cls.name!r} is registered already", "choose another name")
     _REGISTRY[cls.name] = cls
     return cls
 
@@ -96,7 +102,7 @@ def partitioner_names() -> list[str]:
     return sorted(_REGISTRY)
 
 
-def partitioner(name: str, **settings: Any) -> Partitioner:
+def partitioner(name: str, /, **settings: Any) -> Partitioner:
     """The partitioner of that name with these settings.
 
     Raises:

@@ -20,7 +20,7 @@ class PrivacySettings(BaseModel):
         accountant: "rdp" (default) or "prv" (tighter, slower; fails for large epsilon or long runs).
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     epsilon: float | None = Field(None, gt=0)
     sigma: float | None = Field(None, ge=0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -129,9 +130,9 @@ def run_federation(
                     gradients=hooks.gradients,
                 )
                 sent, kept = _split(fed, slot)
-                update = ClientUpdate(k, sizes[k], slot.read(sent))
-                if not all_finite(update.tensors):
+                if not all_finite(slot.read(slot.trainable)):
                     raise NonFinite("adapter", r, k)
+                update = ClientUpdate(k, sizes[k], slot.read(sent))
                 if kept:
                     now.personal[k] = {**now.personal.get(k, {}), **slot.read(kept)}
                 if ledger is not None and noise:
@@ -214,7 +215,10 @@ def _evaluate(fed: Federation, slot: AdapterSlot, now: Snapshot) -> dict[str, di
     for adapter in adapters:
         slot.write(adapter)
         for name, data in fed.evals.items():
-            scores[name].append(evaluate(fed.model, data, fed.device, fed.rounds.eval_max_tokens))
+            score = evaluate(fed.model, data, fed.device, fed.rounds.eval_max_tokens)
+            if not math.isfinite(score["loss"]):  # argmax of NaN is class 0: it would pass for a result
+                raise NonFinite(f"the loss on {name!r}", now.next_round, None)
+            scores[name].append(score)
     return {
         name: {key: float(np.mean([s[key] for s in all_scores])) for key in all_scores[0]}
         for name, all_scores in scores.items()

@@ -13,7 +13,7 @@ from torch import nn
 from fedlora_kit.adapter import AdapterSlot
 from fedlora_kit.data.batches import Indices, physical_batches, poisson_batches, shuffled_batches
 from fedlora_kit.data.encoded import EncodedData
-from fedlora_kit.errors import FedloraError, NonFinite
+from fedlora_kit.errors import NonFinite, NothingMoved
 from fedlora_kit.privacy.dpsgd import PerExampleGradients, private_optimizer, private_step
 from fedlora_kit.randomness import Streams
 from fedlora_kit.training.settings import LocalSettings
@@ -64,7 +64,7 @@ def train_client(
 
     Raises:
         NonFinite: the loss is NaN or infinite; the tensors are as after the last good step.
-        FedloraError: a step changed nothing (the typical silent failure).
+        NothingMoved: the steps changed nothing (the typical silent failure).
     """
     parameters = [slot.parameters[name] for name in slot.trainable]
     before = [p.detach().clone() for p in parameters]
@@ -100,7 +100,7 @@ def train_client(
         total, seen, steps = total + loss, seen + len(batch), steps + 1
     could_move = seen > 0 or (noise is not None and noise.sigma > 0)
     if could_move and not any(bool((p != b).any()) for p, b in zip(parameters, before, strict=True)):
-        raise FedloraError(
+        raise NothingMoved(
             f"{steps} steps of client {client} in round {round_index} changed no trained tensor",
             "every gradient was exactly zero: check targets, head policy and learning rate",
         )

@@ -23,7 +23,7 @@ class LocalSettings(BaseModel):
             rounding.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     optimizer: Literal["sgd", "adamw"] = "sgd"
     lr: float = Field(gt=0)
@@ -56,7 +56,7 @@ class FederationSettings(BaseModel):
         eval_max_tokens: padded tokens a batch when evaluating.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     rounds: int = Field(10, ge=1)
     cohort: int | None = Field(None, ge=1)
