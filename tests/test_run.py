@@ -235,11 +235,3 @@ def test_what_only_this_process_knows_is_trained_here(hub):
     assert all(d.entry is not None for d in done)
     assert done[0].entry.provenance["seed"] == 0
     assert done[0].entry.provenance["data"].startswith("handed-over:")
-
-
-def test_what_only_this_process_knows_is_trained_here(hub):
-    """The toy task is registered here alone; worker processes could not name it."""
-    done = run_all([parsed(seed=0), parsed(seed=1)], jobs=2)
-    assert all(d.entry is not None for d in done)
-    assert done[0].entry.provenance["seed"] == 0
-    assert done[0].entry.provenance["data"].startswith("handed-over:")
