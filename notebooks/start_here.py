@@ -32,6 +32,7 @@ device: str = "auto"  # auto | cpu | cuda
 output_dir: str = "figures"  # where table, figure and claims go, relative to the repository
 
 # %%
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
@@ -128,6 +129,7 @@ curves = lesson.curves(cases, finished)
 curves.head()
 
 # %%
+plt.rcParams["figure.constrained_layout.use"] = False  # seaborn's grids lay themselves out
 grid = sns.relplot(
     curves,
     x="round",
