@@ -65,10 +65,11 @@ def run_all(
         if store.status(key) != "finished" or store.load(key) is None
     }
     failures: dict[str, dict[str, Any]] = {}
+    quiet = not todo or "FEDLORA_STAGING" in os.environ  # no bar in a notebook that nobody watches
     jobs = min(max(1, len(todo)), jobs or _jobs_for(device))
     if any(external(spec) for spec in todo.values()):
         jobs = 1  # what only this process knows cannot be named in another one
-    with tqdm(total=len(todo), desc=label, disable=not todo, file=sys.stderr, mininterval=1.0) as bar:
+    with tqdm(total=len(todo), desc=label, disable=quiet, file=sys.stderr, mininterval=1.0) as bar:
         if jobs == 1:
             done = (_one(s, device, str(store.root), force) for s in todo.values())
         else:

@@ -72,7 +72,10 @@ def set_style() -> None:
     """Set the kit's seaborn and matplotlib style for the figures made after this call."""
     import matplotlib as mpl
     import seaborn as sns
+    from matplotlib import pyplot
 
+    # Loads the backend now: a notebook shows a Figure made without pyplot only when that has happened.
+    pyplot.switch_backend(pyplot.get_backend())
     sns.set_theme(context="notebook", style="ticks", palette=[colour for colour, _ in _FIXED.values()])
     mpl.rcParams.update(
         {
