@@ -90,6 +90,7 @@ class Section:
 
 
 def sections_of(base: Path, items: Sequence[Listed]) -> list[Section]:
+    """Every item as a section of the page, filled from its folder where it has been run."""
     sections = []
     for item in items:
         state = "planned" if item.notebook is None else "not run"
