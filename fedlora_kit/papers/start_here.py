@@ -24,14 +24,14 @@ _RUNS: dict[str, dict[str, Any]] = {
             "settings": {"shares": [list(row) for row in SHARES[2]]},
         },
         "local": {"lr": 0.6, "steps": 5, "batch_size": 32},
-        "rounds": {"rounds": 8},
+        "rounds": {"rounds": 6},
     },
     "image": {
         "model": {"backbone": "kit/image-tiny"},
         "data": {"task": "digits", "eval_limit": 300},
         "split": {"partitioner": "dirichlet", "clients": 3, "settings": {"alpha": 0.5}},
         "local": {"lr": 0.3, "steps": 5, "batch_size": 32},
-        "rounds": {"rounds": 8},
+        "rounds": {"rounds": 6},
     },
 }
 _CHANCE = {"text": 50.0, "image": 10.0}
