@@ -174,7 +174,7 @@ def test_deviations_name_what_differs():
     assert len(deviations("paper", paper)) == 6
     smoke = "\n".join(deviations("smoke", table1.PROFILES["smoke"]))
     assert "stand-ins" in smoke
-    assert "rounds: 3 (paper: 1000)" in smoke
+    assert "rounds: 4 (paper: 1000)" in smoke
     changed = "\n".join(deviations("paper", dataclasses.replace(paper, rounds=5)))
     assert "rounds: 5 (paper: 1000)" in changed
 
