@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from partition_tools import LABELS, check_cover
 
 import fedlora_kit.partition
 from fedlora_kit.errors import BadValue, UnknownName
 from fedlora_kit.partition import label_counts, partition_figure, partitioner, partitioner_names
 from fedlora_kit.partition.base import round_to_total
 
-LABELS = np.random.default_rng(0).integers(0, 4, 400)
 CASES = {
     "iid": {"num_clients": 7},
     "label_shares": {"num_clients": 2, "shares": [[0.4, 0.3, 0.2, 0.1], [0.1, 0.2, 0.3, 0.4]]},
@@ -26,16 +26,6 @@ CASES = {
     "quantity_skew": {"num_clients": 6, "alpha": 0.4, "min_examples": 2},
 }
 USES_ALL = sorted(set(CASES) - {"label_shares"})
-
-
-def check_cover(parts, labels, clients):
-    assert len(parts) == clients
-    together = np.concatenate(parts)
-    assert np.array_equal(np.sort(together), np.arange(len(labels))), "every example once"
-    for part in parts:
-        assert part.dtype == np.int64
-        assert part.size > 0
-        assert (np.diff(part) > 0).all(), "sorted"
 
 
 # --- what all promise ------------------------------------------------------------------------------

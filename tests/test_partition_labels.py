@@ -6,27 +6,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from partition_tools import LABELS, check_cover, labels_strategy, seeds
 
 from fedlora_kit.errors import BadValue, FedloraError
 from fedlora_kit.partition import Dirichlet, LabelShares, label_counts, partitioner
 from fedlora_kit.partition.base import round_to_total
 
 FFA_SHARES = [[0.1, 0.9], [0.9, 0.1], [0.5, 0.5]]
-LABELS = np.random.default_rng(0).integers(0, 4, 400)
-labels_strategy = st.integers(1, 6).flatmap(
-    lambda classes: st.lists(st.integers(0, classes - 1), min_size=1, max_size=120).map(np.array)
-)
-seeds = st.integers(0, 2**32)
-
-
-def check_cover(parts, labels, clients):
-    assert len(parts) == clients
-    together = np.concatenate(parts)
-    assert np.array_equal(np.sort(together), np.arange(len(labels))), "every example once"
-    for part in parts:
-        assert part.dtype == np.int64
-        assert part.size > 0
-        assert (np.diff(part) > 0).all(), "sorted"
 
 
 # --- label_shares ----------------------------------------------------------------------------------

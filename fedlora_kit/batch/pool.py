@@ -228,6 +228,4 @@ def _close(child: _Child) -> None:
 def _cores() -> int:
     import joblib
 
-    return int(
-        joblib.cpu_count()
-    )  # counts what this process may use (affinity, containers), not what there is
+    return int(joblib.cpu_count())  # what this process may use (affinity, containers), not what there is

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fedlora_kit.experiments.run import RunFailed, run
+from fedlora_kit.experiments.setup import resolve_device
 from fedlora_kit.experiments.spec import RunSpec, external
 from fedlora_kit.experiments.store import Entry, Store
 
@@ -30,7 +31,9 @@ def default_jobs() -> int:
     named = os.environ.get("FEDLORA_JOBS")
     if named and named.isdigit() and int(named) > 0:
         return int(named)
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    from joblib import cpu_count
+
+    return int(cpu_count())  # what this process may use (affinity, containers), not what there is
 
 
 def run_all(
@@ -54,9 +57,6 @@ def run_all(
         jobs: processes; None for `default_jobs` on a CPU, 1 on a GPU.
         label: name on the progress bar.
     """
-    from joblib import Parallel, delayed
-    from tqdm.auto import tqdm
-
     store = store or Store()
     keys = [spec.key() for spec in specs]
     todo = {
@@ -64,21 +64,7 @@ def run_all(
         for key, spec in zip(keys, specs, strict=True)
         if store.status(key) != "finished" or store.load(key) is None
     }
-    failures: dict[str, dict[str, Any]] = {}
-    quiet = not todo or "FEDLORA_STAGING" in os.environ  # no bar in a notebook that nobody watches
-    jobs = min(max(1, len(todo)), jobs or _jobs_for(device))
-    if any(external(spec) for spec in todo.values()):
-        jobs = 1  # what only this process knows cannot be named in another one
-    with tqdm(total=len(todo), desc=label, disable=quiet, file=sys.stderr, mininterval=1.0) as bar:
-        if jobs == 1:
-            done = (_one(s, device, str(store.root), force) for s in todo.values())
-        else:
-            tasks = (delayed(_one)(s, device, str(store.root), force) for s in todo.values())
-            done = Parallel(n_jobs=jobs, return_as="generator_unordered")(tasks)
-        for key, failure in done:
-            bar.update()
-            if failure is not None:
-                failures[key] = failure
+    failures = _train(list(todo.values()), device, jobs, store, force, label) if todo else {}
     for key, failure in failures.items():
         warnings.warn(f"run {key} failed: {failure.get('error')}", stacklevel=2)
     return [
@@ -87,17 +73,29 @@ def run_all(
     ]
 
 
-def _jobs_for(device: str) -> int:
-    from fedlora_kit.experiments.setup import resolve_device
+def _train(
+    specs: Sequence[RunSpec], device: str, jobs: int | None, store: Store, force: bool, label: str
+) -> dict[str, dict[str, Any]]:
+    """Train the runs that the store lacks; returns the records of those that failed, by key."""
+    from joblib import Parallel, delayed
+    from tqdm.auto import tqdm
 
-    return default_jobs() if resolve_device(device).type == "cpu" else 1
+    jobs = min(len(specs), jobs or (default_jobs() if resolve_device(device).type == "cpu" else 1))
+    if any(external(spec) for spec in specs):
+        jobs = 1  # what only this process knows cannot be named in another one
+    if jobs == 1:
+        done = (_one(spec, device, str(store.root), force) for spec in specs)
+    else:
+        tasks = (delayed(_one)(spec, device, str(store.root), force) for spec in specs)
+        done = Parallel(n_jobs=jobs, return_as="generator_unordered")(tasks)
+    quiet = bool(os.environ.get("TQDM_DISABLE"))  # the headless runner sets it; notebook bars overlook it
+    bar = tqdm(done, total=len(specs), desc=label, disable=quiet, file=sys.stderr, mininterval=1.0)
+    return {key: failure for key, failure in bar if failure is not None}
 
 
 def _one(spec: RunSpec, device: str, root: str, force: bool) -> tuple[str, dict[str, Any] | None]:
     """Train one run in a worker process; returns its key and, if it failed, the record."""
     import torch
-
-    from fedlora_kit.experiments.setup import resolve_device
 
     key, threads = spec.key(), torch.get_num_threads()
     if resolve_device(device).type == "cpu":

@@ -7,7 +7,7 @@ the shared conformance suite (tests/test_methods.py).
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
 
@@ -63,7 +63,7 @@ class Method(ABC):
         return {**global_state, **weighted_mean(updates)}
 
 
-def weighted_mean(updates: Sequence[ClientUpdate], names: Iterable[str] | None = None) -> State:
+def weighted_mean(updates: Sequence[ClientUpdate]) -> State:
     """FedAvg per tensor: sum_k n_k t_k / sum_k n_k over the clients k that sent the tensor.
 
     Summed in float64 in order of client id, so that the order in which updates arrive changes nothing.
@@ -84,9 +84,8 @@ def weighted_mean(updates: Sequence[ClientUpdate], names: Iterable[str] | None =
         raise FedloraError(
             f"client {empty[0]} sent an update but holds no example", "leave it out of the cohort"
         )
-    wanted = list(dict.fromkeys(n for u in ordered for n in u.tensors)) if names is None else list(names)
     result: State = {}
-    for name in wanted:
+    for name in dict.fromkeys(n for u in ordered for n in u.tensors):
         senders = [u for u in ordered if name in u.tensors]
         total = sum(u.num_examples for u in senders)
         mean = torch.zeros_like(senders[0].tensors[name], dtype=torch.float64)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from fedlora_kit.adapter import AdapterSlot, State, all_finite, size_bytes
+from fedlora_kit.adapter import AdapterSlot, State, all_finite, count, size_bytes
 from fedlora_kit.data.encoded import EncodedData
 from fedlora_kit.errors import BadValue, NonFinite
 from fedlora_kit.methods.base import ClientUpdate, Method
@@ -129,15 +129,16 @@ def run_federation(
                     noise=noise[k] if noise else None,
                     gradients=hooks.gradients,
                 )
-                sent, kept = _split(fed, slot)
-                if not all_finite(slot.read(slot.trainable)):
+                trained = slot.read(slot.trainable)
+                if not all_finite(trained):
                     raise NonFinite("adapter", r, k)
-                update = ClientUpdate(k, sizes[k], slot.read(sent))
+                sent = {name: t for name, t in trained.items() if _is_sent(fed, name)}
+                kept = {name: t for name, t in trained.items() if name not in sent}
                 if kept:
-                    now.personal[k] = {**now.personal.get(k, {}), **slot.read(kept)}
+                    now.personal[k] = {**now.personal.get(k, {}), **kept}
                 if ledger is not None and noise:
                     ledger.record(k, noise[k].sigma, noise[k].sample_rate, result.steps)
-                updates.append(update)
+                updates.append(ClientUpdate(k, sizes[k], sent))
                 results.append(result)
             now.state = fed.method.aggregate(now.state, updates)
             record = _record(r, updates, results)
@@ -169,14 +170,9 @@ def trained_names(fed: Federation, slot: AdapterSlot, client: int, round_index: 
     return [n for n in slot.names if ".lora_" not in n or fed.method.trains(n, client, round_index)]
 
 
-def _split(fed: Federation, slot: AdapterSlot) -> tuple[list[str], list[str]]:
-    """Trained tensors that are sent, and those that stay with the client."""
-
-    def is_sent(name: str) -> bool:
-        return fed.method.sends(name) if ".lora_" in name else fed.head == "aggregated"
-
-    trained = slot.trainable
-    return [n for n in trained if is_sent(n)], [n for n in trained if not is_sent(n)]
+def _is_sent(fed: Federation, name: str) -> bool:
+    """Whether a trained tensor is sent; the others stay with their client."""
+    return fed.method.sends(name) if ".lora_" in name else fed.head == "aggregated"
 
 
 def _check(fed: Federation) -> None:
@@ -203,8 +199,8 @@ def _record(
         "cohort": [u.client for u in updates],
         "train_loss": sum(loss * n for loss, n in seen) / total if total else None,
         "examples": total,
-        "bytes_up": sum(size_bytes(dict(u.tensors)) for u in updates),
-        "parameters_sent": [sum(t.numel() for t in u.tensors.values()) for u in updates],
+        "bytes_up": sum(size_bytes(u.tensors) for u in updates),
+        "parameters_sent": [count(u.tensors) for u in updates],
     }
 
 
