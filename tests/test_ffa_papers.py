@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fedlora_kit.errors import BadValue, FedloraError, UnknownName
+from fedlora_kit.errors import BadValue, UnknownName
 from fedlora_kit.papers import ffa_figure1 as figure1
 from fedlora_kit.papers import ffa_table1 as table1
 from fedlora_kit.papers import start_here
@@ -101,8 +101,13 @@ def test_choosing_takes_the_best_mean_and_breaks_ties_downwards():
 def test_a_setting_with_a_failed_run_cannot_win():
     scores = {(0.1, 2, 0): 60, (0.1, 2, 1): 60, (0.2, 2, 0): 99, (0.2, 2, 1): math.nan}
     assert choose(grid_rows(scores), ["eps", "method"], ["lr", "clip"]).iloc[0]["lr"] == 0.1
-    with pytest.raises(FedloraError, match="diverged for 6, lora"):
-        choose(grid_rows({(0.1, 2, 0): math.nan}), ["eps", "method"], ["lr", "clip"])
+
+
+def test_where_every_setting_failed_the_smallest_stands_without_a_score():
+    scores = {(0.2, 2, 0): math.nan, (0.1, 5, 0): math.nan, (0.1, 2, 0): math.nan}
+    best = choose(grid_rows(scores), ["eps", "method"], ["lr", "clip"]).iloc[0]
+    assert (best["lr"], best["clip"]) == (0.1, 2)
+    assert math.isnan(best["score"])
 
 
 def test_choosing_without_dp_has_no_clip():

@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from fedlora_kit.errors import FedloraError
-
 if TYPE_CHECKING:
     from fedlora_kit.experiments.many import Finished
     from fedlora_kit.experiments.spec import RunSpec
@@ -58,7 +56,8 @@ def choose(grid: pd.DataFrame, by: Sequence[str], tuned: Sequence[str]) -> pd.Da
 
     The rule: the highest mean score over the tuning seeds, on a part of the training data that is neither
     trained on nor reported; a setting with a failed run cannot win; ties go to the smaller values of
-    ``tuned``, in their order.
+    ``tuned``, in their order. Where every setting failed, the smallest values stand, with score NaN: the
+    table then shows what became of the cell at them.
 
     Args:
         grid: from `grid_frame`.
@@ -67,20 +66,12 @@ def choose(grid: pd.DataFrame, by: Sequence[str], tuned: Sequence[str]) -> pd.Da
 
     Returns:
         One row a cell: ``by``, ``tuned``, ``score``.
-
-    Raises:
-        FedloraError: every setting of a cell failed.
     """
     means = grid.groupby([*by, *tuned], sort=False, dropna=False)["score"].agg(lambda s: s.mean(skipna=False))
     rows = []
-    for cell, scores in means.reset_index().groupby(list(by), sort=False, dropna=False):
-        usable = scores.dropna(subset=["score"])
-        if usable.empty:
-            name = ", ".join(str(x) for x in (cell if isinstance(cell, tuple) else (cell,)))
-            raise FedloraError(
-                f"every setting of the grid diverged for {name}", "extend the grid to smaller learning rates"
-            )
-        best = usable[usable["score"] == usable["score"].max()]
+    for _, scores in means.reset_index().groupby(list(by), sort=False, dropna=False):
+        best = scores[scores["score"] == scores["score"].max()]
+        best = scores if best.empty else best  # every setting failed
         rows.append(best.sort_values(list(tuned)).iloc[0])
     return pd.DataFrame(rows).reset_index(drop=True)
 

@@ -1,9 +1,11 @@
 """A small RoBERTa pre-trained on any lines of text: what real data gets on a machine without a Hub.
 
-Two objectives at once, both without labels: masked words (Devlin et al. 2019, in RoBERTa's format), and, for
-lines that are pairs, whether the second sentence belongs to the first or was drawn from another line (mostly
-one that shares a rare word with the first, or a glance at the topic would do). The second objective makes the
-model compare the two sentences, which a few minutes of masked words alone do not.
+The embeddings start as word vectors from co-occurrence counts (`word_vectors`), and keys equal to queries (like
+attends to like). Three objectives follow at once, all without labels: masked words (Devlin et al. 2019, in
+RoBERTa's format); the same words guessed from the first token alone, which makes it a summary of the line; and,
+for lines that are pairs, whether the second sentence belongs to the first or was drawn from another line (some
+of them share a rare word with the first, or a glance at the topic would do). The last makes the model compare
+the two sentences, which masked words alone do not.
 """
 
 from __future__ import annotations
@@ -20,6 +22,8 @@ import torch
 
 from fedlora_kit.errors import BadValue
 from fedlora_kit.randomness import Streams
+from fedlora_kit.training.pretrain import cool_down
+from fedlora_kit.training.word_vectors import word_vectors
 
 SPECIAL = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
 START, PAD, END, _, MASK = range(5)
@@ -35,23 +39,29 @@ class Recipe:
         steps: optimiser steps; a step sees ``tokens`` padded tokens.
         masked: share of the tokens that are to be predicted (all of them replaced by the mask).
         swapped: share of the pairs whose second sentence is another line's.
-        initializer_range: scale of the weights before training; head_range: the scale written into the
-            configuration, at which a random head is drawn later (large enough for plain SGD to work).
+        alike: share of the swapped sentences that have a rare word in common with the first.
+        summary: weight of the words guessed from the first token, beside 1 for the masked words.
+        initializer_range, attention_range: scale of the weights, and of queries and keys, before training.
+        head_range: the scale written into the configuration, at which a random head is drawn later (large
+            enough for plain SGD to work).
         max_length: tokens a line; longer ones are cut.
     """
 
     vocabulary: int = 6000
     hidden: int = 128
-    layers: int = 4
+    layers: int = 2
     heads: int = 4
     intermediate: int = 256
-    steps: int = 2400
+    steps: int = 4000
     tokens: int = 2048
     lr: float = 1e-3
     masked: float = 0.2
     swapped: float = 0.5
+    alike: float = 0.3
     max_length: int = 64
+    summary: float = 1.0
     initializer_range: float = 0.05
+    attention_range: float = 0.1
     head_range: float = 0.2
 
 
@@ -131,11 +141,15 @@ def build_text_backbone(
         attention_probs_dropout_prob=0.0,
         initializer_range=recipe.initializer_range,
     )
+    sentences = [ids for side in sides for ids in side if len(ids)]
+    vectors = word_vectors(sentences, len(tokenizer), recipe.hidden)
+    progress("word vectors from co-occurrence counts")
     rng = Streams(seed).generator("pretrain", "lines")
     with torch.random.fork_rng():
         torch.manual_seed(Streams(seed).seed("pretrain", "weights"))
         model = RobertaForMaskedLM(config)
         match = torch.nn.Linear(recipe.hidden, 2)
+        _start(model, vectors, recipe)
     model.train()
     figures = _train(model, match, sides, recipe, rng, progress)
     out.mkdir(parents=True, exist_ok=True)
@@ -143,6 +157,20 @@ def build_text_backbone(
     model.roberta.save_pretrained(out)
     tokenizer.save_pretrained(out)
     return {"steps": recipe.steps, "seconds": time.perf_counter() - clock, **figures}
+
+
+def _start(model: Any, vectors: npt.NDArray[np.float32], recipe: Recipe) -> None:
+    """Word vectors into the embeddings, small positions, and keys that equal the queries."""
+    embeddings = model.roberta.embeddings
+    scale = recipe.initializer_range * recipe.hidden**0.5
+    with torch.no_grad():
+        known = torch.from_numpy(np.abs(vectors).sum(1) > 0)
+        embeddings.word_embeddings.weight[known] = scale * torch.from_numpy(vectors)[known]
+        embeddings.position_embeddings.weight.mul_(0.3)
+        for layer in model.roberta.encoder.layer:
+            attention = layer.attention.self
+            attention.query.weight.normal_(0.0, recipe.attention_range)
+            attention.key.weight.copy_(attention.query.weight)
 
 
 def _encode(tokenizer: Any, lines: Sequence[Line], side: int) -> list[list[int]]:
@@ -163,25 +191,26 @@ def _train(
         [*model.parameters(), *match.parameters()], lr=recipe.lr, betas=(0.9, 0.98), weight_decay=0.01
     )
     lengths = np.array([min(recipe.max_length, len(a) + len(b) + 4) for a, b in zip(*sides, strict=True)])
-    swaps = _Swaps(sides[1])
+    swaps = _Swaps(sides[1], recipe.alike)
     words, matches = 0.0, 0.5
     for step in range(recipe.steps):
-        warm, left = (step + 1) / 100, (recipe.steps - step) / (0.7 * recipe.steps)
         for group in optimizer.param_groups:
-            group["lr"] = recipe.lr * min(1.0, warm, max(0.02, left))
+            group["lr"] = recipe.lr * cool_down(step, recipe.steps, decay=0.7)
         ids, swapped, pairs = _batch(sides, lengths, swaps, recipe, rng)
-        targets = np.full_like(ids, -100)
-        # swapped pairs carry no sense from one side to the other: words are predicted in the others only
-        chosen = (rng.random(ids.shape) < recipe.masked) & (ids > MASK) & ~swapped[:, None]
-        targets[chosen] = ids[chosen]
-        inputs = torch.from_numpy(np.where(chosen, MASK, ids))
+        hidden_words = (rng.random(ids.shape) < recipe.masked) & (ids > MASK)
+        inputs = torch.from_numpy(np.where(hidden_words, MASK, ids))
         hidden = model.roberta(inputs, attention_mask=torch.from_numpy((ids != PAD).astype(np.int64)))[0]
-        where = torch.from_numpy(chosen)
+        # swapped pairs carry no sense from one side to the other: words are asked for in the others only,
+        # but hidden in all, or the masks themselves would tell which is which
+        where = torch.from_numpy(hidden_words & ~swapped[:, None])
         loss = torch.zeros(())
-        if bool(chosen.any()):
+        if bool(where.any()):
+            wanted = torch.from_numpy(ids)[where]
             predicted = model.lm_head(hidden[where])  # (masked, vocabulary)
-            loss = torch.nn.functional.cross_entropy(predicted, torch.from_numpy(targets)[where])
+            loss = torch.nn.functional.cross_entropy(predicted, wanted)
             words = 0.98 * words + 0.02 * float(loss.detach()) if step else float(loss.detach())
+            summary = model.lm_head(hidden[:, 0])[where.nonzero()[:, 0]]  # the line's own first token
+            loss = loss + recipe.summary * torch.nn.functional.cross_entropy(summary, wanted)
         if pairs.any():
             judged = match(hidden[torch.from_numpy(pairs), 0])  # (pairs, 2)
             truth = torch.from_numpy(swapped[pairs].astype(np.int64))
@@ -197,9 +226,12 @@ def _train(
 
 
 class _Swaps:
-    """Draws a wrong second sentence for a first one, four times in five one that shares a rare token."""
+    """Draws a wrong second sentence for a first one; a share ``alike`` of them have a rare token of it."""
 
-    def __init__(self, seconds: list[npt.NDArray[np.int64]], rarest: int = 2, commonest: int = 60) -> None:
+    def __init__(
+        self, seconds: list[npt.NDArray[np.int64]], alike: float, rarest: int = 2, commonest: int = 60
+    ) -> None:
+        self.alike = alike
         self.all = np.flatnonzero([len(second) > 0 for second in seconds])
         holders: dict[int, list[int]] = {}
         for row in self.all:
@@ -210,7 +242,7 @@ class _Swaps:
     def draw(self, own: int, first: npt.NDArray[np.int64], rng: np.random.Generator) -> int:
         """The row whose second sentence is taken; not ``own`` (unless there is no other)."""
         rare = [t for t in first.tolist() if t in self.holders]
-        if rare and rng.random() < 0.8:
+        if rare and rng.random() < self.alike:
             rows = [row for row in self.holders[int(rng.choice(rare))] if row != own]
             if rows:
                 return int(rng.choice(rows))
