@@ -1,11 +1,11 @@
 """A small RoBERTa pre-trained on any lines of text: what real data gets on a machine without a Hub.
 
-The embeddings start as word vectors from co-occurrence counts (`word_vectors`), and keys equal to queries (like
-attends to like). Three objectives follow at once, all without labels: masked words (Devlin et al. 2019, in
-RoBERTa's format); the same words guessed from the first token alone, which makes it a summary of the line; and,
-for lines that are pairs, whether the second sentence belongs to the first or was drawn from another line (some
-of them share a rare word with the first, or a glance at the topic would do). The last makes the model compare
-the two sentences, which masked words alone do not.
+The embeddings start as word vectors from co-occurrence counts (`word_vectors`), and keys equal to queries
+(like attends to like). Three objectives follow at once, all without labels: masked words (Devlin et al.
+2019, in RoBERTa's format); the same words guessed from the first token alone, which makes it a summary of
+the line; and, for lines that are pairs, whether the second sentence belongs to the first or was drawn from
+another line (some of them share a rare word with the first, or a glance at the topic would do). The last
+makes the model compare the two sentences, which masked words alone do not.
 """
 
 from __future__ import annotations
