@@ -13,6 +13,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
 
+from fedlora_kit.models.init_of_a import InitOfA, draw_a
 from fedlora_kit.models.targets import head_prefix, lora_targets
 
 #: frozen: random and never trained (FFA-LoRA, section 5); aggregated: trained, sent and averaged;
@@ -29,6 +30,7 @@ class LoraSettings(BaseModel):
         dropout: probability on LoRA's input.
         targets: short names of the adapted modules (see `models.targets`).
         head: what happens to the classification head.
+        init: start of A, "kaiming", "orthogonal" or "svd" (see `models.init_of_a`).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -38,6 +40,7 @@ class LoraSettings(BaseModel):
     dropout: float = Field(0.0, ge=0, lt=1)
     targets: tuple[str, ...] = ("q", "k", "v", "o")
     head: HeadPolicy = "frozen"
+    init: InitOfA = "kaiming"
 
 
 def attach_lora(model: nn.Module, settings: LoraSettings, seed: int) -> nn.Module:
@@ -45,13 +48,14 @@ def attach_lora(model: nn.Module, settings: LoraSettings, seed: int) -> nn.Modul
 
     Args:
         model: a backbone of a known architecture.
-        seed: seed of A's initial values (Kaiming uniform, PEFT's default).
+        seed: seed of A's initial values.
 
     Returns:
         The PEFT model; it shares ``model``'s tensors.
 
     Raises:
         UnknownName, FedloraError: see `lora_targets`.
+        BadValue: see `init_of_a.draw_a`.
     """
     from peft import LoraConfig, get_peft_model
 
@@ -69,6 +73,8 @@ def attach_lora(model: nn.Module, settings: LoraSettings, seed: int) -> nn.Modul
         warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*")
         torch.manual_seed(seed)
         adapted: nn.Module = get_peft_model(model, config)  # type: ignore[arg-type]
+    if settings.init != "kaiming":  # PEFT's default
+        draw_a(adapted, settings.init, seed)
     if head is not None and settings.head != "frozen":
         for parameter in getattr(model, head).parameters():
             parameter.requires_grad_(True)

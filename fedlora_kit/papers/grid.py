@@ -76,6 +76,38 @@ def choose(grid: pd.DataFrame, by: Sequence[str], tuned: Sequence[str]) -> pd.Da
     return pd.DataFrame(rows).reset_index(drop=True)
 
 
+def grid_matrix(grid: pd.DataFrame, chosen: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
+    """All of the grid as a text table: one row a cell, one column a setting, the chosen one in bold.
+
+    Args:
+        grid: from `grid_frame`; chosen: from `choose`; both with the tuned values lr and clip.
+        by: coordinates of the table's cells.
+
+    Returns:
+        ``by``, then one column a setting ("lr 0.1", "lr 0.1, C 2") with the mean score over the tuning seeds;
+        "diverged" where a run failed, empty where a method's grid does not hold the setting.
+    """
+    ordered = grid.sort_values(["clip", "lr"], na_position="first", kind="stable")
+    columns = list(dict.fromkeys(map(_setting_name, ordered["lr"], ordered["clip"])))
+    best = {
+        (*(row[name] for name in by), _setting_name(row["lr"], row["clip"]))
+        for row in chosen.to_dict("records")
+    }
+    rows: list[dict[str, str]] = []
+    for place, runs in grid.groupby(list(by), sort=False):
+        cells = dict.fromkeys(columns, "")
+        named = runs.assign(setting=list(map(_setting_name, runs["lr"], runs["clip"])))
+        for name, scores in named.groupby("setting", sort=False)["score"]:
+            text = "diverged" if scores.isna().any() else f"{scores.mean():.1f}"
+            cells[str(name)] = f"**{text}**" if (*place, name) in best else text
+        rows.append({**dict(zip(by, map(str, place), strict=True)), **cells})
+    return pd.DataFrame(rows)
+
+
+def _setting_name(lr: float, clip: float) -> str:
+    return f"lr {lr:g}" + ("" if math.isnan(clip) else f", C {clip:g}")
+
+
 _MEASURED = (
     "accuracy",
     "accuracy_last10",

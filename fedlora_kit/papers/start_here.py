@@ -9,7 +9,7 @@ import pandas as pd
 
 from fedlora_kit.errors import UnknownName
 from fedlora_kit.papers.claims import Claim, mean_difference
-from fedlora_kit.papers.ffa_table1 import SHARES
+from fedlora_kit.papers.ffa_grid import SHARES
 
 if TYPE_CHECKING:
     from fedlora_kit.experiments.many import Finished

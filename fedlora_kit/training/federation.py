@@ -15,6 +15,7 @@ from torch import nn
 from fedlora_kit.adapter import AdapterSlot, State, all_finite, count, size_bytes
 from fedlora_kit.data.encoded import EncodedData
 from fedlora_kit.errors import BadValue, NonFinite
+from fedlora_kit.methods.aggregation_gap import aggregation_gap
 from fedlora_kit.methods.base import ClientUpdate, Method
 from fedlora_kit.models.lora import HeadPolicy
 from fedlora_kit.privacy.dpsgd import PerExampleGradients
@@ -140,8 +141,10 @@ def run_federation(
                     ledger.record(k, noise[k].sigma, noise[k].sample_rate, result.steps)
                 updates.append(ClientUpdate(k, sizes[k], sent))
                 results.append(result)
-            now.state = fed.method.aggregate(now.state, updates)
+            before, now.state = now.state, fed.method.aggregate(now.state, updates)
             record = _record(r, updates, results)
+            if fed.rounds.measure_gap:
+                record["aggregation_gap"] = aggregation_gap(before, now.state, updates)
             if fed.rounds.evaluates(r):
                 record["eval"] = _evaluate(fed, slot, now)
                 if ledger is not None:

@@ -54,6 +54,7 @@ class FederationSettings(BaseModel):
         cohort: clients drawn a round, without replacement; None takes all.
         eval_every: evaluate after every so many rounds, and always after the last; 0 for the last only.
         eval_max_tokens: padded tokens a batch when evaluating.
+        measure_gap: record each round's `methods.aggregation_gap` in the history.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -62,6 +63,7 @@ class FederationSettings(BaseModel):
     cohort: int | None = Field(None, ge=1)
     eval_every: int = Field(1, ge=0)
     eval_max_tokens: int = Field(8192, ge=1)
+    measure_gap: bool = False
 
     def evaluates(self, round_index: int) -> bool:
         """Whether an evaluation follows round ``round_index`` (counted from 0)."""

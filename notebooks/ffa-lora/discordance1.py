@@ -1,0 +1,129 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # FFA-LoRA, discordance 1: averaging the factors is not averaging the product
+#
+# **What the paper argues.** The server wants the mean of what the clients learned, $\overline{B_k A_k}$. LoRA with
+# federated averaging gives it $\bar B \bar A$ instead. The two differ as soon as clients differ; FFA-LoRA, whose $A$ is
+# common and fixed, has $\bar B A_0 = \overline{B_k A_0}$ exactly. The paper argues this without measuring it, so this
+# notebook measures: how large is the error, and how does it grow with the local steps and with heterogeneity?
+
+# %% tags=["parameters"]
+profile: str = "smoke"  # smoke | small | paper
+seeds: int | None = None  # number of reported seeds, from 0; none: the profile's own
+device: str = "auto"  # auto | cpu | cuda
+output_dir: str = "figures"  # where the results go, relative to the repository
+tasks: list[str] | None = None  # such as sst2, or its stand-in polarity
+backbone: str | None = None  # such as kit/text-mirror or FacebookAI/roberta-large
+splits: list[str] | None = None  # iid, mild, severe
+local_steps: list[int] | None = None  # local steps a round that are compared
+rounds: int | None = None  # federated rounds
+batch_size: int | None = None  # B, examples a step at each client
+train_limit: int | None = None  # at most so many training examples
+eval_limit: int | None = None  # at most so many scored examples a split
+
+# %%
+import torch
+from matplotlib import pyplot as plt
+
+from fedlora_kit.methods.aggregation_gap import aggregation_gap
+from fedlora_kit.methods.base import ClientUpdate
+from fedlora_kit.papers import ffa_discordance1 as discordance1
+from fedlora_kit.papers.claims import judge_all
+from fedlora_kit.papers.ffa_claims import deviations
+from fedlora_kit.papers.grid import run_cells
+from fedlora_kit.papers.reported import published
+from fedlora_kit.reporting.comparison import compare
+from fedlora_kit.reporting.outputs import ItemOutputs
+from fedlora_kit.reporting.style import set_style
+
+set_style()
+out = ItemOutputs("ffa-lora/discordance1", profile, output_dir)
+sweep = discordance1.sweep(
+    profile,
+    local_steps,
+    seeds=seeds,
+    tasks=tasks,
+    backbone=backbone,
+    rounds=rounds,
+    batch_size=batch_size,
+    splits=splits,
+    train_limit=train_limit,
+    eval_limit=eval_limit,
+)
+sweep
+
+# %% [markdown]
+# ## The idea, in a few lines
+#
+# Two clients with opposite $B$: the mean of $B$ is zero, so $\bar B \bar A = 0$, while the mean of the products is not.
+# The error is 100 % of what was to be averaged.
+
+# %%
+start = {"layer.lora_A.weight": torch.ones(1, 2), "layer.lora_B.weight": torch.zeros(3, 1)}
+one = ClientUpdate(0, 1, {"layer.lora_A.weight": torch.tensor([[2.0, 0.0]]), "layer.lora_B.weight": torch.ones(3, 1)})
+two = ClientUpdate(1, 1, {"layer.lora_A.weight": torch.tensor([[0.0, 2.0]]), "layer.lora_B.weight": -torch.ones(3, 1)})
+mean = {"layer.lora_A.weight": torch.ones(1, 2), "layer.lora_B.weight": torch.zeros(3, 1)}
+print("LoRA:    ", aggregation_gap(start, mean, [one, two]))
+frozen = [ClientUpdate(u.client, 1, {"layer.lora_B.weight": u.tensors["layer.lora_B.weight"]}) for u in (one, two)]
+print("FFA-LoRA:", aggregation_gap(start, {**start, "layer.lora_B.weight": torch.zeros(3, 1)}, frozen))
+
+# %% [markdown]
+# ## The runs
+#
+# Every run records the relative error of its aggregation, round by round, over all adapted layers together.
+
+# %%
+done = run_cells(discordance1.cells(sweep), device=device, label="discordance 1")
+gaps = discordance1.gap_frame(done)
+out.table(gaps, "gaps")
+runs = discordance1.per_run(gaps)
+summary = runs.groupby(["method", "split", "local_steps"], sort=False)["gap"].agg(["mean", "std"]).reset_index()
+out.table(summary, digits=4)
+
+# %% [markdown]
+# ## The figure
+
+# %%
+fig, axes = plt.subplots(figsize=(5.4, 3.6))
+looks = {"iid": ("#56B4E9", "o"), "mild": ("#0072B2", "s"), "severe": ("#08306B", "^")}
+for split in sweep.base.splits:
+    rows = summary[(summary["method"] == "lora") & (summary["split"] == split)].sort_values("local_steps")
+    colour, marker = looks[split]
+    axes.errorbar(rows["local_steps"], 100 * rows["mean"], yerr=100 * rows["std"], color=colour, marker=marker, capsize=3, label=f"LoRA, {split}")
+flat = summary[summary["method"] == "ffa-lora"].groupby("local_steps")["mean"].max()
+axes.plot(flat.index, 100 * flat, color="#D55E00", marker="D", ls="--", label="FFA-LoRA, worst split")
+axes.set(xscale="log", xlabel="local steps a round", ylabel="error of the average, % of its norm")
+axes.set_xticks(sweep.local_steps, [str(s) for s in sweep.local_steps])
+axes.minorticks_off()
+axes.legend()
+out.figure(fig)
+
+# %% [markdown]
+# ## Beside the paper
+#
+# The paper gives no number.
+
+# %%
+reported = published("ffa-lora", "discordance1")
+out.comparison(compare(runs, reported, ["split", "steps", "method"], "relative error", "gap", comparable=False))
+
+# %% [markdown]
+# ## The claims, judged
+
+# %%
+out.claims(judge_all(discordance1.claims(sweep.local_steps), runs))
+
+# %% [markdown]
+# ## Where this departs from the paper
+
+# %%
+out.note(deviations(sweep.base, discordance1.PROFILES["paper"].base, *discordance1.DEVIATIONS))
