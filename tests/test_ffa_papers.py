@@ -12,7 +12,9 @@ from fedlora_kit.papers import ffa_figure1 as figure1
 from fedlora_kit.papers import ffa_table1 as table1
 from fedlora_kit.papers import start_here
 from fedlora_kit.papers.claims import judge_all
-from fedlora_kit.papers.ffa_table1_claims import claims, deviations
+from fedlora_kit.papers.ffa_claims import deviations
+from fedlora_kit.papers.ffa_grid import COLUMNS, METHODS, SHARES, STAND_INS
+from fedlora_kit.papers.ffa_table1_claims import claims
 from fedlora_kit.papers.grid import choose, mean_std_table
 
 # --- Table 1 -------------------------------------------------------------------------------------
@@ -21,15 +23,15 @@ from fedlora_kit.papers.grid import choose, mean_std_table
 def test_the_paper_profile_holds_the_published_setting():
     """Every SEEN value of the notes."""
     s = table1.PROFILES["paper"]
-    assert (s.backbone, s.rank, s.alpha) == ("FacebookAI/roberta-large", 8, 8.0)
+    assert (s.backbone, s.ranks, s.alphas) == ("FacebookAI/roberta-large", (8,), (8.0,))
     assert (s.batch_size, s.rounds, s.steps, s.delta) == (200, 1000, 10, 1e-5)
     assert s.rates == {"lora": (0.01, 0.02, 0.05, 0.1), "ffa-lora": (0.1, 0.2, 0.5, 1.0)}
     assert s.clips == (2.0, 5.0, 10.0)
     assert s.epsilons == (None, 6.0, 3.0, 1.0)
     assert len(s.seeds) == 20
-    assert table1.SHARES[2] == ((0.1, 0.9), (0.9, 0.1), (0.5, 0.5))
-    assert table1.SHARES[3] == ((0.9, 0.05, 0.05), (0.05, 0.9, 0.05), (0.05, 0.05, 0.9))
-    columns = [c for task in s.tasks for c in table1.COLUMNS[task]]
+    assert SHARES[2] == ((0.1, 0.9), (0.9, 0.1), (0.5, 0.5))
+    assert SHARES[3] == ((0.9, 0.05, 0.05), (0.05, 0.9, 0.05), (0.05, 0.05, 0.9))
+    columns = [c for task in s.tasks for c in COLUMNS[task]]
     assert columns == ["mnli-m", "mnli-mm", "sst2", "qqp", "qnli"]
 
 
@@ -40,13 +42,13 @@ def test_profiles_change_size_never_logic(profile):
     assert len(s.tasks) == 4
     assert len(s.seeds) >= 3
     assert not set(s.seeds) & set(s.tuning_seeds)
-    assert (s.rank, s.alpha, s.delta) == (8, 8.0, 1e-5)
+    assert (s.ranks, s.alphas, s.delta) == ((8,), (8.0,), 1e-5)
 
 
 def test_the_smoke_grid_names_only_what_is_on_the_machine():
-    cells = table1.grid(table1.setting("smoke"))
+    cells = table1.EXPERIMENT.grid(table1.EXPERIMENT.setting("smoke"))
     assert {c.spec.model.backbone for c in cells} == {"kit/text-tiny"}
-    assert {c.spec.data.task for c in cells} == set(table1.STAND_INS.values())
+    assert {c.spec.data.task for c in cells} == set(STAND_INS.values())
     assert {c.coords["eps"] for c in cells} == {"none", "6", "3", "1"}
     for c in cells:
         assert (c.spec.privacy is None) == (c.coords["eps"] == "none")
@@ -56,7 +58,9 @@ def test_the_smoke_grid_names_only_what_is_on_the_machine():
 
 
 def test_overrides():
-    s = table1.setting("smoke", seeds=2, tasks=["sst2"], epsilons=[0, 2.5], rates=[0.3], rounds=None)
+    s = table1.EXPERIMENT.setting(
+        "smoke", seeds=2, tasks=["sst2"], epsilons=[0, 2.5], rates=[0.3], rounds=None
+    )
     assert s.seeds == (0, 1)
     assert s.epsilons == (None, 2.5)
     assert s.rates == {"lora": (0.3,), "ffa-lora": (0.3,)}
@@ -73,7 +77,7 @@ def test_overrides():
         ({"profile": "smoke", "tasks": ["sst2", "polarity"]}, BadValue),
     ):
         with pytest.raises(kind):
-            table1.setting(**bad)
+            table1.EXPERIMENT.setting(**bad)
 
 
 def grid_rows(scores):
@@ -120,7 +124,7 @@ def results(effect=0.0, spread=1.0, seeds=6):
     rng = np.random.default_rng(1)
     rows = []
     for eps in ("none", "6", "3", "1"):
-        for method in table1.METHODS:
+        for method in METHODS:
             for column in ("mnli-m", "mnli-mm", "sst2", "qqp", "qnli"):
                 for seed in range(seeds):
                     gain = effect if method == "ffa-lora" and eps != "none" else 0.0
@@ -176,11 +180,12 @@ def test_the_table_of_means():
 
 def test_deviations_name_what_differs():
     paper = table1.PROFILES["paper"]
-    assert len(deviations("paper", paper)) == 6
-    smoke = "\n".join(deviations("smoke", table1.PROFILES["smoke"]))
+    assert len(deviations(paper, paper)) == 6
+    assert deviations(paper, paper, "Its own.")[0] == "Its own."
+    smoke = "\n".join(deviations(table1.PROFILES["smoke"], paper))
     assert "stand-ins" in smoke
     assert "rounds: 4 (paper: 1000)" in smoke
-    changed = "\n".join(deviations("paper", dataclasses.replace(paper, rounds=5)))
+    changed = "\n".join(deviations(dataclasses.replace(paper, rounds=5), paper))
     assert "rounds: 5 (paper: 1000)" in changed
 
 

@@ -27,6 +27,7 @@ SOURCES = sorted(NOTEBOOKS.rglob("*.py"))
 sys.path.insert(0, str(ROOT / "tools"))
 from sync_notebooks import paired  # noqa: E402
 
+SHORT = {"rounds": "2", "steps": "2", "rates": "0.1", "eval_limit": "60", "train_limit": "600"}
 #: the smallest run of each notebook that still has everything a reader sees
 CUT = {
     "start_here": {"seeds": "2"},
@@ -35,9 +36,19 @@ CUT = {
         "seeds": "2",
         "tasks": "entailment,polarity",
         "epsilons": "0,6",
-        "rounds": "2",
-        "steps": "2",
-        "rates": "0.1",
+        **SHORT,
+    },
+    "ffa-lora/table2": {"seeds": "2", "tasks": "entailment", "splits": "iid,severe", **SHORT},
+    "ffa-lora/table3": {"seeds": "2", "tasks": "polarity", "ranks": "8,16", **SHORT},
+    "ffa-lora/table4": {"seeds": "2", "alphas": "8,16", **SHORT, "rates": "0.1,0.4"},
+    "ffa-lora/table5": {"seeds": "2", "ranks": "2,16", "epsilons": "1", **SHORT},
+    "ffa-lora/alpha": {"seeds": "2", "alphas": "8,16", **SHORT, "rates": "0.1,0.4"},
+    "ffa-lora/init_of_a": {"seeds": "2", **SHORT},
+    "ffa-lora/discordance1": {
+        "seeds": "2",
+        "splits": "iid,severe",
+        "local_steps": "1,2",
+        "rounds": "1",
         "eval_limit": "60",
         "train_limit": "600",
     },

@@ -25,8 +25,8 @@ ALPHAS = tuple(8.0 * 2**k for k in range(10))  # 8 to 4096
 LARGE = 512.0
 RANK, CLIENTS, EXAMPLES = 8, 3, 64
 SHAPES = ((24, 32), (10, 24))  # W1 and W2, (out, in)
-#: c in eta = c / alpha^2: eta = 0.5 at alpha = 8
-SCALE = 32.0
+#: c in eta = c / alpha^2: eta = 1/8 at alpha = 8
+SCALE = 8.0
 
 
 def trajectory(
@@ -106,8 +106,8 @@ def _slope(measured: pd.DataFrame) -> Verdict:
     return Verdict(
         "reproduced" if holds else "not reproduced",
         f"slope of log distance over log α from {LARGE:g} on, after the last round: {found.mean:.3f} "
-        f"[95 % interval {found.lower:.3f}, {found.upper:.3f}], derived −2; distance at α = {last['alpha'].max():g}: "
-        f"{closest:.1e} of the way",
+        f"[95 % interval {found.lower:.3f}, {found.upper:.3f}], derived −2; distance at "
+        f"α = {last['alpha'].max():g}: {closest:.1e} of the way",
         {"slope": found.mean, "lower": found.lower, "upper": found.upper, "closest": closest},
     )
 

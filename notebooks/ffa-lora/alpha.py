@@ -90,7 +90,9 @@ grid = grid_frame(run_cells(experiment.grid(setting), device=device, label="grid
 chosen = choose(grid, by=experiment.by, tuned=["lr", "clip"])
 results = results_frame(run_cells(table4.every_rate(setting), device=device, label="ablation"), COLUMNS)
 compared = table4.tuned_and_fixed(results, chosen)
-summary = compared.groupby(["method", "tuning", "alpha"], sort=False)["accuracy"].agg(["mean", "std"]).reset_index()
+summary = (
+    compared.groupby(["method", "tuning", "alpha"], sort=False)["accuracy"].agg(["mean", "std"]).reset_index()
+)
 out.table(summary)
 
 # %% [markdown]
@@ -109,7 +111,9 @@ last = measured[measured["round"] == measured["round"].max()]
 for _, rows in last.groupby("seed"):
     middle.plot(rows["alpha"], rows["distance"], color="#0072B2", marker="o", ms=3, lw=0.8)
 end = last.groupby("alpha")["distance"].mean()
-middle.plot(end.index, end.iloc[-1] * (end.index[-1] / end.index) ** 2, color="#555555", ls=":", label="∝ 1/α²")
+middle.plot(
+    end.index, end.iloc[-1] * (end.index[-1] / end.index) ** 2, color="#555555", ls=":", label="∝ 1/α²"
+)
 middle.set(xscale="log", yscale="log", xlabel="α, with η ∝ 1/α²", ylabel="distance after 20 rounds")
 middle.set_ylim(top=2)
 middle.set_title("Theorem 1", fontsize=10)

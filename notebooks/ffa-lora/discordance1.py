@@ -69,11 +69,17 @@ sweep
 
 # %%
 start = {"layer.lora_A.weight": torch.ones(1, 2), "layer.lora_B.weight": torch.zeros(3, 1)}
-one = ClientUpdate(0, 1, {"layer.lora_A.weight": torch.tensor([[2.0, 0.0]]), "layer.lora_B.weight": torch.ones(3, 1)})
-two = ClientUpdate(1, 1, {"layer.lora_A.weight": torch.tensor([[0.0, 2.0]]), "layer.lora_B.weight": -torch.ones(3, 1)})
+one = ClientUpdate(
+    0, 1, {"layer.lora_A.weight": torch.tensor([[2.0, 0.0]]), "layer.lora_B.weight": torch.ones(3, 1)}
+)
+two = ClientUpdate(
+    1, 1, {"layer.lora_A.weight": torch.tensor([[0.0, 2.0]]), "layer.lora_B.weight": -torch.ones(3, 1)}
+)
 mean = {"layer.lora_A.weight": torch.ones(1, 2), "layer.lora_B.weight": torch.zeros(3, 1)}
 print("LoRA:    ", aggregation_gap(start, mean, [one, two]))
-frozen = [ClientUpdate(u.client, 1, {"layer.lora_B.weight": u.tensors["layer.lora_B.weight"]}) for u in (one, two)]
+frozen = [
+    ClientUpdate(u.client, 1, {"layer.lora_B.weight": u.tensors["layer.lora_B.weight"]}) for u in (one, two)
+]
 print("FFA-LoRA:", aggregation_gap(start, {**start, "layer.lora_B.weight": torch.zeros(3, 1)}, frozen))
 
 # %% [markdown]
@@ -86,7 +92,9 @@ done = run_cells(discordance1.cells(sweep), device=device, label="discordance 1"
 gaps = discordance1.gap_frame(done)
 out.table(gaps, "gaps")
 runs = discordance1.per_run(gaps)
-summary = runs.groupby(["method", "split", "local_steps"], sort=False)["gap"].agg(["mean", "std"]).reset_index()
+summary = (
+    runs.groupby(["method", "split", "local_steps"], sort=False)["gap"].agg(["mean", "std"]).reset_index()
+)
 out.table(summary, digits=4)
 
 # %% [markdown]
@@ -98,7 +106,15 @@ looks = {"iid": ("#56B4E9", "o"), "mild": ("#0072B2", "s"), "severe": ("#08306B"
 for split in sweep.base.splits:
     rows = summary[(summary["method"] == "lora") & (summary["split"] == split)].sort_values("local_steps")
     colour, marker = looks[split]
-    axes.errorbar(rows["local_steps"], 100 * rows["mean"], yerr=100 * rows["std"], color=colour, marker=marker, capsize=3, label=f"LoRA, {split}")
+    axes.errorbar(
+        rows["local_steps"],
+        100 * rows["mean"],
+        yerr=100 * rows["std"],
+        color=colour,
+        marker=marker,
+        capsize=3,
+        label=f"LoRA, {split}",
+    )
 flat = summary[summary["method"] == "ffa-lora"].groupby("local_steps")["mean"].max()
 axes.plot(flat.index, 100 * flat, color="#D55E00", marker="D", ls="--", label="FFA-LoRA, worst split")
 axes.set(xscale="log", xlabel="local steps a round", ylabel="error of the average, % of its norm")
@@ -114,7 +130,9 @@ out.figure(fig)
 
 # %%
 reported = published("ffa-lora", "discordance1")
-out.comparison(compare(runs, reported, ["split", "steps", "method"], "relative error", "gap", comparable=False))
+out.comparison(
+    compare(runs, reported, ["split", "steps", "method"], "relative error", "gap", comparable=False)
+)
 
 # %% [markdown]
 # ## The claims, judged

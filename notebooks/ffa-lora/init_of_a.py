@@ -41,8 +41,8 @@ from fedlora_kit.models.lora import LoraSettings, attach_lora
 from fedlora_kit.papers import ffa_init_of_a as init_of_a
 from fedlora_kit.papers.claims import judge_all
 from fedlora_kit.papers.ffa_claims import deviations
-from fedlora_kit.papers.grid import choose, grid_frame, grid_matrix, mean_std_table, results_frame, run_cells
 from fedlora_kit.papers.ffa_grid import COLUMNS
+from fedlora_kit.papers.grid import choose, grid_frame, grid_matrix, mean_std_table, results_frame, run_cells
 from fedlora_kit.papers.reported import published
 from fedlora_kit.reporting.comparison import compare
 from fedlora_kit.reporting.outputs import ItemOutputs
@@ -79,9 +79,13 @@ for start in setting.inits:
     name = next(n for n in slot.names if ".lora_A" in n)
     a = slot.parameters[name].detach()  # (8, in)
     layer = name.split(".lora_A")[0]
-    w0 = next(m for n, m in model.named_modules() if n.endswith(layer.removeprefix("base_model.model."))).base_layer.weight
+    w0 = next(
+        m for n, m in model.named_modules() if n.endswith(layer.removeprefix("base_model.model."))
+    ).base_layer.weight
     basis = torch.linalg.qr(a.T).Q  # (in, 8)
-    print(f"{start:11s} |A|^2 {float(a.norm() ** 2):5.2f}   share of W0 seen {float((w0 @ basis).norm() ** 2 / w0.norm() ** 2):.3f}")
+    print(
+        f"{start:11s} |A|^2 {float(a.norm() ** 2):5.2f}   share of W0 seen {float((w0 @ basis).norm() ** 2 / w0.norm() ** 2):.3f}"
+    )
 
 # %% [markdown]
 # ## The grid

@@ -35,13 +35,14 @@ train_limit: int | None = None  # at most so many training examples
 eval_limit: int | None = None  # at most so many scored examples a split
 
 # %%
+from IPython.display import display
+
 from fedlora_kit.data import get_task, load_task
 from fedlora_kit.papers import ffa_table2 as table2
-from fedlora_kit.papers.ffa_grid import SPLITS
 from fedlora_kit.papers.claims import judge_all
 from fedlora_kit.papers.ffa_claims import deviations
+from fedlora_kit.papers.ffa_grid import COLUMNS, SPLITS
 from fedlora_kit.papers.grid import choose, grid_frame, grid_matrix, mean_std_table, results_frame, run_cells
-from fedlora_kit.papers.ffa_grid import COLUMNS
 from fedlora_kit.papers.reported import published
 from fedlora_kit.partition import label_counts, partition_figure, partitioner
 from fedlora_kit.reporting.comparison import compare
@@ -123,7 +124,9 @@ out.table(table)
 # %%
 reported = published("ffa-lora", "table2")
 same = experiment.comparable(setting)
-out.comparison(compare(results, reported, ["split", "method", "task"], "accuracy %", "accuracy", comparable=same))
+out.comparison(
+    compare(results, reported, ["split", "method", "task"], "accuracy %", "accuracy", comparable=same)
+)
 
 # %% [markdown]
 # ## The claims, judged

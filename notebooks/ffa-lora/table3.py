@@ -35,11 +35,11 @@ eval_limit: int | None = None  # at most so many scored examples a split
 import pandas as pd
 
 from fedlora_kit.papers import ffa_table3 as table3
-from fedlora_kit.papers.ffa_sizes import roberta_large_sizes
 from fedlora_kit.papers.claims import judge_all
 from fedlora_kit.papers.ffa_claims import deviations
-from fedlora_kit.papers.grid import choose, grid_frame, grid_matrix, mean_std_table, results_frame, run_cells
 from fedlora_kit.papers.ffa_grid import COLUMNS
+from fedlora_kit.papers.ffa_sizes import roberta_large_sizes
+from fedlora_kit.papers.grid import choose, grid_frame, grid_matrix, mean_std_table, results_frame, run_cells
 from fedlora_kit.papers.reported import published
 from fedlora_kit.reporting.comparison import compare
 from fedlora_kit.reporting.outputs import ItemOutputs
@@ -105,7 +105,11 @@ out.table(results, "results")
 
 # %%
 table = mean_std_table(results, rows=["rank", "method"], column="task")
-costs = results.groupby(["rank", "method"], sort=False)[["trained_parameters", "sent_bytes"]].first().reset_index()
+costs = (
+    results.groupby(["rank", "method"], sort=False)[["trained_parameters", "sent_bytes"]]
+    .first()
+    .reset_index()
+)
 table = table.merge(costs, on=["rank", "method"])
 out.table(table.astype({"trained_parameters": "Int64", "sent_bytes": "Int64"}))
 

@@ -40,8 +40,8 @@ import pandas as pd
 from fedlora_kit.papers import ffa_table4 as table4
 from fedlora_kit.papers.claims import judge_all
 from fedlora_kit.papers.ffa_claims import deviations
-from fedlora_kit.papers.grid import choose, grid_frame, grid_matrix, mean_std_table, results_frame, run_cells
 from fedlora_kit.papers.ffa_grid import COLUMNS
+from fedlora_kit.papers.grid import choose, grid_frame, grid_matrix, mean_std_table, results_frame, run_cells
 from fedlora_kit.papers.reported import published
 from fedlora_kit.reporting.comparison import compare
 from fedlora_kit.reporting.outputs import ItemOutputs
@@ -76,7 +76,15 @@ setting
 # %%
 for method in setting.methods:
     print(method)
-    print(pd.DataFrame({f"α = {a:g}": [f"α² η = {a * a * lr:g}" for lr in setting.rates[method]] for a in setting.alphas}, index=[f"η = {lr:g}" for lr in setting.rates[method]]))
+    print(
+        pd.DataFrame(
+            {
+                f"α = {a:g}": [f"α² η = {a * a * lr:g}" for lr in setting.rates[method]]
+                for a in setting.alphas
+            },
+            index=[f"η = {lr:g}" for lr in setting.rates[method]],
+        )
+    )
 
 # %% [markdown]
 # ## The grid

@@ -41,6 +41,7 @@ import pandas as pd
 from fedlora_kit.papers import ffa_table5 as table5
 from fedlora_kit.papers.claims import judge_all
 from fedlora_kit.papers.ffa_claims import deviations
+from fedlora_kit.papers.ffa_grid import COLUMNS
 from fedlora_kit.papers.grid import (
     choose,
     grid_frame,
@@ -50,7 +51,6 @@ from fedlora_kit.papers.grid import (
     results_frame,
     run_cells,
 )
-from fedlora_kit.papers.ffa_grid import COLUMNS
 from fedlora_kit.papers.reported import published
 from fedlora_kit.reporting.comparison import compare
 from fedlora_kit.reporting.outputs import ItemOutputs
@@ -152,7 +152,9 @@ out.privacy(ledger) if len(ledger) else "no DP in this setting"
 reported = published("ffa-lora", "table5")
 same = experiment.comparable(setting)
 by = ["eps", "rank", "method", "task"]
-cells = compare(results, reported[~reported["cell"].str.contains("bound")], by, "accuracy %", "accuracy", comparable=same)
+cells = compare(
+    results, reported[~reported["cell"].str.contains("bound")], by, "accuracy %", "accuracy", comparable=same
+)
 spans = compare(
     table5.bounds(results),
     reported[reported["cell"].str.contains("bound")],
