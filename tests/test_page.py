@@ -153,6 +153,30 @@ def test_a_finished_item_shows_all_its_parts() -> None:
         assert f"ffa-lora/table1/{name}" in structure.addresses
 
 
+def test_each_paper_that_has_run_gets_a_page_of_its_own() -> None:
+    outputs = ItemOutputs("ffa-lora/table1", "smoke")
+    outputs.table(pd.DataFrame({"method": ["lora"], "accuracy": [91.5]}))
+    outputs.comparison(comparison(comparable=False))
+    claims(outputs.folder, ("Spread is lower.", "reproduced"), ("Loss is smaller.", "not testable"))
+    folder = finish("ffa-lora/table1")
+    items = [Item("ffa-lora/table1", title="First"), Item("ffa-lora/table2"), Item("fed-hello/curves")]
+    _, whole = page(items)
+    assert "ffa-lora/index.html" in whole.addresses
+    assert "fed-hello/index.html" not in whole.addresses
+    assert not (folder.parent.parent / "fed-hello").exists()
+    own = Structure((folder.parent / "index.html").read_text())
+    assert own.open == []
+    assert "Improving LoRA in Privacy-preserving Federated Learning" in own.text
+    assert "curves" not in own.text
+    assert "1 of 1" in own.text  # published numbers that stand beside a reproduced one
+    assert "Spread is lower." in own.text
+    for address in own.addresses:  # every link leads somewhere from the place of this page
+        if not address.startswith(("data:", "#", "../index.html")):
+            assert (folder.parent / address).exists(), address
+        elif address.startswith("#"):
+            assert address[1:] in own.ids
+
+
 def test_it_asks_for_nothing_from_outside() -> None:
     ItemOutputs("x", "smoke").table(pd.DataFrame({"a": [1]}))
     finish("x")

@@ -25,7 +25,7 @@ _STATES = {
 
 
 def write_page(output_dir: str | Path, profile: str, items: Iterable[Listed] | None = None) -> Path:
-    """Write ``<output_dir>/<profile>/index.html``; its path.
+    """Write ``<output_dir>/<profile>/index.html``, and one page a paper beside its items; the first's path.
 
     Args:
         output_dir: as for `reporting.outputs.ItemOutputs`.
@@ -49,7 +49,6 @@ def write_page(output_dir: str | Path, profile: str, items: Iterable[Listed] | N
     papers: dict[str, list[Section]] = {}
     for section in sections:
         papers.setdefault(section.paper, []).append(section)
-    verdicts = [claim["status"] for section in sections if section.state == "ok" for claim in section.claims]
     loader = PackageLoader("fedlora_kit.reporting", "templates")
     environment = Environment(
         loader=loader,
@@ -58,21 +57,33 @@ def write_page(output_dir: str | Path, profile: str, items: Iterable[Listed] | N
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    text = environment.get_template("page.html.j2").render(
-        profile=profile,
-        papers=papers,
-        titles=titles,
-        references=references,
-        states={state: sum(s.state == state for s in sections) for state in _STATES},
-        state_names=_STATES,
-        verdicts={verdict: verdicts.count(verdict) for verdict in VERDICTS},
-        version=__version__,
-        finished=max((s.when for s in sections), default=""),
-        versions=_common_versions(sections),
-    )
-    path = base / "index.html"
-    atomic.write_text(path, text)
-    return path
+    template = environment.get_template("page.html.j2")
+
+    def write(path: Path, shown: dict[str, list[Section]], only: str = "", prefix: str = "") -> Path:
+        several = [section for of_paper in shown.values() for section in of_paper]
+        verdicts = [claim["status"] for s in several if s.state == "ok" for claim in s.claims]
+        text = template.render(
+            profile=profile,
+            papers=shown,
+            only=only,
+            prefix=prefix,
+            titles=titles,
+            references=references,
+            states={state: sum(s.state == state for s in several) for state in _STATES},
+            state_names=_STATES,
+            verdicts={verdict: verdicts.count(verdict) for verdict in VERDICTS},
+            version=__version__,
+            finished=max((s.when for s in several), default=""),
+            versions=_common_versions(several),
+        )
+        atomic.write_text(path, text)
+        return path
+
+    for paper in references:
+        of_paper = papers.get(paper, [])
+        if any(section.state not in {"planned", "not run"} for section in of_paper):
+            write(base / paper / "index.html", {paper: of_paper}, only=paper, prefix="../")
+    return write(base / "index.html", papers)
 
 
 def _common_versions(sections: Sequence[Section]) -> dict[str, str]:

@@ -80,6 +80,15 @@ class Section:
         return self.id.replace("/", "-")
 
     @property
+    def published(self) -> str:
+        """How many published numbers stand beside a reproduced one, of all that are known: ``2 of 4``."""
+        if self.comparison is None:
+            return ""
+        known = [row for row in self.comparison.rows if row[2] != "–"]
+        met = sum(row[4] != "–" for row in known)
+        return f"{met} of {len(known)}" if known else "none known"
+
+    @property
     def when(self) -> str:
         """``2026-01-31 12:00 UTC``; empty if the status does not say."""
         return _when(self.status)
