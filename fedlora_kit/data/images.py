@@ -77,26 +77,32 @@ def _decode(spec: Task, split: str, table: Any, folder: Path) -> None:
     part = folder.with_name(f".{folder.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
     try:
         part.mkdir(parents=True)
-        out: Any = None
-        row = 0
-        for block in blocks:
-            if out is None:
-                shape = (len(labels), *block[0].shape)
-                out = np.lib.format.open_memmap(part / "images.npy", mode="w+", dtype=np.uint8, shape=shape)
-            for image in block:
-                if image.shape != out.shape[1:]:
-                    raise FedloraError(
-                        f"row {row} of {where} is an image of {image.shape[2]} × {image.shape[1]} pixels, "
-                        f"the first one of {out.shape[3]} × {out.shape[2]}",
-                        "give the task a store_side, so that images are brought to one size",
-                    )
-                out[row] = image
-                row += 1
-        out.flush()
-        del out
+        with (part / "images.npy").open(
+            "wb"
+        ) as file:  # not a mapped file: a full disk would kill the process
+            shape: tuple[int, ...] = ()
+            row = 0
+            for block in blocks:
+                if not shape:
+                    shape = block[0].shape
+                    header = {"descr": "|u1", "fortran_order": False, "shape": (len(labels), *shape)}
+                    np.lib.format.write_array_header_1_0(file, header)
+                for image in block:
+                    if image.shape != shape:
+                        raise FedloraError(
+                            f"row {row} of {where} is an image of {image.shape[2]} × {image.shape[1]} "
+                            f"pixels, the first one of {shape[2]} × {shape[1]}",
+                            "give the task a store_side, so that images are brought to one size",
+                        )
+                    file.write(image.tobytes())
+                    row += 1
+            file.flush()
+            os.fsync(file.fileno())
         np.save(part / "labels.npy", labels, allow_pickle=False)
         _rename(part, folder)
     except OSError as error:
+        if error.errno is None:  # not the disk
+            raise
         raise FedloraError(
             f"cannot write {folder}: {error.strerror or error}",
             "free some space there (a decoded split takes 3 bytes a pixel), or make the folder writable",
@@ -147,16 +153,13 @@ def decode(value: object, side: int | None, where: str) -> Pixels:
     remedy = "fetch that file again, or unset FEDLORA_HUB to ask the Hub"
     data = value
     if isinstance(value, dict):
-        path = value.get("path")
-        data = value.get("bytes")
-        if data is None and path and Path(path).is_file():
-            data = Path(path).read_bytes()
-        if data is None:
-            raise FedloraError(f"{where} has no image (its path: {path})", remedy)
-    if not isinstance(data, bytes):
+        data = value.get("bytes") or value.get("path")
+        if data is None or (isinstance(data, str) and not Path(data).is_file()):
+            raise FedloraError(f"{where} has no image (its path: {data})", remedy)
+    if not isinstance(data, bytes | str):
         raise FedloraError(f"{where} holds a {type(value).__name__} and no image", remedy)
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with Image.open(io.BytesIO(data) if isinstance(data, bytes) else data) as image:
             picture = image.convert("RGB")
     except Exception as error:  # Pillow raises many kinds for damaged files
         raise FedloraError(f"{where} cannot be decoded: {type(error).__name__}", remedy) from error

@@ -1,0 +1,70 @@
+"""When a paper says "performs similarly": two sides judged as equal within a declared margin."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import pandas as pd
+
+from fedlora_kit.errors import BadValue
+from fedlora_kit.papers.claims import Verdict
+from fedlora_kit.papers.pairing import Side, describe, pair
+from fedlora_kit.papers.statistics import mean_interval
+
+
+def within_margin(
+    results: pd.DataFrame,
+    value: str,
+    over: str = "seed",
+    *,
+    one: Side,
+    other: Side,
+    margin: float,
+    within: Sequence[str] | None = None,
+) -> Verdict:
+    """The means of ``one`` and ``other`` differ by less than ``margin``, either way.
+
+    The paired difference one − other as in `claims.mean_difference`; the unit is the seed. Reproduced if its
+    95 % interval lies wholly inside (−margin, +margin): two one-sided tests at 2.5 % each. An interval that
+    reaches out of the margin leaves the question open, one wholly outside contradicts the claim. That no
+    difference was found in a few seeds is therefore not yet "similar".
+
+    Args:
+        results: one row a finished run and scored cell.
+        value: column compared.
+        one, other: coordinates of the two sides.
+        margin: above 0, in the unit of ``value``; to be declared before the results are seen.
+        within: coordinates that pair the rows; see `pairing.pair`.
+
+    Raises:
+        BadValue: the margin is not a finite number above 0.
+        MissingCells: a side or cell is absent, or fewer than 2 seeds are complete.
+    """
+    if not (margin > 0 and math.isfinite(margin)):
+        raise BadValue(f"margin={margin}", "give a finite number above 0, in the unit of the values")
+    paired = pair(results, value, [one, other], over=over, within=within)
+    first, second = paired.values.mean(axis=2)
+    interval = mean_interval(first - second)
+    evidence = {
+        "one_mean": float(first.mean()),
+        "other_mean": float(second.mean()),
+        "difference": interval.mean,
+        "lower": interval.lower,
+        "upper": interval.upper,
+        "sd": interval.sd,
+        "margin": margin,
+        "n_seeds": float(interval.n),
+        "n_cells": float(len(paired.cells)),
+    }
+    reason = (
+        f"{value}: ({describe(one)}) − ({describe(other)}) = {interval.mean:+.3g} "
+        f"[95 % interval {interval.lower:+.3g}, {interval.upper:+.3g}], margin ±{margin:g} ({paired.note()})"
+    )
+    if interval.sd == 0:
+        reason += "; no spread at all over the seeds"
+    if -margin < interval.lower and interval.upper < margin:
+        return Verdict("reproduced", reason, evidence)
+    outside = interval.lower >= margin or interval.upper <= -margin
+    why = "lies outside the margin" if outside else "reaches out of the margin, so this is undecided"
+    return Verdict("not reproduced", f"{reason}: the interval {why}", evidence)
