@@ -109,8 +109,10 @@ def resample(pixels: torch.Tensor, views: Views, size: int) -> torch.Tensor:
     none = np.zeros(len(views.flips), dtype=bool)
     rows = _weights(views.boxes[:, 0], views.boxes[:, 2], none, height, size, pixels)
     columns = _weights(views.boxes[:, 1], views.boxes[:, 3], views.flips, width, size, pixels)
-    tall = torch.matmul(pixels, columns.transpose(1, 2)[:, None])  # (b, c, height, size)
-    return torch.matmul(rows[:, None], tall)  # (b, c, size, size)
+    if len(columns) == len(rows) == 1:  # one view for all: plain matrix products
+        return rows[0] @ (pixels @ columns[0].T)
+    tall = pixels.flatten(1, 2) @ columns.transpose(1, 2)  # (b, c * height, size)
+    return rows[:, None] @ tall.unflatten(1, (-1, height))  # (b, c, size, size)
 
 
 def _weights(

@@ -109,9 +109,7 @@ print("mirrored:", views.flips.tolist())
 
 # %%
 fig, axes = plt.subplots(3, n, figsize=(1.1 * n, 3.6))
-for row, (images, name) in enumerate(
-    ((first.float(), "stored"), (scored, "resized"), (trained, "crop_flip"))
-):
+for row, (images, name) in enumerate(((first.float(), "stored"), (scored, "scored"), (trained, "crop_flip"))):
     low, high = images.min(), images.max()
     for axis, image in zip(axes[row], images, strict=True):
         shown = ((image - low) / (high - low)).permute(1, 2, 0)  # (h, w, c) in [0, 1], for the eye only
