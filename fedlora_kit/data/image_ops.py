@@ -112,7 +112,7 @@ def resample(pixels: torch.Tensor, views: Views, size: int) -> torch.Tensor:
     if len(columns) == len(rows) == 1:  # one view for all: plain matrix products
         return rows[0] @ (pixels @ columns[0].T)
     tall = pixels.flatten(1, 2) @ columns.transpose(1, 2)  # (b, c * height, size)
-    return rows[:, None] @ tall.unflatten(1, (-1, height))  # (b, c, size, size)
+    return rows[:, None] @ tall.reshape(len(pixels), -1, height, size)  # (b, c, size, size)
 
 
 def _weights(
