@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import torch
 
 STREAMS: frozenset[str] = frozenset(
-    {"partition", "cohort", "allocation", "init", "data", "noise", "dropout", "pretrain", "subset"}
+    {"partition", "cohort", "allocation", "init", "data", "noise", "dropout", "pretrain", "subset", "augment"}
 )
 """The purposes there are. A fixed set, so that a misspelt name is an error and not a new stream."""
 

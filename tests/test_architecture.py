@@ -32,7 +32,7 @@ FLOORS = [
 ]
 FILES = sorted(PACKAGE.rglob("*.py"))
 # the package's name for what it imports, where that differs from the name on the index
-DISTRIBUTION = {"sklearn": "scikit-learn", "yaml": "pyyaml"}
+DISTRIBUTION = {"PIL": "pillow", "sklearn": "scikit-learn", "yaml": "pyyaml"}
 
 
 def room(module):

@@ -236,8 +236,8 @@ def test_equivalence_needs_the_whole_interval_inside():
         return within_margin(
             two(gap, spread),
             "accuracy",
-            first={"side": "b"},
-            second={"side": "a"},
+            one={"side": "b"},
+            other={"side": "a"},
             margin=2.0,
             within=["task"],
         )

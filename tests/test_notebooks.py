@@ -52,6 +52,14 @@ CUT = {
         "eval_limit": "60",
         "train_limit": "600",
     },
+    "ffa-lora/food101": {
+        "seeds": "2",
+        "epsilons": "0,6",
+        "rounds": "2",
+        "steps": "2",
+        "rates": "0.3",
+        "eval_limit": "60",
+    },
 }
 
 

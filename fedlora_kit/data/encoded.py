@@ -7,13 +7,14 @@ is as wide as its own longest example.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from fedlora_kit.data.image_ops import Augment, ImageInput, draw_views, prepare, whole
 from fedlora_kit.data.task import Examples
 from fedlora_kit.errors import BadValue
 
@@ -92,24 +93,64 @@ class EncodedText:
 
 @dataclass(frozen=True)
 class EncodedImages:
-    """n images, float32 (n, channels, height, width), normalised as the backbone expects."""
+    """n images, kept as they are stored; what the backbone reads is made batch by batch, on the device.
 
-    pixels: torch.Tensor
+    Attributes:
+        pixels: (N, channels, height, width): uint8, or float32 and normalised already. A memory-mapped array
+            stays on the disk: only the rows of a batch are read.
+        labels: int64 (n,).
+        rows: int64 (n,), example i is ``pixels[rows[i]]``; None for all in order.
+        wanted: what the backbone reads; None to take the pixels as they are.
+        augment: how training sees the images (see :func:`for_training`).
+        views: draws the views of a batch; None for whole images.
+    """
+
+    pixels: torch.Tensor | npt.NDArray[np.uint8] | npt.NDArray[np.float32]
     labels: npt.NDArray[np.int64]
+    rows: Indices | None = None
+    wanted: ImageInput | None = None
+    augment: Augment = "none"
+    views: np.random.Generator | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
 
     @property
     def lengths(self) -> npt.NDArray[np.int64]:
-        return np.ones(len(self), dtype=np.int64)
+        return np.full(len(self), self.wanted.tokens if self.wanted else 1, dtype=np.int64)
+
+    def stored(self, indices: Indices) -> torch.Tensor:
+        """The stored pixels at ``indices``: a copy, on the CPU, (b, channels, height, width)."""
+        rows = indices if self.rows is None else self.rows[indices]
+        if isinstance(self.pixels, torch.Tensor):
+            return self.pixels[torch.from_numpy(rows)]
+        return torch.from_numpy(self.pixels[rows])
 
     def batch(self, indices: Indices, device: torch.device) -> tuple[Batch, torch.Tensor]:
-        pixels = self.pixels[torch.from_numpy(indices)].to(device)
+        pixels = self.stored(indices).to(device)
+        if self.wanted is not None:
+            n, height, width = len(indices), pixels.shape[-2], pixels.shape[-1]
+            seen = whole(n, height, width)
+            if self.views is not None:
+                seen = draw_views(self.views, n, height, width, self.augment)
+            pixels = prepare(pixels, seen, self.wanted)
         return {"pixel_values": pixels}, torch.from_numpy(self.labels[indices]).to(device)
 
     def subset(self, indices: Indices) -> EncodedImages:
-        return EncodedImages(self.pixels[torch.from_numpy(indices)], self.labels[indices])
+        rows = np.asarray(indices) if self.rows is None else self.rows[indices]
+        return replace(self, labels=self.labels[indices], rows=rows)
+
+
+def for_training(data: EncodedData, rng: np.random.Generator) -> EncodedData:
+    """The data as training sees them for one client and round: images in random views, if they ask for it.
+
+    Args:
+        rng: gives the views in the order of the batches; a fresh one for each client and round makes a run
+            that is resumed see the same views again.
+    """
+    if isinstance(data, EncodedImages) and data.augment != "none":
+        return replace(data, views=rng)
+    return data
 
 
 def encode_text(examples: Examples, tokenizer: Any, max_length: int) -> EncodedText:
@@ -137,7 +178,24 @@ def encode_text(examples: Examples, tokenizer: Any, max_length: int) -> EncodedT
     return EncodedText(fields, offsets, examples.labels, pad)
 
 
-def encode_images(examples: Examples) -> EncodedImages:
-    """Images as tensors; the values are taken as they are (float32 in [-1, 1])."""
-    pixels = np.asarray(examples.columns[0], dtype=np.float32)
-    return EncodedImages(torch.from_numpy(pixels), examples.labels)
+def encode_images(examples: Examples, wanted: ImageInput | None = None) -> EncodedImages:
+    """Images for a backbone; nothing is computed or copied here, but batch by batch.
+
+    Args:
+        wanted: what the backbone reads. Without it, and for float32 images (which count as normalised), the
+            cost of an image is one token.
+
+    Raises:
+        BadValue: the column holds no images, or bytes are given without ``wanted``.
+    """
+    pixels = examples.columns[0]
+    if not isinstance(pixels, np.ndarray) or pixels.ndim != 4 or pixels.dtype not in (np.uint8, np.float32):
+        raise BadValue(
+            "images are an array (n, channels, height, width) of uint8 or float32",
+            "convert the column that the task's loader gives",
+        )
+    if pixels.dtype == np.float32:
+        wanted = replace(wanted, tokens=1) if wanted else None
+    elif wanted is None:
+        raise BadValue("images as bytes need to be normalised", "say what the backbone reads: wanted=…")
+    return EncodedImages(pixels, examples.labels, wanted=wanted)

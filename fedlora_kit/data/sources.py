@@ -50,7 +50,14 @@ def load_task(spec: Task) -> TaskData:
 
 def load_split(spec: Task, split: str) -> Examples:
     """Load and check one split of a task."""
-    examples = spec.loader(split) if spec.loader else _from_table(spec, split, _table(spec, split))
+    if spec.loader:
+        examples = spec.loader(split)
+    elif spec.modality == "image":
+        examples = _decoded(spec, split)
+    else:
+        examples = _from_table(spec, split, _table(spec, split))
+    if spec.classes:
+        examples = _of_classes(spec, examples)
     if len(examples) == 0:
         raise FedloraError(f"split {split!r} of {spec.name} has no examples", "check the source of the data")
     low, high = int(examples.labels.min()), int(examples.labels.max())
@@ -99,7 +106,9 @@ def _mirror_table(hub: Path, spec: Task, split: str) -> Any:
         )
     try:
         return datasets.Dataset.from_parquet(
-            str(file), cache_dir=str(paths.data_dir() / "cache" / "datasets"), keep_in_memory=True
+            str(file),
+            cache_dir=str(paths.data_dir() / "cache" / "datasets"),
+            keep_in_memory=spec.modality == "text",
         )
     except Exception as error:
         raise FedloraError(
@@ -108,7 +117,34 @@ def _mirror_table(hub: Path, spec: Task, split: str) -> Any:
         ) from error
 
 
+def _decoded(spec: Task, split: str) -> Examples:
+    """A split of images: known by the mirror's bytes, or by what the Hub gave, before it is decoded."""
+    from fedlora_kit.data.images import stored_images
+
+    hub = paths.hub_dir()
+    if hub is not None and mirror_file(hub, spec, split).is_file():
+        source = _mirror_digest(mirror_file(hub, spec, split))
+        return stored_images(spec, split, source, lambda: _checked(spec, split, _table(spec, split)))
+    table = _checked(spec, split, _table(spec, split))
+    return stored_images(spec, split, str(table._fingerprint), lambda: table)
+
+
+def _of_classes(spec: Task, examples: Examples) -> Examples:
+    """The examples of ``spec.classes`` only, their labels numbered anew."""
+    rows = np.flatnonzero(np.isin(examples.labels, spec.classes))
+    new = {old: label for label, old in enumerate(spec.classes)}
+    part = examples.take(rows)
+    return Examples(part.columns, np.array([new[int(label)] for label in part.labels], dtype=np.int64))
+
+
 def _from_table(spec: Task, split: str, table: Any) -> Examples:
+    _checked(spec, split, table)
+    columns = tuple([str(x) for x in table[c]] for c in spec.columns)
+    return Examples(columns, np.asarray(table[spec.label_column], dtype=np.int64))
+
+
+def _checked(spec: Task, split: str, table: Any) -> Any:
+    """The table, if it has the task's columns."""
     missing = [c for c in (*spec.columns, spec.label_column) if c not in table.column_names]
     if missing:
         raise FedloraError(
@@ -116,8 +152,7 @@ def _from_table(spec: Task, split: str, table: Any) -> Examples:
             f"it has {', '.join(table.column_names)}",
             "the file is not the data set that its name says; fetch it again",
         )
-    columns = tuple([str(x) for x in table[c]] for c in spec.columns)
-    return Examples(columns, np.asarray(table[spec.label_column], dtype=np.int64))
+    return table
 
 
 def fingerprint(spec: Task) -> str:
@@ -145,8 +180,7 @@ def _examples_of(spec: Task) -> str:
         file = mirror_file(hub, spec, split)
         if not file.is_file():
             _mirror_table(hub, spec, split)  # raises the one clear error
-        stat = file.stat()
-        digests.append(_file_digest(str(file), stat.st_size, stat.st_mtime_ns))
+        digests.append(_mirror_digest(file))
     return "mirror:" + hashlib.sha256("".join(digests).encode()).hexdigest()[:16]
 
 
@@ -171,6 +205,11 @@ def _content(spec: Task) -> str:
                 digest.update("\x00".join(column).encode())
         digest.update(examples.labels.tobytes())
     return digest.hexdigest()[:16]
+
+
+def _mirror_digest(file: Path) -> str:
+    stat = file.stat()
+    return _file_digest(str(file), stat.st_size, stat.st_mtime_ns)
 
 
 @lru_cache(maxsize=256)

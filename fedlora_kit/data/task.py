@@ -9,9 +9,10 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from fedlora_kit.data import class_names
 from fedlora_kit.errors import BadValue, UnknownName
 
-Column = list[str] | npt.NDArray[np.float32]
+Column = list[str] | npt.NDArray[np.float32] | npt.NDArray[np.uint8]
 #: nyu-mll/glue on the Hub, pinned.
 GLUE_REVISION = "bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c"
 
@@ -22,7 +23,7 @@ class Examples:
 
     Attributes:
         columns: one or two sentence columns (lists of n strings), or one image array of shape
-            (n, channels, height, width), float32 in [-1, 1].
+            (n, channels, height, width): float32 in [-1, 1], or uint8 (0 to 255).
         labels: int64, shape (n,).
     """
 
@@ -64,6 +65,9 @@ class Task:
         hub_id, config, revision: the data set on the Hub; empty when ``loader`` gives the examples.
         loader: split name -> examples, for built-in tasks and for data handed over by the caller.
         max_length: longest encoded example, in tokens; longer ones are cut.
+        classes: the source's labels that make up this task, numbered anew in this order; empty for all.
+        store_side: images only: side in pixels of the squares that the images are brought to when they are
+            decoded (see `data.images`); None where all have one size already.
     """
 
     name: str
@@ -78,6 +82,8 @@ class Task:
     label_column: str = "label"
     loader: Loader | None = None
     max_length: int = 128
+    classes: tuple[int, ...] = ()
+    store_side: int | None = None
 
     @property
     def num_labels(self) -> int:
@@ -95,6 +101,20 @@ def _glue(name: str, columns: tuple[str, ...], labels: tuple[str, ...], **extra:
         config=name,
         revision=GLUE_REVISION,
         **extra,  # type: ignore[arg-type]
+    )
+
+
+def _cifar100(name: str, classes: tuple[int, ...] = ()) -> Task:
+    names = tuple(class_names.CIFAR100[c] for c in classes) or class_names.CIFAR100
+    return Task(
+        name,
+        "image",
+        names,
+        ("img",),
+        eval_splits={"test": "test"},
+        hub_id="uoft-cs/cifar100",
+        label_column="fine_label",
+        classes=classes,
     )
 
 
@@ -150,6 +170,18 @@ TASKS: dict[str, Task] = {
             loader=_builtin_text("answerable"),
         ),
         Task("digits", "image", tuple("0123456789"), ("image",), loader=_digits),
+        _cifar100("cifar100"),
+        # Without the classes that kit/image-mirror is pre-trained on: it has seen none of these images.
+        _cifar100("cifar100_rest", tuple(range(50, 100))),
+        Task(
+            "food101",
+            "image",
+            class_names.FOOD101,
+            ("image",),
+            hub_id="ethz/food101",
+            config="default",
+            store_side=256,
+        ),
     )
 }
 

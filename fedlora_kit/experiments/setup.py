@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
 import torch
 
-from fedlora_kit.data.encoded import EncodedData, encode_images, encode_text
+from fedlora_kit.data.encoded import EncodedData, EncodedImages, encode_images, encode_text
 from fedlora_kit.data.sources import fingerprint, load_task
 from fedlora_kit.data.task import get_task
 from fedlora_kit.errors import BadValue, FedloraError
 from fedlora_kit.experiments.spec import DataSpec, RunSpec
 from fedlora_kit.methods import method
 from fedlora_kit.models.backbones import backbone, backbone_fingerprint, load_backbone, load_tokenizer
+from fedlora_kit.models.image_input import image_input
 from fedlora_kit.models.lora import attach_lora
 from fedlora_kit.randomness import Streams
 from fedlora_kit.training.federation import Federation
@@ -51,7 +53,9 @@ def _encoded(
         )
     loaded = load_task(kind)
     if kind.modality == "image":
-        return encode_images(loaded.train), {n: encode_images(e) for n, e in loaded.evals.items()}
+        wanted = image_input(backbone_name)
+        images = {n: encode_images(e, wanted) for n, e in loaded.evals.items()}
+        return encode_images(loaded.train, wanted), images
     tokenizer = load_tokenizer(backbone_name)
     evals = {n: encode_text(e, tokenizer, max_length) for n, e in loaded.evals.items()}
     return encode_text(loaded.train, tokenizer, max_length), evals
@@ -81,7 +85,10 @@ def load_data(spec: DataSpec, backbone_name: str) -> tuple[EncodedData, dict[str
     if spec.holdout:
         scored["holdout"] = train.subset(np.sort(order[: spec.holdout]))
     rest = order[spec.holdout :]
-    return train.subset(np.sort(rest[: spec.train_limit])), scored
+    chosen_train = train.subset(np.sort(rest[: spec.train_limit]))
+    if isinstance(chosen_train, EncodedImages):
+        chosen_train = replace(chosen_train, augment=spec.augment)
+    return chosen_train, scored
 
 
 def split_indices(spec: RunSpec, train: EncodedData) -> list[np.ndarray[tuple[int], np.dtype[np.int64]]]:

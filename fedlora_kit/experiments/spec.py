@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from fedlora_kit.data.image_ops import Augment
 from fedlora_kit.data.sources import fingerprint
 from fedlora_kit.data.task import get_task
 from fedlora_kit.errors import BadValue
@@ -57,6 +58,8 @@ class DataSpec(BaseModel):
             learning rates), never trained on.
         train_limit: at most so many training examples, after the holdout.
         eval_limit: at most so many examples of each scored split.
+        augment: random views of the training images: "none", "flip", "crop_flip" or "zoom_flip" (see
+            `data.image_ops`); images only.
         Which examples these are is drawn once a task, the same for all seeds.
     """
 
@@ -67,11 +70,18 @@ class DataSpec(BaseModel):
     holdout: int = Field(0, ge=0)
     train_limit: int | None = Field(None, ge=1)
     eval_limit: int | None = Field(None, ge=1)
+    augment: Augment = "none"
 
     @field_validator("task")
     @classmethod
     def _known(cls, name: str) -> str:
         return get_task(name).name
+
+    @model_validator(mode="after")
+    def _images_only(self) -> DataSpec:
+        if self.augment != "none" and get_task(self.task).modality != "image":
+            raise ValueError(f"augment={self.augment!r} is for images, task {self.task!r} is not on images")
+        return self
 
 
 class SplitSpec(BaseModel):

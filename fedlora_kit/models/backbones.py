@@ -40,6 +40,9 @@ BACKBONES: dict[str, Backbone] = {
         Backbone("kit/text-tiny", "text", note="masked LM on the built-in text; in the repository"),
         Backbone("kit/image-tiny", "image", note="small ViT on part of the digits; in the repository"),
         Backbone("kit/text-mirror", "text", note="masked LM on the mirror's own text; built on demand"),
+        Backbone(
+            "kit/image-mirror", "image", note="small ViT on half of CIFAR-100's classes; built on demand"
+        ),
         Backbone("FacebookAI/roberta-base", "text", "e2da8e2f811d1448a5b465c236feacd80ffbac7b"),
         Backbone("FacebookAI/roberta-large", "text", "722cf37b1afa9454edce342e7895e588b6ff1d59"),
         Backbone("google-bert/bert-base-uncased", "text", "86b5e0934494bd15c9632b12f734a8a67f723594"),

@@ -1,12 +1,14 @@
-"""Claims that two sides are alike: within a declared margin, as an equivalence test sees it."""
+"""When a paper says "performs similarly", or "is the same run": sides judged as equal within a margin."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 
+from fedlora_kit.errors import BadValue
 from fedlora_kit.papers.claims import Verdict
 from fedlora_kit.papers.pairing import Side, describe, pair
 from fedlora_kit.papers.statistics import mean_interval
@@ -17,47 +19,56 @@ def within_margin(
     value: str,
     over: str = "seed",
     *,
-    first: Side,
-    second: Side,
+    one: Side,
+    other: Side,
     margin: float,
     within: Sequence[str] | None = None,
 ) -> Verdict:
-    """The means of two sides differ by less than ``margin``.
+    """The means of ``one`` and ``other`` differ by less than ``margin``, either way.
 
-    Equivalence by an interval: paired by seed as in `claims.mean_difference`; reproduced if the whole 95 %
-    interval of the mean difference lies inside +-margin. An interval that reaches out of it leaves the claim
-    undecided, one that lies outside contradicts it. No evidence of a difference is not evidence of none.
+    The paired difference one − other as in `claims.mean_difference`; the unit is the seed. Reproduced if its
+    95 % interval lies wholly inside (−margin, +margin): two one-sided tests at 2.5 % each. An interval that
+    reaches out of the margin leaves the question open, one wholly outside contradicts the claim. That no
+    difference was found in a few seeds is therefore not yet "similar".
 
     Args:
-        margin: in the unit of ``value``, above 0.
+        results: one row a finished run and scored cell.
+        value: column compared.
+        one, other: coordinates of the two sides.
+        margin: above 0, in the unit of ``value``; to be declared before the results are seen.
+        within: coordinates that pair the rows; see `pairing.pair`.
 
     Raises:
+        BadValue: the margin is not a finite number above 0.
         MissingCells: a side or cell is absent, or fewer than 2 seeds are complete.
     """
-    paired = pair(results, value, [first, second], over=over, within=within)
-    one, other = paired.values.mean(axis=2)
-    interval = mean_interval(one - other)
+    if not (margin > 0 and math.isfinite(margin)):
+        raise BadValue(f"margin={margin}", "give a finite number above 0, in the unit of the values")
+    paired = pair(results, value, [one, other], over=over, within=within)
+    first, second = paired.values.mean(axis=2)
+    interval = mean_interval(first - second)
     evidence = {
-        "first_mean": float(one.mean()),
-        "second_mean": float(other.mean()),
+        "one_mean": float(first.mean()),
+        "other_mean": float(second.mean()),
         "difference": interval.mean,
         "lower": interval.lower,
         "upper": interval.upper,
+        "sd": interval.sd,
         "margin": margin,
         "n_seeds": float(interval.n),
         "n_cells": float(len(paired.cells)),
     }
     reason = (
-        f"{value}: ({describe(first)}) − ({describe(second)}) = {interval.mean:+.3g} "
+        f"{value}: ({describe(one)}) − ({describe(other)}) = {interval.mean:+.3g} "
         f"[95 % interval {interval.lower:+.3g}, {interval.upper:+.3g}], margin ±{margin:g} ({paired.note()})"
     )
+    if interval.sd == 0:
+        reason += "; no spread at all over the seeds"
     if -margin < interval.lower and interval.upper < margin:
         return Verdict("reproduced", reason, evidence)
-    if interval.lower > margin or interval.upper < -margin:
-        return Verdict("not reproduced", f"{reason}: the interval lies outside the margin", evidence)
-    return Verdict(
-        "not reproduced", f"{reason}: the interval reaches beyond the margin, so this is undecided", evidence
-    )
+    outside = interval.lower >= margin or interval.upper <= -margin
+    why = "lies outside the margin" if outside else "reaches out of the margin, so this is undecided"
+    return Verdict("not reproduced", f"{reason}: the interval {why}", evidence)
 
 
 def same_in_pairs(

@@ -43,8 +43,8 @@ def claims() -> list[Claim]:
             lambda r, init=init: within_margin(  # type: ignore[misc]
                 r,
                 "accuracy",
-                first={"init": init},
-                second={"init": "kaiming"},
+                one={"init": init},
+                other={"init": "kaiming"},
                 margin=MARGIN,
                 within=["task"],
             ),

@@ -12,7 +12,7 @@ from torch import nn
 
 from fedlora_kit.adapter import AdapterSlot
 from fedlora_kit.data.batches import Indices, physical_batches, poisson_batches, shuffled_batches
-from fedlora_kit.data.encoded import EncodedData
+from fedlora_kit.data.encoded import EncodedData, for_training
 from fedlora_kit.errors import NonFinite, NothingMoved
 from fedlora_kit.privacy.dpsgd import PerExampleGradients, private_optimizer, private_step
 from fedlora_kit.randomness import Streams
@@ -70,6 +70,7 @@ def train_client(
     before = [p.detach().clone() for p in parameters]
     optimizer = _optimizer(parameters, settings, round_index)
     torch.manual_seed(streams.seed("dropout", round_index, client))
+    data = for_training(data, streams.generator("augment", round_index, client))
     batches = _logical_batches(len(data), settings, streams, round_index, client, noise)
     if noise is not None:
         generator = torch.Generator(device).manual_seed(streams.seed("noise", round_index, client))

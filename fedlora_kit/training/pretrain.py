@@ -21,15 +21,15 @@ from fedlora_kit.errors import FedloraError, UnknownName
 
 Progress = Callable[[str], None]
 
-NAMES = ("kit/text-tiny", "kit/image-tiny", "kit/text-mirror")
+NAMES = ("kit/text-tiny", "kit/image-tiny", "kit/text-mirror", "kit/image-mirror")
 
 
 def build_backbone(name: str, out: Path, seed: int = 0, progress: Progress = print) -> dict[str, Any]:
     """Pre-train one of the kit's backbones from nothing, on one thread.
 
     Args:
-        name: ``kit/text-tiny``, ``kit/image-tiny``, or ``kit/text-mirror`` (needs GLUE's SST-2 and QNLI, from
-            the mirror or the Hub).
+        name: ``kit/text-tiny``, ``kit/image-tiny``, ``kit/text-mirror`` (needs GLUE's SST-2 and QNLI, from
+            the mirror or the Hub), or ``kit/image-mirror`` (needs CIFAR-100).
         out: the folder to write; it is made if need be, and its files are replaced.
         seed: seed of the corpus, the initial weights and the batches.
         progress: called with one line of text now and then.
@@ -73,6 +73,10 @@ def _builder(name: str) -> Callable[[Path, int, Progress], dict[str, Any]]:
         from fedlora_kit.training.pretrain_image import build_image_tiny
 
         return build_image_tiny
+    if name == "kit/image-mirror":
+        from fedlora_kit.training.pretrain_image_mirror import build_image_mirror
+
+        return build_image_mirror
     from fedlora_kit.training.pretrain_lines import build_text_mirror
 
     return build_text_mirror
