@@ -20,7 +20,7 @@ import pandas as pd
 from fedlora_kit.errors import BadValue, UnknownName
 from fedlora_kit.papers.claims import Claim, exact_ratio
 from fedlora_kit.papers.equivalence import within_margin
-from fedlora_kit.papers.ffa_table1 import METHODS, PAPER_RATES, eps_name
+from fedlora_kit.papers.ffa_table1 import METHODS, PAPER_RATES
 from fedlora_kit.papers.grid import Cell
 
 #: task -> {column of the table: scored part}
@@ -186,7 +186,7 @@ def cell(s: Setting, method: str, epsilon: float | None, seed: int, lr: float) -
             "seed": seed,
         }
     )
-    return Cell({"eps": eps_name(epsilon), "method": method, "dataset": s.task}, {"lr": lr}, seed, spec)
+    return Cell({"eps": number_name(epsilon), "method": method, "dataset": s.task}, {"lr": lr}, seed, spec)
 
 
 def grid(s: Setting) -> list[Cell]:
@@ -208,7 +208,7 @@ def table(s: Setting, chosen: pd.DataFrame) -> list[Cell]:
     """
     best = {(r.eps, r.method): r.lr for r in chosen.itertuples()}
     return [
-        cell(s, method, epsilon, seed, float(best[(eps_name(epsilon), method)]))  # type: ignore[arg-type]
+        cell(s, method, epsilon, seed, float(best[(number_name(epsilon), method)]))  # type: ignore[arg-type]
         for epsilon in s.epsilons
         for method in METHODS
         for seed in s.seeds
@@ -234,7 +234,7 @@ def claims(s: Setting) -> list[Claim]:
         )
     ]
     for epsilon in s.epsilons:
-        name = eps_name(epsilon)
+        name = number_name(epsilon)
         words = "without DP" if epsilon is None else f"at epsilon = {name}"
         found.append(
             Claim(
