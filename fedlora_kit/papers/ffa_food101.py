@@ -20,7 +20,7 @@ import pandas as pd
 from fedlora_kit.errors import BadValue, UnknownName
 from fedlora_kit.papers.claims import Claim, exact_ratio
 from fedlora_kit.papers.equivalence import within_margin
-from fedlora_kit.papers.ffa_table1 import METHODS, PAPER_RATES
+from fedlora_kit.papers.ffa_grid import METHODS, PAPER_RATES, number_name
 from fedlora_kit.papers.grid import Cell
 
 #: task -> {column of the table: scored part}
