@@ -103,10 +103,18 @@ fig, (left, middle, right) = plt.subplots(1, 3, figsize=(11.4, 3.4))
 shown = [a for a in theorem1.ALPHAS if a in (8, 32, 128, 512, 2048)]
 for i, alpha in enumerate(shown):
     rows = distances[distances["alpha"] == alpha]
-    left.plot(rows["round"], rows["distance"], color=plt.cm.Blues(0.35 + 0.13 * i), label=f"α = {alpha:g}")
+    left.plot(rows["round"], rows["distance"], color=plt.cm.Blues(0.35 + 0.13 * i))
+    left.annotate(
+        f"α = {alpha:g}",
+        (20, rows["distance"].iloc[-1]),
+        xytext=(4, -3),
+        textcoords="offset points",
+        fontsize=8,
+    )
 left.set(yscale="log", xlabel="round", ylabel="distance from FFA-LoRA's way")
 left.set_title("trajectories", fontsize=10)
-left.legend(fontsize=8)
+left.set_xlim(right=25)
+left.set_xticks([5, 10, 15, 20])
 last = measured[measured["round"] == measured["round"].max()]
 for _, rows in last.groupby("seed"):
     middle.plot(rows["alpha"], rows["distance"], color="#0072B2", marker="o", ms=3, lw=0.8)
@@ -119,15 +127,16 @@ middle.set_ylim(top=2)
 middle.set_title("Theorem 1", fontsize=10)
 middle.legend(fontsize=8)
 for method in setting.methods:
-    for tuning, style in (("tuned", "-"), ("fixed", "--")):
+    for tuning, style, shift in (("tuned", "-", 1.0), ("fixed", "--", 1.06)):
         rows = summary[(summary["method"] == method) & (summary["tuning"] == tuning)]
         right.errorbar(
-            rows["alpha"].astype(float),
+            rows["alpha"].astype(float) * shift,
             rows["mean"],
             yerr=rows["std"],
             color=method_colour(method),
             marker=method_marker(method),
             ls=style,
+            mfc="white" if tuning == "fixed" else None,
             capsize=3,
             label={"lora": "LoRA", "ffa-lora": "FFA-LoRA"}[method] + f", η {tuning}",
         )
@@ -135,7 +144,7 @@ right.set_xscale("log", base=2)
 right.set_xticks([float(a) for a in setting.alphas], [f"{a:g}" for a in setting.alphas])
 right.set(xlabel="α", ylabel="accuracy in %")
 right.set_title(f"ablation on {setting.tasks[0]}", fontsize=10)
-right.legend(fontsize=8)
+right.legend(fontsize=8, handlelength=3)
 out.figure(fig)
 
 # %% [markdown]
