@@ -273,8 +273,8 @@ def test_the_grid_as_a_table_marks_the_choice():
     grid, by = pd.DataFrame(rows), ["eps", "method", "dataset"]
     matrix = grid_matrix(grid, choose(grid, by, ["lr", "clip"]), by).set_index("eps")
     assert list(matrix.columns[2:]) == ["lr 0.1", "lr 0.2", "lr 0.1, C 2", "lr 0.2, C 2"]
-    assert list(matrix.loc["none"])[2:] == ["70.0", "**80.0**", "", ""]
-    assert list(matrix.loc["6"])[2:] == ["", "", "**60.0**", "diverged"]
+    assert list(matrix.loc["none"])[2:] == ["70.0", "80.0 ✓", "", ""]
+    assert list(matrix.loc["6"])[2:] == ["", "", "60.0 ✓", "diverged"]
 
 
 def test_discordance_claims_on_synthetic_gaps():

@@ -77,7 +77,7 @@ def choose(grid: pd.DataFrame, by: Sequence[str], tuned: Sequence[str]) -> pd.Da
 
 
 def grid_matrix(grid: pd.DataFrame, chosen: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
-    """All of the grid as a text table: one row a cell, one column a setting, the chosen one in bold.
+    """All of the grid as a text table: one row a cell, one column a setting, the chosen one marked by ✓.
 
     Args:
         grid: from `grid_frame`; chosen: from `choose`; both with the tuned values lr and clip.
@@ -99,7 +99,7 @@ def grid_matrix(grid: pd.DataFrame, chosen: pd.DataFrame, by: Sequence[str]) -> 
         named = runs.assign(setting=list(map(_setting_name, runs["lr"], runs["clip"])))
         for name, scores in named.groupby("setting", sort=False)["score"]:
             text = "diverged" if scores.isna().any() else f"{scores.mean():.1f}"
-            cells[str(name)] = f"**{text}**" if (*place, name) in best else text
+            cells[str(name)] = f"{text} ✓" if (*place, name) in best else text
         rows.append({**dict(zip(by, map(str, place), strict=True)), **cells})
     return pd.DataFrame(rows)
 
