@@ -109,7 +109,8 @@ def _mirror_table(hub: Path, spec: Task, split: str) -> Any:
 
 
 def _from_table(spec: Task, split: str, table: Any) -> Examples:
-    missing = [c for c in (*spec.columns, spec.label_column) if c not in table.column_names]
+    labelled = (spec.label_column,) if spec.label_column else ()
+    missing = [c for c in (*spec.columns, *labelled) if c not in table.column_names]
     if missing:
         raise FedloraError(
             f"{spec.hub_id} ({split}) has no column {', '.join(missing)}; "
@@ -117,7 +118,8 @@ def _from_table(spec: Task, split: str, table: Any) -> Examples:
             "the file is not the data set that its name says; fetch it again",
         )
     columns = tuple([str(x) for x in table[c]] for c in spec.columns)
-    return Examples(columns, np.asarray(table[spec.label_column], dtype=np.int64))
+    labels = np.asarray(table[spec.label_column], np.int64) if labelled else np.zeros(len(table), np.int64)
+    return Examples(columns, labels)
 
 
 def fingerprint(spec: Task) -> str:

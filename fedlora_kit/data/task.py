@@ -1,4 +1,4 @@
-"""One description for every classification task: what its examples are and where they lie."""
+"""One description for every task: what its examples are and where they lie."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from fedlora_kit.errors import BadValue, UnknownName
 Column = list[str] | npt.NDArray[np.float32]
 #: nyu-mll/glue on the Hub, pinned.
 GLUE_REVISION = "bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c"
+#: openai/gsm8k on the Hub, pinned.
+GSM8K_REVISION = "e53f048856ff4f594e959d75785d2c2d37b678ee"
 
 
 @dataclass(frozen=True)
@@ -21,7 +23,7 @@ class Examples:
     """Labelled examples.
 
     Attributes:
-        columns: one or two sentence columns (lists of n strings), or one image array of shape
+        columns: one or two text columns (lists of n strings), or one image array of shape
             (n, channels, height, width), float32 in [-1, 1].
         labels: int64, shape (n,).
     """
@@ -52,22 +54,26 @@ Loader = Callable[[str], Examples]
 
 @dataclass(frozen=True)
 class Task:
-    """A classification task.
+    """A classification task on texts or images, or a task of answering with a causal language model.
 
     Attributes:
         name: the kit's name for it ("sst2").
-        modality: "text" or "image".
-        label_names: class names; the label's integer is its position here.
-        columns: names of the example columns in the source (one or two sentences, or one image).
+        modality: "text", "image" or "causal".
+        label_names: class names; the label's integer is its position here. A causal task has one, and every
+            label is 0.
+        columns: names of the example columns in the source (one or two sentences, or one image; for a causal
+            task the question and the answer).
         train_split: split to train on.
         eval_splits: scored name -> split, e.g. ``{"matched": "validation_matched"}``.
         hub_id, config, revision: the data set on the Hub; empty when ``loader`` gives the examples.
         loader: split name -> examples, for built-in tasks and for data handed over by the caller.
-        max_length: longest encoded example, in tokens; longer ones are cut.
+        max_length: longest encoded example, in tokens; longer ones are cut (an error for causal tasks).
+        prompt: causal tasks: name of the template around the question (see `data.prompts`).
+        max_new_tokens: causal tasks: tokens that a generated answer may have.
     """
 
     name: str
-    modality: Literal["text", "image"]
+    modality: Literal["text", "image", "causal"]
     label_names: tuple[str, ...]
     columns: tuple[str, ...]
     train_split: str = "train"
@@ -78,6 +84,8 @@ class Task:
     label_column: str = "label"
     loader: Loader | None = None
     max_length: int = 128
+    prompt: str = ""
+    max_new_tokens: int = 0
 
     @property
     def num_labels(self) -> int:
@@ -112,6 +120,25 @@ def _digits(split: str) -> Examples:
 
     images, labels = digits({"train": "train", "validation": "test"}[split], quarter_turns=1)
     return Examples((images,), labels)
+
+
+def _arithmetic(split: str) -> Examples:
+    from fedlora_kit.data import builtin_arithmetic
+
+    return builtin_arithmetic.examples(split)
+
+
+def _answers(name: str, **extra: object) -> Task:
+    """A causal task with the columns question and answer, scored on its test split."""
+    return Task(
+        name,
+        "causal",
+        ("answer",),
+        ("question", "answer"),
+        eval_splits={"test": "test"},
+        label_column="",
+        **extra,  # type: ignore[arg-type]
+    )
 
 
 TASKS: dict[str, Task] = {
@@ -150,6 +177,16 @@ TASKS: dict[str, Task] = {
             loader=_builtin_text("answerable"),
         ),
         Task("digits", "image", tuple("0123456789"), ("image",), loader=_digits),
+        _answers("arithmetic", loader=_arithmetic, max_length=96, prompt="plain", max_new_tokens=24),
+        _answers(
+            "gsm8k",
+            hub_id="openai/gsm8k",
+            config="main",
+            revision=GSM8K_REVISION,
+            max_length=1024,
+            prompt="alpaca",
+            max_new_tokens=400,
+        ),
     )
 }
 
