@@ -34,11 +34,20 @@ LOSSES = ("lost", "sold", "ate", "gave away")
 _FEMALE = {"Mia", "Ana", "Eva", "Zoe"}
 _MOST = 20
 
+#: the last two put the numbers where the pre-training text never has them
 _STORIES = (
-    "{name} had {a} {noun}. {they} {first} {b} and then {second} {c}. How many {noun} does {name} have now?",
-    "{name} {first} {b} {noun} and {second} {c}. Before that {they_small} had {a}. How many {noun} in all?",
-    "At first there were {a} {noun}. Then {name} {first} {b} of them, and {second} {c}. How many are left?",
-    "How many {noun} has {name}, who had {a}, {first} {b} and {second} {c}?",
+    "{name} had {a} {noun}. {they} {first} {b} and then {second} {c}. How many {noun} has {name} now?",
+    "At first there were {a} {noun}. {name} {first} {b}. Then {name} {second} {c}. How many are left?",
+    "There were {a} {noun} before {name} {first} {b} and {second} {c}. How many are there now?",
+    "{name} {first} {b} {noun} and then {second} {c}. At first there were {a}. How many are there now?",
+)
+
+#: what may stand between a story and its sums in the pre-training text: numbers are not found by their place
+_ASIDES = (
+    " How many {noun} there are now is not hard to say.",
+    " {name} wants to know how many are left.",
+    " So much for the {noun} of {name}.",
+    " Now it is known how many {noun} {name} has.",
 )
 
 
@@ -74,7 +83,7 @@ def problem(rng: np.random.Generator) -> tuple[str, str]:
     second, c, end = _change(middle, rng)
     they = "She" if name in _FEMALE else "He"
     question = str(rng.choice(_STORIES)).format(
-        name=name, noun=noun, a=a, b=b, c=c, first=first, second=second, they=they, they_small=they.lower()
+        name=name, noun=noun, a=a, b=b, c=c, first=first, second=second, they=they
     )
     return question, f"{_sum(a, middle)}\n{_sum(middle, end)}\n#### {end}"
 
@@ -107,7 +116,8 @@ def _line(rng: np.random.Generator) -> tuple[str, str]:
     start = str(rng.choice((f"{name} had {values[0]} {noun}.", f"At first there were {values[0]} {noun}.")))
     joined = str(rng.choice((". Then ", " and then ", f". {they} "))).join(changes)
     who = they if name in start else name
-    return f"{start} {who} {joined}.\n", f"{sums}\n{name} has {values[-1]} {noun} now."
+    aside = str(rng.choice(_ASIDES)).format(name=name, noun=noun) if rng.random() < 0.7 else ""
+    return f"{start} {who} {joined}.{aside}\n", f"{sums}\n{name} has {values[-1]} {noun} now."
 
 
 def _change(start: int, rng: np.random.Generator) -> tuple[str, int, int]:
