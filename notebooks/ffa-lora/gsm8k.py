@@ -168,7 +168,7 @@ start["answer loss"] = f"{before['loss']:.3f}"
 columns = {"accuracy": "exact match %", "answer_loss": "answer loss"}
 shown = [
     mean_std_table(results.assign(metric=name), rows=["method"], column="metric", value=value, digits=digits)
-    for (value, name), digits in zip(columns.items(), (2, 3), strict=False)
+    for (value, name), digits in zip(columns.items(), (2, 3), strict=True)
 ]
 table = pd.concat([pd.DataFrame([start]), shown[0].merge(shown[1], on="method")], ignore_index=True)
 out.table(table)
@@ -181,7 +181,7 @@ out.table(table)
 # %%
 answers, right = side_by_side(done, n=4, device=device)
 out.table(answers.assign(right=right), "answers")
-for row, who in zip(answers.to_dict("records"), right, strict=False):
+for row, who in zip(answers.to_dict("records"), right, strict=True):
     print("-" * 100)
     for name, text in row.items():
         print(f"{name.upper()}:\n{text}\n")
