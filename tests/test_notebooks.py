@@ -60,6 +60,16 @@ CUT = {
         "rates": "0.3",
         "eval_limit": "60",
     },
+    "ffa-lora/gsm8k": {
+        "seeds": "2",
+        "rounds": "1",
+        "steps": "2",
+        "batch_size": "4",
+        "rates": "0.2",
+        "holdout": "8",
+        "eval_limit": "8",
+        "max_new_tokens": "16",
+    },
 }
 
 

@@ -140,12 +140,15 @@ def _of_classes(spec: Task, examples: Examples) -> Examples:
 def _from_table(spec: Task, split: str, table: Any) -> Examples:
     _checked(spec, split, table)
     columns = tuple([str(x) for x in table[c]] for c in spec.columns)
-    return Examples(columns, np.asarray(table[spec.label_column], dtype=np.int64))
+    if spec.label_column:
+        return Examples(columns, np.asarray(table[spec.label_column], dtype=np.int64))
+    return Examples(columns, np.zeros(len(table), np.int64))
 
 
 def _checked(spec: Task, split: str, table: Any) -> Any:
     """The table, if it has the task's columns."""
-    missing = [c for c in (*spec.columns, spec.label_column) if c not in table.column_names]
+    labelled = (spec.label_column,) if spec.label_column else ()
+    missing = [c for c in (*spec.columns, *labelled) if c not in table.column_names]
     if missing:
         raise FedloraError(
             f"{spec.hub_id} ({split}) has no column {', '.join(missing)}; "

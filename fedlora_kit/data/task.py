@@ -1,4 +1,4 @@
-"""One description for every classification task: what its examples are and where they lie."""
+"""One description for every task: what its examples are and where they lie."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from fedlora_kit.errors import BadValue, UnknownName
 Column = list[str] | npt.NDArray[np.float32] | npt.NDArray[np.uint8]
 #: nyu-mll/glue on the Hub, pinned.
 GLUE_REVISION = "bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c"
+#: openai/gsm8k on the Hub, pinned.
+GSM8K_REVISION = "e53f048856ff4f594e959d75785d2c2d37b678ee"
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,7 @@ class Examples:
     """Labelled examples.
 
     Attributes:
-        columns: one or two sentence columns (lists of n strings), or one image array of shape
+        columns: one or two text columns (lists of n strings), or one image array of shape
             (n, channels, height, width): float32 in [-1, 1], or uint8 (0 to 255).
         labels: int64, shape (n,).
     """
@@ -53,25 +55,29 @@ Loader = Callable[[str], Examples]
 
 @dataclass(frozen=True)
 class Task:
-    """A classification task.
+    """A classification task on texts or images, or a task of answering with a causal language model.
 
     Attributes:
         name: the kit's name for it ("sst2").
-        modality: "text" or "image".
-        label_names: class names; the label's integer is its position here.
-        columns: names of the example columns in the source (one or two sentences, or one image).
+        modality: "text", "image" or "causal".
+        label_names: class names; the label's integer is its position here. A causal task has one, and every
+            label is 0.
+        columns: names of the example columns in the source (one or two sentences, or one image; for a causal
+            task the question and the answer).
         train_split: split to train on.
         eval_splits: scored name -> split, e.g. ``{"matched": "validation_matched"}``.
         hub_id, config, revision: the data set on the Hub; empty when ``loader`` gives the examples.
         loader: split name -> examples, for built-in tasks and for data handed over by the caller.
-        max_length: longest encoded example, in tokens; longer ones are cut.
+        max_length: longest encoded example, in tokens; longer ones are cut (an error for causal tasks).
+        prompt: causal tasks: name of the template around the question (see `data.prompts`).
+        max_new_tokens: causal tasks: tokens that a generated answer may have.
         classes: the source's labels that make up this task, numbered anew in this order; empty for all.
         store_side: images only: side in pixels of the squares that the images are brought to when they are
             decoded (see `data.images`); None where all have one size already.
     """
 
     name: str
-    modality: Literal["text", "image"]
+    modality: Literal["text", "image", "causal"]
     label_names: tuple[str, ...]
     columns: tuple[str, ...]
     train_split: str = "train"
@@ -84,6 +90,8 @@ class Task:
     max_length: int = 128
     classes: tuple[int, ...] = ()
     store_side: int | None = None
+    prompt: str = ""
+    max_new_tokens: int = 0
 
     @property
     def num_labels(self) -> int:
@@ -134,6 +142,25 @@ def _digits(split: str) -> Examples:
     return Examples((images,), labels)
 
 
+def _arithmetic(split: str) -> Examples:
+    from fedlora_kit.data import builtin_arithmetic
+
+    return builtin_arithmetic.examples(split)
+
+
+def _answers(name: str, **extra: object) -> Task:
+    """A causal task with the columns question and answer, scored on its test split."""
+    return Task(
+        name,
+        "causal",
+        ("answer",),
+        ("question", "answer"),
+        eval_splits={"test": "test"},
+        label_column="",
+        **extra,  # type: ignore[arg-type]
+    )
+
+
 TASKS: dict[str, Task] = {
     t.name: t
     for t in (
@@ -181,6 +208,16 @@ TASKS: dict[str, Task] = {
             hub_id="ethz/food101",
             config="default",
             store_side=256,
+        ),
+        _answers("arithmetic", loader=_arithmetic, max_length=96, prompt="plain", max_new_tokens=24),
+        _answers(
+            "gsm8k",
+            hub_id="openai/gsm8k",
+            config="main",
+            revision=GSM8K_REVISION,
+            max_length=1024,
+            prompt="alpaca",
+            max_new_tokens=400,
         ),
     )
 }

@@ -10,14 +10,16 @@ import numpy as np
 import torch
 
 from fedlora_kit.data.encoded import EncodedData, EncodedImages, encode_images, encode_text
+from fedlora_kit.data.encoded_causal import encode_causal
 from fedlora_kit.data.sources import fingerprint, load_task
 from fedlora_kit.data.task import get_task
 from fedlora_kit.errors import BadValue, FedloraError
 from fedlora_kit.experiments.spec import DataSpec, RunSpec
 from fedlora_kit.methods import method
-from fedlora_kit.models.backbones import backbone, backbone_fingerprint, load_backbone, load_tokenizer
+from fedlora_kit.models.backbones import BACKBONES, backbone_fingerprint, load_backbone, load_tokenizer
 from fedlora_kit.models.image_input import image_input
 from fedlora_kit.models.lora import attach_lora
+from fedlora_kit.models.memory import checkpoint_gradients
 from fedlora_kit.randomness import Streams
 from fedlora_kit.training.federation import Federation
 
@@ -40,16 +42,31 @@ def resolve_device(name: str) -> torch.device:
     return device
 
 
+#: modality -> what a task of it asks for
+_WANTS = {
+    "text": "for a model that classifies texts",
+    "image": "for a model that classifies images",
+    "causal": "for a causal language model",
+}
+
+
 @lru_cache(maxsize=16)
 def _encoded(
-    task_name: str, backbone_name: str, max_length: int, _data: str, _backbone: str
+    task_name: str,
+    backbone_name: str,
+    max_length: int,
+    prompt: str,
+    max_new_tokens: int,
+    _data: str,
+    _backbone: str,
 ) -> tuple[EncodedData, Mapping[str, EncodedData]]:
     """Training split and scored splits, encoded once a process (the fingerprints guard the cache)."""
     kind = get_task(task_name)
-    if kind.modality != ("image" if backbone(backbone_name).kind == "image" else "text"):
+    suitable = [b.name for b in BACKBONES.values() if b.kind == kind.modality]
+    if backbone_name not in suitable:
         raise BadValue(
-            f"task {task_name!r} is a task on {kind.modality}s, model {backbone_name!r} is not for those",
-            f"choose a model for {kind.modality}s",
+            f"task {task_name!r} is {_WANTS[kind.modality]}, and model {backbone_name!r} is not",
+            f"choose one of: {', '.join(sorted(suitable))}",
         )
     loaded = load_task(kind)
     if kind.modality == "image":
@@ -57,6 +74,14 @@ def _encoded(
         images = {n: encode_images(e, wanted) for n, e in loaded.evals.items()}
         return encode_images(loaded.train, wanted), images
     tokenizer = load_tokenizer(backbone_name)
+    if kind.modality == "causal":
+        parts = {
+            n: encode_causal(
+                e, tokenizer, prompt=prompt, max_length=max_length, max_new_tokens=max_new_tokens
+            )
+            for n, e in {"": loaded.train, **loaded.evals}.items()
+        }
+        return parts.pop(""), parts
     evals = {n: encode_text(e, tokenizer, max_length) for n, e in loaded.evals.items()}
     return encode_text(loaded.train, tokenizer, max_length), evals
 
@@ -70,7 +95,8 @@ def load_data(spec: DataSpec, backbone_name: str) -> tuple[EncodedData, dict[str
     kind = get_task(spec.task)
     length = spec.max_length or kind.max_length
     prints = (fingerprint(kind), backbone_fingerprint(backbone_name))
-    train, evals = _encoded(spec.task, backbone_name, length, *prints)
+    prompt, answer = spec.prompt or kind.prompt, spec.max_new_tokens or kind.max_new_tokens
+    train, evals = _encoded(spec.task, backbone_name, length, prompt, answer, *prints)
     order = Streams(0).generator("subset", spec.task, "train").permutation(len(train))
     if spec.holdout >= len(train):
         raise BadValue(
@@ -108,7 +134,11 @@ def build(spec: RunSpec, device: torch.device) -> Federation:
         get_task(spec.data.task).num_labels,
         streams.seed("init", "head"),
         weights=spec.model.weights,
+        dtype=spec.model.dtype,
+        load_in_4bit=spec.model.load_in_4bit,
     )
+    if spec.model.gradient_checkpointing:
+        checkpoint_gradients(model)
     adapted = attach_lora(model, spec.model.lora, streams.seed("init", "lora")).to(device)
     return Federation(
         model=adapted,

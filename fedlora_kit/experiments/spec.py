@@ -17,12 +17,13 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from fedlora_kit.data.image_ops import Augment
+from fedlora_kit.data.prompts import template
 from fedlora_kit.data.sources import fingerprint
 from fedlora_kit.data.task import get_task
 from fedlora_kit.errors import BadValue
 from fedlora_kit.experiments.source import source_digest
 from fedlora_kit.methods import METHODS, method
-from fedlora_kit.models.backbones import backbone, backbone_fingerprint
+from fedlora_kit.models.backbones import Dtype, backbone, backbone_fingerprint
 from fedlora_kit.models.lora import LoraSettings
 from fedlora_kit.partition import Partitioner, partitioner
 from fedlora_kit.privacy.settings import PrivacySettings
@@ -34,18 +35,40 @@ COMPUTES = ("torch", "transformers", "peft", "opacus", "tokenizers", "numpy")
 
 
 class ModelSpec(BaseModel):
-    """Backbone and adapter. ``weights="random"`` is the control without pre-training."""
+    """Backbone and adapter.
+
+    Attributes:
+        backbone: a known model's name.
+        weights: "random" is the control without pre-training.
+        dtype: number format of the frozen base weights of a causal model; the adapter stays float32.
+        gradient_checkpointing: recompute activations in the backward pass: less memory, same gradients.
+        load_in_4bit: quantise the base weights of a causal model (a GPU and bitsandbytes are needed).
+    """
 
     model_config = _STRICT
 
     backbone: str
     weights: Literal["pretrained", "random"] = "pretrained"
     lora: LoraSettings = LoraSettings()
+    dtype: Dtype = "fp32"
+    gradient_checkpointing: bool = False
+    load_in_4bit: bool = False
 
     @field_validator("backbone")
     @classmethod
     def _known(cls, name: str) -> str:
         return backbone(name).name
+
+    @model_validator(mode="after")
+    def _number_formats_fit(self) -> ModelSpec:
+        if backbone(self.backbone).kind != "causal" and (self.dtype != "fp32" or self.load_in_4bit):
+            raise ValueError(
+                f"dtype and load_in_4bit are for causal language models; {self.backbone} classifies, and its "
+                "head stays float32 with the rest"
+            )
+        if self.load_in_4bit and self.weights == "random":
+            raise ValueError("load_in_4bit quantises pre-trained weights; it does not go with weights=random")
+        return self
 
 
 class DataSpec(BaseModel):
@@ -60,6 +83,8 @@ class DataSpec(BaseModel):
         eval_limit: at most so many examples of each scored split.
         augment: random views of the training images: "none", "flip", "crop_flip" or "zoom_flip" (see
             `data.image_ops`); images only.
+        prompt, max_new_tokens: causal tasks: the template around the question, and the tokens that a
+            generated answer may have; None takes the task's own.
         Which examples these are is drawn once a task, the same for all seeds.
     """
 
@@ -71,6 +96,8 @@ class DataSpec(BaseModel):
     train_limit: int | None = Field(None, ge=1)
     eval_limit: int | None = Field(None, ge=1)
     augment: Augment = "none"
+    prompt: str | None = None
+    max_new_tokens: int | None = Field(None, ge=1)
 
     @field_validator("task")
     @classmethod
@@ -81,6 +108,15 @@ class DataSpec(BaseModel):
     def _images_only(self) -> DataSpec:
         if self.augment != "none" and get_task(self.task).modality != "image":
             raise ValueError(f"augment={self.augment!r} is for images, task {self.task!r} is not on images")
+        return self
+
+    @model_validator(mode="after")
+    def _prompted_if_causal(self) -> DataSpec:
+        if self.prompt is not None:
+            template(self.prompt)
+        asked = self.prompt is not None or self.max_new_tokens is not None
+        if asked and get_task(self.task).modality != "causal":
+            raise ValueError(f"prompt and max_new_tokens are for causal tasks; {self.task!r} is not one")
         return self
 
 

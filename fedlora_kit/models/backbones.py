@@ -19,14 +19,21 @@ from torch import nn
 
 from fedlora_kit import paths
 from fedlora_kit.errors import BadValue, FedloraError, UnknownName
+from fedlora_kit.models.memory import four_bit_config
 from fedlora_kit.models.targets import HEADS, head_prefix
 
 Kind = Literal["text", "image", "causal"]
+#: number format of the base weights; what trains stays float32
+Dtype = Literal["fp32", "bf16"]
 
 
 @dataclass(frozen=True)
 class Backbone:
-    """A known backbone: its name, what it reads, its pinned revision (empty for the kit's own)."""
+    """A known backbone: its name, its kind, its pinned revision (empty for the kit's own).
+
+    The kind is the modality of the tasks it is for: it classifies texts or images under a new head, or
+    ("causal") it answers with its own language-model head.
+    """
 
     name: str
     kind: Kind
@@ -43,11 +50,14 @@ BACKBONES: dict[str, Backbone] = {
         Backbone(
             "kit/image-mirror", "image", note="small ViT on half of CIFAR-100's classes; built on demand"
         ),
+        Backbone("kit/causal-tiny", "causal", note="small Llama on built-in sums; in the repository"),
+        Backbone("kit/causal-mirror", "causal", note="small Llama on GSM8K's training text; built on demand"),
         Backbone("FacebookAI/roberta-base", "text", "e2da8e2f811d1448a5b465c236feacd80ffbac7b"),
         Backbone("FacebookAI/roberta-large", "text", "722cf37b1afa9454edce342e7895e588b6ff1d59"),
         Backbone("google-bert/bert-base-uncased", "text", "86b5e0934494bd15c9632b12f734a8a67f723594"),
         Backbone("google/vit-base-patch16-224-in21k", "image", "b4569560a39a0f1af58e3ddaf17facf20ab919b0"),
-        Backbone("TinyLlama/TinyLlama-1.1B-Chat-v1.0", "text", "fe8a4ea1ffedaf415f4da2f062534de366a451e6"),
+        Backbone("TinyLlama/TinyLlama-1.1B-Chat-v1.0", "causal", "fe8a4ea1ffedaf415f4da2f062534de366a451e6"),
+        Backbone("huggyllama/llama-7b", "causal", "4782ad278652c7c71b72204d462d6d01eaaf7549"),
     )
 }
 
@@ -130,49 +140,66 @@ def load_tokenizer(name: str) -> Any:
 
 
 def load_backbone(
-    name: str, num_labels: int, head_seed: int, *, weights: Literal["pretrained", "random"] = "pretrained"
+    name: str,
+    num_labels: int,
+    head_seed: int,
+    *,
+    weights: Literal["pretrained", "random"] = "pretrained",
+    dtype: Dtype = "fp32",
+    load_in_4bit: bool = False,
 ) -> nn.Module:
-    """A classification model: the backbone's weights under a new random head.
+    """A classification model, the backbone's weights under a new random head; or a causal language model.
 
     Args:
-        num_labels: width of the head's output.
+        num_labels: width of the head's output; a causal model has none, and its own language-model head.
         head_seed: seed of the head's weights (and, with ``weights="random"``, of all weights).
         weights: "random" keeps only the architecture: the control that shows what pre-training gives.
+        dtype: number format of the weights.
+        load_in_4bit: quantise the weights while loading; needs a GPU and bitsandbytes.
 
     Raises:
         UnknownName: no such model.
-        FedloraError: it cannot be had, or its weights do not fit its architecture.
+        FedloraError: it cannot be had, its weights do not fit its architecture, or the platform has no 4-bit
+            weights.
     """
-    if weights == "pretrained" and name.startswith("kit/"):  # small, and wanted for hundreds of short runs
-        model = copy.deepcopy(_pristine(name, num_labels, backbone_fingerprint(name)))
+    if load_in_4bit:
+        model = _load(name, num_labels, head_seed, weights, dtype, four_bit_config())
+    elif weights == "pretrained" and name.startswith("kit/"):  # small, wanted for hundreds of short runs
+        model = copy.deepcopy(_pristine(name, num_labels, dtype, backbone_fingerprint(name)))
     else:
-        model = _load(name, num_labels, head_seed, weights)
+        model = _load(name, num_labels, head_seed, weights, dtype)
     return _draw_head(model, head_seed).eval()
 
 
 @lru_cache(maxsize=4)
-def _pristine(name: str, num_labels: int, _fingerprint: str) -> nn.Module:
-    return _load(name, num_labels, 0, "pretrained")
+def _pristine(name: str, num_labels: int, dtype: Dtype, _fingerprint: str) -> nn.Module:
+    return _load(name, num_labels, 0, "pretrained", dtype)
 
 
-def _load(name: str, num_labels: int, seed: int, weights: str) -> nn.Module:
+def _load(
+    name: str, num_labels: int, seed: int, weights: str, dtype: Dtype, quantise: Any = None
+) -> nn.Module:
     import transformers
 
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()
-    auto = (
-        transformers.AutoModelForImageClassification
-        if backbone(name).kind == "image"
-        else transformers.AutoModelForSequenceClassification
-    )
+    kind = backbone(name).kind
+    auto = {
+        "image": transformers.AutoModelForImageClassification,
+        "text": transformers.AutoModelForSequenceClassification,
+        "causal": transformers.AutoModelForCausalLM,
+    }[kind]
+    head = {} if kind == "causal" else {"num_labels": num_labels}
+    numbers = torch.bfloat16 if dtype == "bf16" else torch.float32
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         if weights == "random":
-            config = _from_anywhere(name, transformers.AutoConfig.from_pretrained, {"num_labels": num_labels})
-            return auto.from_config(config, dtype=torch.float32)  # type: ignore[no-any-return]
+            config = _from_anywhere(name, transformers.AutoConfig.from_pretrained, head)
+            return auto.from_config(config, dtype=numbers)  # type: ignore[no-any-return]
         options = {
-            "num_labels": num_labels,
-            "dtype": torch.float32,
+            **head,
+            **({"quantization_config": quantise} if quantise is not None else {}),
+            "dtype": numbers,
             "use_safetensors": True,
             "ignore_mismatched_sizes": True,  # a head of another width; checked below
             "output_loading_info": True,

@@ -10,6 +10,9 @@ from torch import nn
 
 from fedlora_kit.data.batches import physical_batches
 from fedlora_kit.data.encoded import EncodedData
+from fedlora_kit.data.encoded_causal import EncodedCausal
+from fedlora_kit.training.generation import exact_matches, generate
+from fedlora_kit.training.objective import example_losses
 
 
 @torch.no_grad()
@@ -17,8 +20,9 @@ def evaluate(model: nn.Module, data: EncodedData, device: torch.device, max_toke
     """Accuracy and mean loss of ``model`` on ``data``, in evaluation mode.
 
     Returns:
-        accuracy: fraction of examples, in [0, 1].
-        loss: mean cross-entropy, nats.
+        accuracy: fraction of examples, in [0, 1]; for a causal model, of greedy answers whose final number is
+            right.
+        loss: mean over the examples of their loss, nats (see `training.objective`).
         examples: number of examples scored.
     """
     training = model.training
@@ -26,8 +30,11 @@ def evaluate(model: nn.Module, data: EncodedData, device: torch.device, max_toke
     correct, loss = 0, 0.0
     for indices in physical_batches(data.lengths, np.arange(len(data)), max_tokens):
         inputs, labels = data.batch(indices, device)
-        logits = model(**inputs).logits.float()  # (b, classes)
-        correct += int((logits.argmax(-1) == labels).sum())
-        loss += float(nn.functional.cross_entropy(logits, labels, reduction="sum"))
+        logits = model(**inputs).logits  # (b, classes) or (b, width, vocabulary)
+        loss += float(example_losses(logits, labels).sum())
+        if labels.ndim == 1:
+            correct += int((logits.argmax(-1) == labels).sum())
+    if isinstance(data, EncodedCausal):
+        correct = sum(exact_matches(generate(model, data, device, max_tokens), data.references))
     model.train(training)
     return {"accuracy": correct / len(data), "loss": loss / len(data), "examples": len(data)}

@@ -16,6 +16,7 @@ from fedlora_kit.data.encoded import EncodedData, for_training
 from fedlora_kit.errors import NonFinite, NothingMoved
 from fedlora_kit.privacy.dpsgd import PerExampleGradients, private_optimizer, private_step
 from fedlora_kit.randomness import Streams
+from fedlora_kit.training.objective import example_losses
 from fedlora_kit.training.settings import LocalSettings
 
 
@@ -86,7 +87,7 @@ def train_client(
         inputs, labels = data.batch(indices, device)
         with _autocast(device, precision):
             logits = model(**inputs).logits
-        return nn.functional.cross_entropy(logits.float(), labels, reduction="none")  # (b,)
+        return example_losses(logits, labels)  # (b,)
 
     lengths = data.lengths
     total, seen, steps = 0.0, 0, 0

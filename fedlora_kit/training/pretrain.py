@@ -21,15 +21,22 @@ from fedlora_kit.errors import FedloraError, UnknownName
 
 Progress = Callable[[str], None]
 
-NAMES = ("kit/text-tiny", "kit/image-tiny", "kit/text-mirror", "kit/image-mirror")
+NAMES = (
+    "kit/text-tiny",
+    "kit/image-tiny",
+    "kit/text-mirror",
+    "kit/image-mirror",
+    "kit/causal-tiny",
+    "kit/causal-mirror",
+)
 
 
 def build_backbone(name: str, out: Path, seed: int = 0, progress: Progress = print) -> dict[str, Any]:
     """Pre-train one of the kit's backbones from nothing, on one thread.
 
     Args:
-        name: ``kit/text-tiny``, ``kit/image-tiny``, ``kit/text-mirror`` (needs GLUE's SST-2 and QNLI, from
-            the mirror or the Hub), or ``kit/image-mirror`` (needs CIFAR-100).
+        name: one of `NAMES`; ``kit/text-mirror`` needs GLUE's SST-2 and QNLI, ``kit/image-mirror`` CIFAR-100,
+            ``kit/causal-mirror`` GSM8K, from the mirror or the Hub.
         out: the folder to write; it is made if need be, and its files are replaced.
         seed: seed of the corpus, the initial weights and the batches.
         progress: called with one line of text now and then.
@@ -77,9 +84,13 @@ def _builder(name: str) -> Callable[[Path, int, Progress], dict[str, Any]]:
         from fedlora_kit.training.pretrain_image_mirror import build_image_mirror
 
         return build_image_mirror
-    from fedlora_kit.training.pretrain_lines import build_text_mirror
+    if name == "kit/text-mirror":
+        from fedlora_kit.training.pretrain_lines import build_text_mirror
 
-    return build_text_mirror
+        return build_text_mirror
+    from fedlora_kit.training.pretrain_causal import build_causal_mirror, build_causal_tiny
+
+    return build_causal_tiny if name == "kit/causal-tiny" else build_causal_mirror
 
 
 def save_backbone(model: nn.Module, config: Any, out: Path) -> None:

@@ -1,0 +1,165 @@
+"""Questions and answers as a causal language model reads them.
+
+Prompt and answer are tokenised apart and joined, so that the first answered token is where the prompt ends,
+whatever the tokenizer would merge across that border. An answer ends with the end-of-sequence token.
+
+    tokens   <s> Q Q Q Q | A A A </s>        for training: padded on the right
+    labels    -  -  -  -  - A A A </s>       "-" is IGNORED: the loss counts the answer only
+    prompt   <s> Q Q Q Q                     for generation: padded on the left
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from fedlora_kit.data.encoded import Batch, Indices
+from fedlora_kit.data.prompts import final_number, template
+from fedlora_kit.data.task import Examples
+from fedlora_kit.errors import BadValue
+
+#: label of a token that the loss does not count
+IGNORED = -100
+
+
+@dataclass(frozen=True)
+class EncodedCausal:
+    """n question-answer pairs without padding.
+
+    Attributes:
+        tokens: flat int32 array of all tokens.
+        offsets: int64 (n + 1,); example i is ``tokens[offsets[i]:offsets[i + 1]]``.
+        prompt_lengths: int64 (n,); tokens of example i before its answer.
+        labels: int64 (n,); for the partitioners (0 throughout where a task has no classes).
+        references: n answers as text.
+        tokenizer: turns generated tokens back into text.
+        max_new_tokens: tokens that a generated answer may have.
+    """
+
+    tokens: npt.NDArray[np.int32]
+    offsets: npt.NDArray[np.int64]
+    prompt_lengths: npt.NDArray[np.int64]
+    labels: npt.NDArray[np.int64]
+    references: tuple[str, ...]
+    tokenizer: Any
+    max_new_tokens: int
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def lengths(self) -> npt.NDArray[np.int64]:
+        """Tokens of each example, prompt and answer, shape (n,)."""
+        return np.diff(self.offsets)
+
+    @property
+    def end(self) -> int:
+        """Id of the end-of-sequence token."""
+        return int(self.tokenizer.eos_token_id)
+
+    @property
+    def pad(self) -> int:
+        """Id that fills the padding; it is masked everywhere."""
+        pad = self.tokenizer.pad_token_id
+        return self.end if pad is None else int(pad)
+
+    def batch(self, indices: Indices, device: torch.device) -> tuple[Batch, torch.Tensor]:
+        """Inputs, right-padded, and labels, both int64 (b, width); `IGNORED` outside the answer."""
+        ids, mask = self._padded(indices, self.lengths[indices], left=False)
+        answer = np.arange(ids.shape[1])[None, :] >= self.prompt_lengths[indices][:, None]
+        labels = np.where(mask & answer, ids, IGNORED)
+        return _inputs(ids, mask, device), torch.from_numpy(labels).to(device)
+
+    def prompts(self, indices: Indices, device: torch.device) -> Batch:
+        """The prompts alone, left-padded, int64 (b, width): generation goes on at the right edge."""
+        return _inputs(*self._padded(indices, self.prompt_lengths[indices], left=True), device)
+
+    def decode(self, tokens: list[int]) -> str:
+        """Generated tokens as text, special tokens left out."""
+        return str(self.tokenizer.decode(tokens, skip_special_tokens=True)).strip()
+
+    def subset(self, indices: Indices) -> EncodedCausal:
+        """The examples at ``indices`` as a data set of their own."""
+        starts, lengths = self.offsets[indices], self.lengths[indices]
+        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        source = np.repeat(starts - offsets[:-1], lengths) + np.arange(offsets[-1])
+        return EncodedCausal(
+            self.tokens[source],
+            offsets,
+            self.prompt_lengths[indices],
+            self.labels[indices],
+            tuple(self.references[i] for i in indices),
+            self.tokenizer,
+            self.max_new_tokens,
+        )
+
+    def _padded(
+        self, indices: Indices, lengths: npt.NDArray[np.int64], *, left: bool
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+        """The first ``lengths`` tokens of each example: ids and mask, both (b, width)."""
+        width = int(lengths.max())
+        places = np.arange(width)[None, :] - ((width - lengths)[:, None] if left else 0)
+        mask = (places >= 0) & (places < lengths[:, None])
+        source = np.where(mask, self.offsets[indices][:, None] + places, 0)
+        return np.where(mask, self.tokens[source], self.pad).astype(np.int64), mask
+
+
+def _inputs(ids: npt.NDArray[np.int64], mask: npt.NDArray[np.bool_], device: torch.device) -> Batch:
+    return {
+        "input_ids": torch.from_numpy(ids).to(device),
+        "attention_mask": torch.from_numpy(mask.astype(np.int64)).to(device),
+    }
+
+
+def encode_causal(
+    examples: Examples, tokenizer: Any, *, prompt: str, max_length: int, max_new_tokens: int
+) -> EncodedCausal:
+    """Tokenise questions and answers; nothing is ever cut, for a cut answer has lost its end.
+
+    Args:
+        examples: columns (question, answer); each answer states its final number as ``#### n``.
+        prompt: name of a template (see `data.prompts`).
+        max_length: tokens of the longest example, prompt and answer and special tokens.
+        max_new_tokens: tokens that a generated answer may have.
+
+    Raises:
+        UnknownName: no such template.
+        BadValue: an answer is empty or has no final number, or an example is longer than ``max_length``.
+    """
+    questions, answers = ([str(text) for text in column] for column in examples.columns)
+    wordless = [i for i, answer in enumerate(answers) if not answer.strip()]
+    if wordless:
+        raise BadValue(f"{len(wordless)} answers are empty, such as number {wordless[0]}", "leave them out")
+    numberless = [i for i, answer in enumerate(answers) if final_number(answer) is None]
+    if numberless:
+        raise BadValue(
+            f"{len(numberless)} answers state no final number, such as number {numberless[0]}",
+            "end each answer with a line '#### n'",
+        )
+    frame = template(prompt)
+    asked = tokenizer([frame.replace("{question}", q) for q in questions], verbose=False)["input_ids"]
+    said = tokenizer(answers, add_special_tokens=False, verbose=False)["input_ids"]
+    asked = [ids[:-1] if ids[-1] == tokenizer.eos_token_id else ids for ids in asked]
+    rows = [[*q, *a, tokenizer.eos_token_id] for q, a in zip(asked, said, strict=True)]
+    lengths = np.array([len(row) for row in rows], dtype=np.int64)
+    limit = min(max_length, int(tokenizer.model_max_length))
+    if int(lengths.max()) > limit:
+        raise BadValue(
+            f"{int((lengths > limit).sum())} of {len(rows)} examples are longer than max_length={limit} "
+            f"tokens; the longest has {int(lengths.max())}",
+            f"set data.max_length to {int(lengths.max())} or more (the model's own limit is "
+            f"{min(int(tokenizer.model_max_length), 10**9)})",
+        )
+    return EncodedCausal(
+        np.concatenate([np.asarray(row, np.int32) for row in rows]),
+        np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+        np.array([len(q) for q in asked], dtype=np.int64),
+        examples.labels,
+        tuple(answers),
+        tokenizer,
+        max_new_tokens,
+    )
