@@ -35,7 +35,11 @@ def changed(path, value):
     ("path", "value", "named"),
     [
         ("modell", {}, "modell"),
-        ("model.rank", 3, r"model\.rank.*allowed there: backbone, lora, weights"),
+        (
+            "model.rank",
+            3,
+            r"model\.rank.*allowed there: backbone, dtype, .*, lora, weights",
+        ),
         ("model.lora.rank", 0, r"model\.lora\.rank = 0"),
         ("model.lora.alpha", -1, r"model\.lora\.alpha"),
         ("model.lora.head", "thawed", r"model\.lora\.head.*frozen"),
