@@ -1,0 +1,52 @@
+"""How much each layer matters: the diagonal Fisher information of its LoRA tensors (Fed-HeLLo)."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import nn
+
+from fedlora_kit.adapter import AdapterSlot
+from fedlora_kit.data.encoded import EncodedData
+from fedlora_kit.errors import FedloraError
+from fedlora_kit.models.targets import layer_index
+
+
+def fisher_scores(
+    model: nn.Module, slot: AdapterSlot, data: EncodedData, device: torch.device
+) -> list[float]:
+    """One score a layer, by layer index; 0 or more.
+
+    F = mean over all examples of (d log p(y | x) / d theta)^2, entry by entry, y the example's label, in
+    evaluation mode (no dropout); a layer's score is the sum over its LoRA tensors of the Frobenius norm of F.
+    The classification head does not count. (The released code takes the raw logit of one image instead.)
+
+    Args:
+        slot: its LoRA tensors must be trainable; their values are what is scored, and stay.
+        data: proxy examples, at least one; taken one at a time.
+
+    Raises:
+        FedloraError: no example, or no LoRA tensor of a layer trains.
+    """
+    names = [n for n in slot.trainable if ".lora_" in n and layer_index(n) is not None]
+    if len(data) == 0 or not names:
+        raise FedloraError(
+            f"layers cannot be scored with {len(data)} examples and {len(names)} LoRA tensors",
+            "give proxy examples and let the LoRA tensors train",
+        )
+    parameters = [slot.parameters[n] for n in names]
+    fisher = [torch.zeros_like(p, dtype=torch.float64) for p in parameters]
+    training = model.training
+    model.eval()
+    for i in range(len(data)):
+        inputs, label = data.batch(np.array([i]), device)
+        log_likelihood = -nn.functional.cross_entropy(model(**inputs).logits.float(), label)
+        for total, gradient in zip(fisher, torch.autograd.grad(log_likelihood, parameters), strict=True):
+            total.add_(gradient.double() ** 2, alpha=1 / len(data))
+    model.train(training)
+    scores: dict[int, float] = {}
+    for name, total in zip(names, fisher, strict=True):
+        layer = layer_index(name)
+        assert layer is not None
+        scores[layer] = scores.get(layer, 0.0) + float(total.norm())
+    return [scores[layer] for layer in sorted(scores)]
