@@ -4,7 +4,6 @@ import doctest
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -19,7 +18,7 @@ from fedlora_kit.methods.allocation import (
     pattern_layers,
     pattern_probabilities,
 )
-from fedlora_kit.methods.resources import HETLORA_111, ROC_111, ROC_631, Resources, client_cost
+from fedlora_kit.methods.resources import HETLORA_111, ROC_111, ROC_631, Resources
 from fedlora_kit.randomness import Streams
 
 ROC = {"groups": [1, 1, 1], "layers": [0.5, 0.75, 1.0]}
@@ -104,12 +103,6 @@ def test_impossible_settings_are_one_clear_error(name, settings, error, said):
 def test_a_method_that_serves_no_federation_says_so():
     with pytest.raises(FedloraError, match="bind"):
         method("gd-hla", resources=ROC).layers(0, 0)
-
-
-def test_what_a_client_trains_and_sends():
-    assert client_cost({"a": torch.zeros(16, 8), "b": torch.zeros(4, 16)}, 0) == resources.ClientCost(
-        192, 768, 1536
-    )
 
 
 # --- patterns ------------------------------------------------------------------------------------

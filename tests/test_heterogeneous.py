@@ -18,6 +18,7 @@ from fedlora_kit.models.lora import LoraSettings
 from fedlora_kit.models.targets import layer_index
 from fedlora_kit.privacy.settings import PrivacySettings
 from fedlora_kit.randomness import Streams
+from fedlora_kit.training.costs import ClientCost, client_costs
 from fedlora_kit.training.depth import only_layers
 from fedlora_kit.training.federation import run_federation
 from fedlora_kit.training.fisher import fisher_scores
@@ -85,10 +86,19 @@ def test_a_layer_is_averaged_over_the_clients_that_trained_it(name):
             assert not any(torch.equal(u.tensors[n], before[n]) for u in holders)  # each really moved
 
 
-def test_traffic_grows_with_the_layers():
-    history = run_federation(layered("gd-hla")).history
-    one, two, three = history[0]["parameters_sent"]
-    assert (two / one, three / one) == (1.5, 2.0)
+@pytest.mark.parametrize("name", ["gd-hla", "hetlora"])
+def test_traffic_and_memory_grow_with_the_resources(name):
+    local = LocalSettings(optimizer="adamw", lr=0.01, steps=1, batch_size=4)
+    fed = layered(name, local=local) if name == "gd-hla" else ranked(name, local=local)
+    costs = client_costs(fed)
+    assert [c.trained_parameters / costs[0].trained_parameters for c in costs] == (
+        [1, 1.5, 2] if name == "gd-hla" else [1, 2, 4]
+    )
+    assert all(c.training_bytes == 4 * c.upload_bytes == 16 * c.trained_parameters for c in costs)
+    history = run_federation(fed).history
+    assert history[0]["parameters_sent"] == [c.trained_parameters for c in costs]
+    assert history[0]["bytes_up"] == sum(c.upload_bytes for c in costs)
+    assert client_costs(layered("exclusive"))[0] == ClientCost(0, 0, 0)
 
 
 @pytest.mark.parametrize("name", ["fed-hello", "rgd-hla", "fedra", "exclusive", "hetlora", "flexlora"])

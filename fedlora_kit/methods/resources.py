@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
-import torch
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from fedlora_kit.errors import BadValue
@@ -128,33 +126,3 @@ ROC_631 = Resources(groups=(6, 3, 1), layers=(0.5, 0.75, 1.0))
 """Fed-HeLLo's RoC 6:3:1."""
 HETLORA_111 = Resources(groups=(1, 1, 1), ranks=(1 / 16, 1 / 4, 1.0))
 """Ranks 1, 4 and 16 of 16: those of the official HETLoRA logs (read off their update norms)."""
-
-
-@dataclass(frozen=True)
-class ClientCost:
-    """What a client's share of the adapter costs, all in 32-bit numbers or whatever the adapter holds.
-
-    Attributes:
-        trained_parameters: scalars that train.
-        upload_bytes: bytes that it sends, padding left out.
-        training_bytes: bytes of the trained parameters, their gradients and the optimiser's state. The
-            backbone and the activations are not in it: they depend on model, batch and implementation.
-    """
-
-    trained_parameters: int
-    upload_bytes: int
-    training_bytes: int
-
-
-def client_cost(tensors: Mapping[str, torch.Tensor], optimizer_states: int = 2) -> ClientCost:
-    """Cost of training and sending ``tensors`` (without padding).
-
-    Args:
-        optimizer_states: numbers that the optimiser keeps a parameter: 2 for AdamW, 0 for plain SGD.
-
-    >>> client_cost({"b": torch.zeros(8, 16)})
-    ClientCost(trained_parameters=128, upload_bytes=512, training_bytes=2048)
-    """
-    parameters = sum(t.numel() for t in tensors.values())
-    size = sum(t.numel() * t.element_size() for t in tensors.values())
-    return ClientCost(parameters, size, size * (2 + optimizer_states))

@@ -156,7 +156,7 @@ def run_federation(
                 trained = slot.read(slot.trainable)
                 if not all_finite(trained):
                     raise NonFinite("adapter", r, k)
-                sent = {name: t for name, t in trained.items() if _is_sent(fed, name)}
+                sent = {name: t for name, t in trained.items() if is_sent(fed, name)}
                 kept = {name: t for name, t in trained.items() if name not in sent}
                 if kept:
                     now.personal[k] = {**now.personal.get(k, {}), **kept}
@@ -203,7 +203,7 @@ def trained_names(fed: Federation, slot: AdapterSlot, client: int, round_index: 
     return [n for n in slot.names if ".lora_" not in n or fed.method.trains(n, client, round_index)]
 
 
-def _is_sent(fed: Federation, name: str) -> bool:
+def is_sent(fed: Federation, name: str) -> bool:
     """Whether a trained tensor is sent; the others stay with their client."""
     return fed.method.sends(name) if ".lora_" in name else fed.head == "aggregated"
 
