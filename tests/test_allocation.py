@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from fedlora_kit.errors import BadValue, FedloraError, UnknownName
 from fedlora_kit.experiments.spec import MethodSpec
-from fedlora_kit.methods import METHODS, Context, allocation, method, ranks, resources
+from fedlora_kit.methods import METHODS, Context, allocation, defects, method, ranks, resources
 from fedlora_kit.methods.allocation import (
     PATTERNS,
     draw_layers,
@@ -31,7 +31,7 @@ def bound(name, depth=12, clients=100, **settings):
     return m
 
 
-@pytest.mark.parametrize("module", [allocation, resources, ranks])
+@pytest.mark.parametrize("module", [allocation, defects, resources, ranks])
 def test_doctests(module):
     assert doctest.testmod(module).failed == 0
 
@@ -91,6 +91,10 @@ def test_impossible_resources_are_one_clear_error(given, said):
         ("fed-hello", {"levels": 2.5}, BadValue, "levels"),
         ("fed-hello", {"resources": ROC, "proxy_examples": 0}, BadValue, "proxy_examples"),
         ("exclusive", {"resources": {"groups": [1], "layers": [0.5]}}, BadValue, "every layer"),
+        ("rgd-hla", {"defects": ["forget_scores"]}, UnknownName, "freeze_by_substring"),
+        ("rgd-hla", {"defects": "freeze_by_substring"}, BadValue, "cannot be used"),
+        ("gd-hla", {"resources": {"groups": [1, 1], "ranks": [0.5, 1]}}, BadValue, "shares out layers"),
+        ("flexlora", {"resources": ROC}, BadValue, "shares out ranks"),
         ("hetlora", {"weighting": "rank"}, UnknownName, "sparsity"),
         ("fedra", {"pattern": "uniform"}, BadValue, "pattern"),
     ],
@@ -170,14 +174,14 @@ def test_scores_must_be_finite():
 def test_scores_are_kept_until_the_next_refresh_and_forgotten_by_bind():
     m = bound("fed-hello", resources=ROC, start=4, every=3)
     assert [r for r in range(12) if m.refreshes(r)] == [4, 7, 10]
-    warm = m.probabilities()
+    warm = m.probabilities(3)
     np.testing.assert_allclose(warm, pattern_probabilities("bottleneck", (6, 9, 12), 12))
-    m.refresh([1.0] * 6 + [100.0] * 6)
+    m.refresh([1.0] * 6 + [100.0] * 6, 4)
     for r in (4, 5, 6):
         assert len(m.layers(0, r)) == 6
-        assert (m.probabilities()[6:] == 2 * m.probabilities()[0]).all()
+        assert (m.probabilities(r)[6:] == 2 * m.probabilities(r)[0]).all()
     m.bind(m.context)
-    np.testing.assert_array_equal(m.probabilities(), warm)
+    np.testing.assert_array_equal(m.probabilities(4), warm)
 
 
 # --- methods -------------------------------------------------------------------------------------
@@ -227,6 +231,26 @@ def test_layers_1_and_10_are_never_confused():
     assert [i for i in range(12) if m.trains(name.format(i), 0, 0)] == [0, 1]
     m = bound("gd-hla", pattern="inverted_triangle", resources={"groups": [1], "layers": [2 / 12]})
     assert [i for i in range(12) if m.trains(name.format(i), 0, 0)] == [10, 11]
+
+
+def test_defects_of_the_released_code_are_switches():
+    m = bound("fed-hello", resources=ROC, start=4, every=3, defects=list(defects.AS_RELEASED))
+    warm = m.probabilities(3)
+    importance = [0.0] * 4 + [50.0] * 4 + [100.0] * 4
+    m.refresh(importance, 4)
+    assert sorted(set((m.probabilities(4) * 24).round(6))) == [1, 2, 3]
+    np.testing.assert_array_equal(m.probabilities(5), warm)  # forgotten after one round
+    lowest = set()
+    for r in range(30):
+        m.refresh(importance, r)
+        lowest.add(int(m.probabilities(r).argmin()))
+    assert lowest == {0, 4, 8}  # any level may get the lowest probability
+    assert m.score_one_logit
+
+    name = "vit.layers.{}.attention.q_proj.lora_A.weight"
+    straggler = bound("straggler", resources=ROC, defects=["freeze_by_substring"])
+    assert [i for i in range(12) if straggler.trains(name.format(i), 0, 0)] == [0, 2, 4, 6, 8]
+    assert [i for i in range(12) if straggler.sends_untrained(name.format(i), 0, 0)] == [10]
 
 
 def test_every_method_tells_its_source():

@@ -11,9 +11,10 @@ from typer.testing import CliRunner
 from fedlora_kit.cli import app
 from fedlora_kit.cli import replay as command
 from fedlora_kit.errors import BadValue, FedloraError, UnknownName
+from fedlora_kit.methods.defects import frozen_by_substring
 from fedlora_kit.papers import fed_hello_logs, fed_hello_replay
 from fedlora_kit.papers.fed_hello_logs import agreements, curves, layers_of_norm
-from fedlora_kit.papers.fed_hello_replay import Defects, frozen_by_substring, replay
+from fedlora_kit.papers.fed_hello_replay import Defects, replay
 
 SPLITS = ("iid", "pat_20", "pat_10")
 
@@ -89,9 +90,9 @@ def test_what_is_drawn_has_the_right_shape(split):
 
 
 def test_the_freezing_defect():
-    assert frozen_by_substring([1, 10, 11]) == (10,)  # layer 0 is absent
-    assert frozen_by_substring([0, 10, 11]) == (10, 11)  # layer 1 is absent
-    assert frozen_by_substring([0, 1, 10, 11]) == ()
+    assert frozen_by_substring([1, 10, 11], 12) == (10,)  # layer 0 is absent
+    assert frozen_by_substring([0, 10, 11], 12) == (10, 11)  # layer 1 is absent
+    assert frozen_by_substring([0, 1, 10, 11], 12) == ()
 
 
 @pytest.mark.parametrize(

@@ -121,6 +121,24 @@ def test_a_federation_can_run_again():
     assert digest(run_federation(fed).state) == digest(first.state)
 
 
+def test_released_frozen_layers_are_averaged_in_as_zeros():
+    """Without layer 1, layer 10 freezes at one client; its unchanged tensor still halves the other's step."""
+    settings = {
+        "resources": {"groups": [1, 1], "layers": [0.5, 1.0]},
+        "pattern": "uniform",
+        "defects": ["freeze_by_substring"],
+    }
+    _, calls = spied(federation("gd-hla", (10, 10), depth=12, settings=settings))
+    before, (low, high), after = calls[0]
+    for n in (n for n in before if layer_index(n) == 10):
+        assert torch.equal(low.tensors[n], before[n])
+        torch.testing.assert_close(after[n] - before[n], (high.tensors[n] - before[n]) / 2)
+    settings["defects"] = []
+    _, calls = spied(federation("gd-hla", (10, 10), depth=12, settings=settings))
+    before, (low, _), _ = calls[0]
+    assert not any(torch.equal(low.tensors[n], before[n]) for n in low.tensors)
+
+
 def test_rounds_in_which_nobody_can_train():
     fed = layered("exclusive", rounds=FederationSettings(rounds=8, cohort=1))
     states = [digest(AdapterSlot(fed.model).read())]
@@ -275,6 +293,13 @@ def test_fisher_scores_are_the_mean_of_squared_gradients_over_all_examples():
         assert scores[layer] == pytest.approx(float(expected), rel=1e-4)
     first = fisher_scores(fed.model, slot, proxy.subset(np.array([0])), CPU)
     assert first != pytest.approx(scores, rel=0.05)  # one example is not all of them
+    released = fisher_scores(fed.model, slot, proxy, CPU, one_logit=True)
+    inputs, label = proxy.batch(np.array([0]), CPU)
+    fed.model.zero_grad()
+    fed.model(**inputs).logits[0, label].sum().backward()
+    names = [n for n in slot.names if layer_index(n) == 0]
+    expected = sum(float((slot.parameters[n].grad ** 2).norm()) for n in names)
+    assert released[0] == pytest.approx(expected, rel=1e-4)
 
 
 def test_fed_hello_scores_at_its_rounds_and_writes_them_down():

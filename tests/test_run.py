@@ -70,7 +70,7 @@ def test_what_an_entry_holds(hub):
     )
 
 
-ROC = {"groups": [1, 1, 1], "layers": [0.5, 0.5, 1.0], "ranks": [0.5, 1.0, 1.0]}
+ROC = {"groups": [1, 1, 1], "layers": [0.5, 0.5, 1.0]}
 FIM = {"resources": ROC, "start": 1, "every": 2, "proxy_examples": 8}
 
 

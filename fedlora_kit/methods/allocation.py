@@ -151,11 +151,19 @@ def importance_levels(scores: Sequence[float], levels: int) -> npt.NDArray[np.in
     return np.asarray(rank_of_label[fitted.labels_], dtype=np.int64)
 
 
-def importance_probabilities(scores: Sequence[float], levels: int) -> Probabilities:
+def importance_probabilities(
+    scores: Sequence[float], levels: int, disorder: np.random.Generator | None = None
+) -> Probabilities:
     """Allocation probabilities from importance scores: level l counts l + 1 (1 : 2 : 3 as released).
+
+    Args:
+        disorder: shuffles the levels, as if the clusters were not ordered (the released defect).
 
     >>> importance_probabilities([0.1, 9.0, 5.0], 3).round(3).tolist()
     [0.167, 0.5, 0.333]
     """
-    weights = importance_levels(scores, levels) + 1.0
+    found = importance_levels(scores, levels)
+    if disorder is not None:
+        found = disorder.permutation(int(found.max()) + 1)[found]
+    weights = found + 1.0
     return np.asarray(weights / weights.sum(), dtype=np.float64)

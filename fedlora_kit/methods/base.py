@@ -57,6 +57,7 @@ class Method(ABC):
         keeps_factors: whether `aggregate` hands back averages of the factors A and B themselves; if not, new
             factors of the averaged product, of which the product alone has a meaning.
         proxy_examples: training examples to set aside for `refresh`; no client trains on them.
+        score_one_logit: score as Fed-HeLLo's released code (see `defects`).
     """
 
     name: ClassVar[str] = ""
@@ -64,6 +65,7 @@ class Method(ABC):
     source: ClassVar[str] = ""
     keeps_factors: ClassVar[bool] = True
     proxy_examples: int = 0
+    score_one_logit: bool = False
     _context: Context | None = None
 
     def bind(self, context: Context) -> None:
@@ -108,13 +110,20 @@ class Method(ABC):
         """Whether the method wants importance scores (see `refresh`) before this round."""
         return False
 
-    def refresh(self, scores: Sequence[float]) -> None:
-        """Take new importance scores, one a layer, by layer index; kept until the next call or `bind`."""
+    def refresh(self, scores: Sequence[float], round_index: int) -> None:
+        """Take the importance scores of a round, one a layer, by layer index.
+
+        They are kept until the next call or `bind`. After a resumption the last ones are given again.
+        """
         return
 
     def sends(self, tensor: str) -> bool:
         """Whether a trained LoRA tensor is sent to the server (else it stays with its client)."""
         return True
+
+    def sends_untrained(self, tensor: str, client: int, round_index: int) -> bool:
+        """Whether a tensor that did not train is sent all the same, as it came (a defect, see `defects`)."""
+        return False
 
     def aggregate(self, global_state: Mapping[str, torch.Tensor], updates: Sequence[ClientUpdate]) -> State:
         """The next global adapter: a pure function of the last one and the updates.

@@ -26,6 +26,8 @@ class Exclusive(LayerMethod):
     title = "Exclusive"
     source = "Fed-HeLLo (arXiv 2506.12213), baseline; released settings 0-0-12"
 
+    possible_defects = ()  # a client that trains everything freezes nothing
+
     def __init__(self, resources: Resources | Mapping[str, Any] | None = None) -> None:
         super().__init__(resources)
         if max(self.resources.layers) < 1:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fedlora_kit.methods.base import register
@@ -15,7 +15,9 @@ class FedHeLLo(FIMHLA):
     """Fed-HeLLo (arXiv 2506.12213): RGD-HLA first, FIM-HLA from round ``start`` on.
 
     The defaults are the released settings: bottleneck, start 50, every 50 rounds, 3 levels, 100 examples.
-    Shorter runs want an earlier start. See `FIMHLA` for the arguments and errors.
+    Shorter runs want an earlier start. With ``defects=list(AS_RELEASED)`` layers are allocated by the
+    released code's rules; the draws themselves come from the kit's own streams, and clients are weighted by
+    their examples, where the released code weighs them equally. See `FIMHLA` for the arguments and errors.
     """
 
     name = "fed-hello"
@@ -30,5 +32,6 @@ class FedHeLLo(FIMHLA):
         every: int = 50,
         levels: int = 3,
         proxy_examples: int = 100,
+        defects: Sequence[str] = (),
     ) -> None:
-        super().__init__(resources, pattern, start, every, levels, proxy_examples)
+        super().__init__(resources, pattern, start, every, levels, proxy_examples, defects)

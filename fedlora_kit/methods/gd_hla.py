@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fedlora_kit.methods.allocation import checked_pattern, pattern_layers
@@ -16,11 +16,11 @@ class GDHLA(LayerMethod):
     """Geometrically defined heterogeneous layer allocation (Fed-HeLLo's GD-HLA).
 
     Args:
-        resources: see `LayerMethod`.
+        resources, defects: see `LayerMethod`.
         pattern: "bottleneck", "triangle", "inverted_triangle" or "uniform" (see `allocation`).
 
     Raises:
-        UnknownName: no such pattern.
+        UnknownName: no such pattern or defect.
         BadValue: impossible resources.
     """
 
@@ -29,9 +29,12 @@ class GDHLA(LayerMethod):
     source = "Fed-HeLLo (arXiv 2506.12213); released engine `depthfl`"
 
     def __init__(
-        self, resources: Resources | Mapping[str, Any] | None = None, pattern: str = "bottleneck"
+        self,
+        resources: Resources | Mapping[str, Any] | None = None,
+        pattern: str = "bottleneck",
+        defects: Sequence[str] = (),
     ) -> None:
-        super().__init__(resources)
+        super().__init__(resources, defects)
         self.pattern = checked_pattern(pattern)
 
     def layers(self, client: int, round_index: int) -> frozenset[int]:

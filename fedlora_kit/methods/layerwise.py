@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, ClassVar
 
 from fedlora_kit.methods.base import Method
+from fedlora_kit.methods.defects import FREEZE_BY_SUBSTRING, checked_defects, frozen_by_substring
 from fedlora_kit.methods.resources import Resources
 from fedlora_kit.models.targets import layer_index
 
@@ -17,13 +18,20 @@ class LayerMethod(Method):
     Args:
         resources: groups and the layers that each can train, as `Resources` or its fields; without it,
             every client trains everything, and the method equals FedIT.
+        defects: of the released code, to be switched on (see `defects`); none by default.
 
     Raises:
-        BadValue: impossible resources.
+        BadValue: impossible resources, or unequal ranks.
+        UnknownName: no such defect.
     """
 
-    def __init__(self, resources: Resources | Mapping[str, Any] | None = None) -> None:
-        self.resources = Resources.of(resources)
+    possible_defects: ClassVar[tuple[str, ...]] = (FREEZE_BY_SUBSTRING,)
+
+    def __init__(
+        self, resources: Resources | Mapping[str, Any] | None = None, defects: Sequence[str] = ()
+    ) -> None:
+        self.resources = Resources.of(resources).only("layers", self.name)
+        self.defects = checked_defects(defects, self.possible_defects)
 
     @abstractmethod
     def layers(self, client: int, round_index: int) -> frozenset[int]:
@@ -33,7 +41,18 @@ class LayerMethod(Method):
         layer = layer_index(tensor)  # an integer: layers 1 and 10 are never confused
         if layer is None or self.resources.equal:
             return True
-        return layer in self.layers(client, round_index)
+        allocated = self.layers(client, round_index)
+        return layer in allocated and layer not in self._frozen(allocated)
+
+    def sends_untrained(self, tensor: str, client: int, round_index: int) -> bool:
+        if FREEZE_BY_SUBSTRING not in self.defects or self.resources.equal:
+            return False
+        return layer_index(tensor) in self._frozen(self.layers(client, round_index))
+
+    def _frozen(self, allocated: Collection[int]) -> tuple[int, ...]:
+        if FREEZE_BY_SUBSTRING not in self.defects:
+            return ()
+        return frozen_by_substring(allocated, self.context.depth)
 
     def takes_part(self, client: int, round_index: int) -> bool:
         return self.resources.equal or bool(self.layers(client, round_index))

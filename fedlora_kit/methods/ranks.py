@@ -22,11 +22,11 @@ class RankMethod(Method):
         resources: groups and the fraction of the rank that each can train, as `Resources` or its fields.
 
     Raises:
-        BadValue: impossible resources.
+        BadValue: impossible resources, or unequal layers.
     """
 
     def __init__(self, resources: Resources | Mapping[str, object] | None = None) -> None:
-        self.resources = Resources.of(resources)
+        self.resources = Resources.of(resources).only("ranks", self.name)
 
     def trains(self, tensor: str, client: int, round_index: int) -> bool:
         return True

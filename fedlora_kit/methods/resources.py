@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
@@ -80,6 +80,21 @@ class Resources(BaseModel):
                     for e in error.errors(include_url=False)
                 ).replace("Value error, ", "")
             raise BadValue(f"resources cannot be used: {words}", _REMEDY) from error
+
+    def only(self, kind: Literal["layers", "ranks"], method: str) -> Resources:
+        """These resources, for a method that can share out ``kind`` alone.
+
+        Raises:
+            BadValue: the other kind is limited too; the method would silently ignore it.
+        """
+        other = "ranks" if kind == "layers" else "layers"
+        limits = self.ranks if kind == "layers" else self.layers
+        if set(limits) != {1.0}:
+            raise BadValue(
+                f"method {method!r} shares out {kind}, it cannot keep to {other}={list(limits)}",
+                f"leave {other!r} out of its resources",
+            )
+        return self
 
     @property
     def equal(self) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fedlora_kit.methods.allocation import (
@@ -24,11 +24,11 @@ class RGDHLA(LayerMethod):
     drawn. (The released code draws for all clients from one stream.)
 
     Args:
-        resources: see `LayerMethod`.
+        resources, defects: see `LayerMethod`.
         pattern: "bottleneck", "triangle", "inverted_triangle" or "uniform" (see `allocation`).
 
     Raises:
-        UnknownName: no such pattern.
+        UnknownName: no such pattern or defect.
         BadValue: impossible resources.
     """
 
@@ -37,15 +37,18 @@ class RGDHLA(LayerMethod):
     source = "Fed-HeLLo (arXiv 2506.12213); released engine `depthffm`"
 
     def __init__(
-        self, resources: Resources | Mapping[str, Any] | None = None, pattern: str = "bottleneck"
+        self,
+        resources: Resources | Mapping[str, Any] | None = None,
+        pattern: str = "bottleneck",
+        defects: Sequence[str] = (),
     ) -> None:
-        super().__init__(resources)
+        super().__init__(resources, defects)
         self.pattern = checked_pattern(pattern)
 
-    def probabilities(self) -> Probabilities:
+    def probabilities(self, round_index: int) -> Probabilities:
         """(depth,) probability of each layer to be drawn first."""
         return pattern_probabilities(self.pattern, self.group_layers(), self.context.depth)
 
     def layers(self, client: int, round_index: int) -> frozenset[int]:
         rng = self.context.streams.generator("allocation", round_index, client)
-        return frozenset(draw_layers(self.probabilities(), self.num_layers(client), rng))
+        return frozenset(draw_layers(self.probabilities(round_index), self.num_layers(client), rng))

@@ -11,7 +11,7 @@ from fedlora_kit.methods.layerwise import LayerMethod
 class Straggler(LayerMethod):
     """All clients train the same layers, as many as the weakest group can, evenly spread.
 
-    With 6 of 12 layers: 0, 2, 4, 6, 8, 10, as released (where the freezing defect stopped layer 10).
+    With 6 of 12 layers: 0, 2, 4, 6, 8, 10, as released (where a defect stopped layer 10, see `defects`).
     """
 
     name = "straggler"

@@ -17,12 +17,13 @@ Order of the draws, all from the one stream (code at 4c07f5b; replayed against t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from fedlora_kit.errors import BadValue, UnknownName
+from fedlora_kit.methods.defects import frozen_by_substring
 
 SPLITS: dict[str, int | None] = {"iid": None, "pat_20": 20, "pat_10": 10}
 """Official split -> classes a client, None for IID. The paper writes Non-IID 20/1.0 and 10/1.0."""
@@ -94,19 +95,6 @@ class ReplayedRound:
         return sorted(map(len, self.trained.values()))[(len(self.trained) - 1) // 2]
 
 
-def frozen_by_substring(allocated: Iterable[int], num_layers: int = LAYERS) -> tuple[int, ...]:
-    """The allocated layers that freeze although they should train (the released code's defect).
-
-    >>> frozen_by_substring([0, 2, 4, 6, 8, 10])  # layer 1 is not allocated, and "1" is in "10"
-    (10,)
-    >>> frozen_by_substring(range(12))
-    ()
-    """
-    kept = sorted(set(allocated))
-    absent = [str(layer) for layer in range(num_layers) if layer not in set(kept)]
-    return tuple(layer for layer in kept if any(digits in str(layer) for digits in absent))
-
-
 def replay(
     split: str, method: str, rounds: int = ROUNDS, defects: Defects = AS_RELEASED
 ) -> list[ReplayedRound]:
@@ -174,7 +162,7 @@ def _fed_hello_round(rng: np.random.RandomState, round_index: int, defects: Defe
     trained = allocated
     if defects.freeze_by_substring:
         trained = {
-            k: tuple(layer for layer in layers if layer not in frozen_by_substring(layers))
+            k: tuple(layer for layer in layers if layer not in frozen_by_substring(layers, LAYERS))
             for k, layers in allocated.items()
         }
     return ReplayedRound(round_index, cohort, allocated, trained)

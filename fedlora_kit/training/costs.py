@@ -45,6 +45,7 @@ def client_costs(fed: Federation, round_index: int = 0) -> list[ClientCost]:
         }
         trained = without_padding(tensors, fed.method.rank(k))
         sent = {name: t for name, t in trained.items() if is_sent(fed, name)}
+        sent |= slot.read(n for n in slot.names if fed.method.sends_untrained(n, k, round_index))
         held = 2 + fed.local.optimizer_states  # value, gradient, state
         costs.append(ClientCost(count(trained), size_bytes(sent), held * size_bytes(trained)))
     return costs

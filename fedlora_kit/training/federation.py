@@ -121,8 +121,9 @@ def run_federation(
     noise = noise_of_clients(fed.privacy, sizes, fed.local.batch_size, fed.rounds.rounds * fed.local.steps)
     ledger = Ledger(len(sizes), fed.privacy.delta, fed.privacy.accountant) if fed.privacy else None
     now = resume or Snapshot(0, slot.read(), {}, [], None)
-    for known in [record["layer_scores"] for record in now.history if "layer_scores" in record][-1:]:
-        fed.method.refresh(known)  # a resumed run goes on with the scores that it had
+    for record in [record for record in now.history if "layer_scores" in record][-1:]:
+        # a resumed run goes on with the scores that it had
+        fed.method.refresh(record["layer_scores"], record["round"])
     if ledger is not None and now.ledger is not None:
         ledger.restore(now.ledger)
 
@@ -158,6 +159,7 @@ def run_federation(
                     raise NonFinite("adapter", r, k)
                 sent = {name: t for name, t in trained.items() if is_sent(fed, name)}
                 kept = {name: t for name, t in trained.items() if name not in sent}
+                sent.update(slot.read(n for n in slot.names if fed.method.sends_untrained(n, k, r)))
                 if kept:
                     now.personal[k] = {**now.personal.get(k, {}), **kept}
                 if ledger is not None and noise:
@@ -240,8 +242,8 @@ def _score_layers(
         return None
     hooks.prepare([name for name in slot.names if ".lora_" in name])
     slot.write({**now.state})
-    scores = fisher_scores(fed.model, slot, fed.proxy, fed.device)
-    fed.method.refresh(scores)
+    scores = fisher_scores(fed.model, slot, fed.proxy, fed.device, fed.method.score_one_logit)
+    fed.method.refresh(scores, round_index)
     return scores
 
 
