@@ -63,6 +63,8 @@ def python(*words: str) -> subprocess.CompletedProcess[str]:
         ("doctor",),
         ("backbones",),
         ("backbones", "build"),
+        ("replay",),
+        ("replay", "fed-hello"),
     ],
 )
 def test_every_command_explains_itself(words: tuple[str, ...]) -> None:

@@ -70,6 +70,30 @@ def test_what_an_entry_holds(hub):
     )
 
 
+ROC = {"groups": [1, 1, 1], "layers": [0.5, 0.5, 1.0]}
+FIM = {"resources": ROC, "start": 1, "every": 2, "proxy_examples": 8}
+
+
+def test_fed_hello_as_a_run(hub):
+    entry = run(parsed(method={"name": "fed-hello", "settings": FIM}))
+    assert entry.results["client_sizes"] == [14, 14, 14]  # 60 examples less 10 held out and 8 set aside
+    assert [h["round"] for h in entry.history if "layer_scores" in h] == [1, 3]
+    sent = entry.history[0]["parameters_sent"]
+    assert sent == [sent[0], sent[0], 2 * sent[0]]  # 1, 1 and 2 of 2 layers
+    assert entry.results["sent_bytes"] == 4 * sum(sent) // 3
+
+
+def test_method_settings_are_checked_before_anything_runs(hub):
+    for settings, said in (
+        ({"resources": {"groups": [1, 1], "layers": [2, 1]}}, "layers"),
+        ({"depth": 3}, "depth"),
+    ):
+        with pytest.raises(BadValue, match=said):
+            parsed(method={"name": "fed-hello", "settings": settings})
+    with pytest.raises(BadValue, match="not under DP"):
+        parsed(method={"name": "fed-hello", "settings": FIM}, privacy=PRIVATE)
+
+
 def test_the_adapter_loads_elsewhere_with_the_same_accuracy(hub):
     spec = parsed()
     entry = run(spec)

@@ -78,14 +78,16 @@ def federation(
     local: LocalSettings | None = None,
     seed: int = 0,
     clients: list | None = None,
+    depth: int = 2,
+    settings: dict | None = None,
     **extra: object,
 ) -> Federation:
     """A small federation, ready to run."""
     lora = lora or LoraSettings(rank=2, alpha=4)
-    model = attach_lora(backbone(kind), lora, seed=1)
+    model = attach_lora(backbone(kind, num_hidden_layers=depth), lora, seed=1)
     return Federation(
         model=model,
-        method=method(method_name),
+        method=method(method_name, **(settings or {})),
         clients=clients if clients is not None else [data(kind, n, seed=k) for k, n in enumerate(sizes)],
         evals={"validation": data(kind, 20, seed=99)},
         rounds=rounds or FederationSettings(rounds=2),

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from fedlora_kit import __version__
-from fedlora_kit.cli import backbones, queries
+from fedlora_kit.cli import backbones, queries, replay
 from fedlora_kit.cli.common import Commands, JsonFlag, print_json
 from fedlora_kit.cli.reproduce import reproduce
 
@@ -38,6 +38,7 @@ app.command()(reproduce)
 app.command()(queries.noise)
 app.command()(queries.runs)
 app.add_typer(backbones.app, name="backbones")
+app.add_typer(replay.app, name="replay")
 
 
 def main() -> None:

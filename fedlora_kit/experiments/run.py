@@ -118,7 +118,7 @@ def summarise(federation: Federation, outcome: Outcome) -> dict[str, Any]:
             ``last10`` is the mean over the evaluations in the last 10 rounds. ``best`` is the maximum over
             the evaluations *on the scored part itself*: optimistic, given because papers report it.
         trained_parameters: scalars that train at client 0 in round 0.
-        sent_parameters, sent_bytes: what one client sends in round 0.
+        sent_parameters, sent_bytes: what the first client that trains, and the mean client, sends in round 0.
         bytes_up: total of all clients and rounds.
         client_sizes: examples of each client.
         adapter_digest: SHA-256 of the final adapter's bits.
@@ -134,7 +134,7 @@ def summarise(federation: Federation, outcome: Outcome) -> dict[str, Any]:
         },
         "trained_parameters": count(trained),
         "sent_parameters": history[0]["parameters_sent"][0] if history[0]["parameters_sent"] else 0,
-        "sent_bytes": history[0]["bytes_up"] // max(1, len(history[0]["cohort"])),
+        "sent_bytes": history[0]["bytes_up"] // max(1, history[0]["training_clients"]),
         "bytes_up": sum(h["bytes_up"] for h in history),
         "rounds": federation.rounds.rounds,
         "client_sizes": [len(c) for c in federation.clients],

@@ -122,6 +122,28 @@ def split_indices(spec: RunSpec, train: EncodedData) -> list[np.ndarray[tuple[in
     return spec.split.build(spec.seed).split(train.labels)
 
 
+def set_aside(
+    train: EncodedData, proxy_examples: int, streams: Streams
+) -> tuple[EncodedData, EncodedData | None]:
+    """Training examples without the proxy examples, and the proxy examples (None if none are asked for).
+
+    They are drawn from the stream "subset", so that partition and cohorts are drawn as without them.
+
+    Raises:
+        BadValue: more proxy examples than training examples.
+    """
+    if not proxy_examples:
+        return train, None
+    if proxy_examples >= len(train):
+        raise BadValue(
+            f"proxy_examples={proxy_examples} leaves none of {len(train)} training examples",
+            "set fewer aside: method.settings.proxy_examples",
+        )
+    order = streams.generator("subset", "proxy").permutation(len(train))
+    proxy, rest = np.sort(order[:proxy_examples]), np.sort(order[proxy_examples:])
+    return train.subset(rest), train.subset(proxy)
+
+
 def build(spec: RunSpec, device: torch.device) -> Federation:
     """Everything the round loop needs.
 
@@ -129,6 +151,8 @@ def build(spec: RunSpec, device: torch.device) -> Federation:
     """
     train, evals = load_data(spec.data, spec.model.backbone)
     streams = Streams(spec.seed)
+    chosen = method(spec.method.name, **spec.method.settings)
+    train, proxy = set_aside(train, chosen.proxy_examples, streams)
     model = load_backbone(
         spec.model.backbone,
         get_task(spec.data.task).num_labels,
@@ -142,7 +166,7 @@ def build(spec: RunSpec, device: torch.device) -> Federation:
     adapted = attach_lora(model, spec.model.lora, streams.seed("init", "lora")).to(device)
     return Federation(
         model=adapted,
-        method=method(spec.method.name, **spec.method.settings),
+        method=chosen,
         clients=[train.subset(part) for part in split_indices(spec, train)],
         evals=evals,
         rounds=spec.rounds,
@@ -152,4 +176,5 @@ def build(spec: RunSpec, device: torch.device) -> Federation:
         privacy=spec.privacy,
         device=device,
         precision=spec.precision,
+        proxy=proxy,
     )

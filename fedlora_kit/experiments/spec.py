@@ -31,7 +31,7 @@ from fedlora_kit.training.settings import FederationSettings, LocalSettings
 
 _STRICT = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 #: libraries whose version decides a run's numbers
-COMPUTES = ("torch", "transformers", "peft", "opacus", "tokenizers", "numpy")
+COMPUTES = ("torch", "transformers", "peft", "opacus", "tokenizers", "numpy", "scikit-learn")
 
 
 class ModelSpec(BaseModel):
@@ -180,6 +180,10 @@ class RunSpec(BaseModel):
             raise ValueError("local.clip_norm is for runs without DP; DP clips examples by privacy.clip")
         if self.privacy is not None and self.precision == "bf16":
             raise ValueError("precision=bf16 cannot be used under DP: rounded norms would exceed the clip")
+        if self.privacy is not None and method(self.method.name, **self.method.settings).proxy_examples:
+            raise ValueError(
+                f"method {self.method.name!r} reads its proxy examples without noise: not under DP"
+            )
         if self.rounds.cohort is not None and self.rounds.cohort > self.split.clients:
             raise ValueError(f"rounds.cohort={self.rounds.cohort} exceeds split.clients={self.split.clients}")
         return self

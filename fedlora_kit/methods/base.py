@@ -15,6 +15,7 @@ import torch
 
 from fedlora_kit.adapter import State
 from fedlora_kit.errors import BadValue, FedloraError, UnknownName
+from fedlora_kit.randomness import Streams
 
 
 @dataclass(frozen=True)
@@ -32,12 +33,59 @@ class ClientUpdate:
     tensors: Mapping[str, torch.Tensor]
 
 
+@dataclass(frozen=True)
+class Context:
+    """What a method may know about the federation it serves.
+
+    Attributes:
+        num_clients: clients of the federation.
+        depth: transformer layers that carry LoRA.
+        rank: r of the adapter.
+        streams: the run's random streams; a method draws from "allocation" only.
+    """
+
+    num_clients: int
+    depth: int
+    rank: int
+    streams: Streams
+
+
 class Method(ABC):
-    """A federated-LoRA method. Subclasses say what trains and what is sent; many need nothing more."""
+    """A federated-LoRA method. Subclasses say what trains and what is sent; many need nothing more.
+
+    Attributes:
+        keeps_factors: whether `aggregate` hands back averages of the factors A and B themselves; if not, new
+            factors of the averaged product, of which the product alone has a meaning.
+        proxy_examples: training examples to set aside for `refresh`; no client trains on them.
+        score_one_logit: score as Fed-HeLLo's released code (see `defects`).
+    """
 
     name: ClassVar[str] = ""
     title: ClassVar[str] = ""
     source: ClassVar[str] = ""
+    keeps_factors: ClassVar[bool] = True
+    proxy_examples: int = 0
+    score_one_logit: bool = False
+    _context: Context | None = None
+
+    def bind(self, context: Context) -> None:
+        """Learn about the federation, and forget every run before: called before the first round."""
+        self._context = context
+
+    @property
+    def context(self) -> Context:
+        """The federation that the method serves.
+
+        Raises:
+            FedloraError: `bind` was not called.
+        """
+        if self._context is None:
+            raise FedloraError(f"method {self.name!r} serves no federation yet", "call bind(context) first")
+        return self._context
+
+    def takes_part(self, client: int, round_index: int) -> bool:
+        """Whether a client of the cohort trains at all; if not, it sends nothing, and the head stays too."""
+        return True
 
     @abstractmethod
     def trains(self, tensor: str, client: int, round_index: int) -> bool:
@@ -46,9 +94,36 @@ class Method(ABC):
         Head tensors are not asked for: the head policy decides about them.
         """
 
+    def rank(self, client: int) -> int | None:
+        """Rank that a client trains, None for the adapter's own.
+
+        Below it, tensors keep their full shape: rows of A and columns of B beyond the rank are set to zero
+        before the first local step and again after each. What travels does not include them.
+        """
+        return None
+
+    def present_layers(self, client: int, round_index: int) -> frozenset[int] | None:
+        """Layers that stay in the client's model, None for all; its forward pass skips the others."""
+        return None
+
+    def refreshes(self, round_index: int) -> bool:
+        """Whether the method wants importance scores (see `refresh`) before this round."""
+        return False
+
+    def refresh(self, scores: Sequence[float], round_index: int) -> None:
+        """Take the importance scores of a round, one a layer, by layer index.
+
+        They are kept until the next call or `bind`. After a resumption the last ones are given again.
+        """
+        return
+
     def sends(self, tensor: str) -> bool:
         """Whether a trained LoRA tensor is sent to the server (else it stays with its client)."""
         return True
+
+    def sends_untrained(self, tensor: str, client: int, round_index: int) -> bool:
+        """Whether a tensor that did not train is sent all the same, as it came (a defect, see `defects`)."""
+        return False
 
     def aggregate(self, global_state: Mapping[str, torch.Tensor], updates: Sequence[ClientUpdate]) -> State:
         """The next global adapter: a pure function of the last one and the updates.

@@ -12,19 +12,24 @@ import numpy as np
 import torch
 from torch import nn
 
-from fedlora_kit.adapter import AdapterSlot, State, all_finite, count, size_bytes
+from fedlora_kit.adapter import AdapterSlot, State, all_finite
 from fedlora_kit.data.encoded import EncodedData
 from fedlora_kit.errors import BadValue, NonFinite
 from fedlora_kit.methods.aggregation_gap import aggregation_gap
-from fedlora_kit.methods.base import ClientUpdate, Method
+from fedlora_kit.methods.base import ClientUpdate, Context, Method
+from fedlora_kit.methods.ranks import truncated, without_padding
 from fedlora_kit.models.lora import HeadPolicy
+from fedlora_kit.models.targets import layer_index
 from fedlora_kit.privacy.dpsgd import PerExampleGradients
 from fedlora_kit.privacy.ledger import Ledger
 from fedlora_kit.privacy.settings import PrivacySettings
 from fedlora_kit.randomness import Streams
+from fedlora_kit.training.depth import only_layers
 from fedlora_kit.training.evaluation import evaluate
-from fedlora_kit.training.local import LocalResult, Noise, train_client
+from fedlora_kit.training.fisher import fisher_scores
+from fedlora_kit.training.local import train_client
 from fedlora_kit.training.noise_plan import noise_of_clients
+from fedlora_kit.training.records import privacy_report, round_record
 from fedlora_kit.training.settings import FederationSettings, LocalSettings
 
 
@@ -39,6 +44,7 @@ class Federation:
         evals: scored name -> data.
         head: what happens to the classification head.
         streams: the run's random streams.
+        proxy: examples set aside for methods that score layers (`Method.proxy_examples`).
     """
 
     model: nn.Module
@@ -52,6 +58,13 @@ class Federation:
     privacy: PrivacySettings | None = None
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     precision: str = "fp32"
+    proxy: EncodedData | None = None
+
+    def __post_init__(self) -> None:
+        slot = AdapterSlot(self.model)
+        layers = {layer_index(name) for name in slot.names} - {None}
+        rank = next((len(p) for name, p in slot.parameters.items() if ".lora_A" in name), 0)
+        self.method.bind(Context(len(self.clients), len(layers), rank, self.streams))
 
 
 @dataclass
@@ -102,48 +115,65 @@ def run_federation(
         NonFinite: a loss or an update became NaN or infinite.
     """
     _check(fed)
+    fed.method.bind(fed.method.context)  # a federation may run again: nothing is left of the last time
     slot = AdapterSlot(fed.model)
     sizes = [len(c) for c in fed.clients]
     noise = noise_of_clients(fed.privacy, sizes, fed.local.batch_size, fed.rounds.rounds * fed.local.steps)
     ledger = Ledger(len(sizes), fed.privacy.delta, fed.privacy.accountant) if fed.privacy else None
     now = resume or Snapshot(0, slot.read(), {}, [], None)
+    for record in [record for record in now.history if "layer_scores" in record][-1:]:
+        # a resumed run goes on with the scores that it had
+        fed.method.refresh(record["layer_scores"], record["round"])
     if ledger is not None and now.ledger is not None:
         ledger.restore(now.ledger)
 
     with _quiet_randomness(fed.device), _Hooks(fed, slot) as hooks:
         fed.model.train()
         for r in range(now.next_round, fed.rounds.rounds):
-            updates, results = [], []
-            for k in cohort_of(fed, r):
+            updates, results, payloads = [], [], []
+            scores = _score_layers(fed, slot, hooks, now, r)
+            cohort = cohort_of(fed, r)
+            for k in cohort:
+                if not fed.method.takes_part(k, r):
+                    continue
                 hooks.prepare(trained_names(fed, slot, k, r))
-                slot.write({**now.state, **now.personal.get(k, {})})
-                result = train_client(
-                    fed.model,
-                    slot,
-                    fed.clients[k],
-                    fed.local,
-                    fed.streams,
-                    round_index=r,
-                    client=k,
-                    device=fed.device,
-                    precision=fed.precision,
-                    noise=noise[k] if noise else None,
-                    gradients=hooks.gradients,
-                )
+                rank = fed.method.rank(k)
+                slot.write(truncated({**now.state, **now.personal.get(k, {})}, rank))
+                with only_layers(fed.model, fed.method.present_layers(k, r)):
+                    result = train_client(
+                        fed.model,
+                        slot,
+                        fed.clients[k],
+                        fed.local,
+                        fed.streams,
+                        round_index=r,
+                        client=k,
+                        device=fed.device,
+                        precision=fed.precision,
+                        noise=noise[k] if noise else None,
+                        gradients=hooks.gradients,
+                        rank=rank,
+                    )
                 trained = slot.read(slot.trainable)
                 if not all_finite(trained):
                     raise NonFinite("adapter", r, k)
-                sent = {name: t for name, t in trained.items() if _is_sent(fed, name)}
+                sent = {name: t for name, t in trained.items() if is_sent(fed, name)}
                 kept = {name: t for name, t in trained.items() if name not in sent}
+                sent.update(slot.read(n for n in slot.names if fed.method.sends_untrained(n, k, r)))
                 if kept:
                     now.personal[k] = {**now.personal.get(k, {}), **kept}
                 if ledger is not None and noise:
                     ledger.record(k, noise[k].sigma, noise[k].sample_rate, result.steps)
                 updates.append(ClientUpdate(k, sizes[k], sent))
+                payloads.append(without_padding(sent, rank))
                 results.append(result)
-            before, now.state = now.state, fed.method.aggregate(now.state, updates)
-            record = _record(r, updates, results)
-            if fed.rounds.measure_gap:
+            before = now.state
+            if updates:  # else nobody of the cohort could train: the global adapter stays
+                now.state = fed.method.aggregate(now.state, updates)
+            record = round_record(r, cohort, payloads, results)
+            if scores is not None:
+                record["layer_scores"] = scores
+            if fed.rounds.measure_gap and updates:
                 record["aggregation_gap"] = aggregation_gap(before, now.state, updates)
             if fed.rounds.evaluates(r):
                 record["eval"] = _evaluate(fed, slot, now)
@@ -155,7 +185,9 @@ def run_federation(
             if save is not None:
                 save(now)
         slot.write(now.state)
-    return Outcome(now.state, now.personal, now.history, _privacy_report(fed, ledger, noise))
+    steps = fed.rounds.rounds * fed.local.steps
+    report = privacy_report(fed.privacy, ledger, noise, steps)
+    return Outcome(now.state, now.personal, now.history, report)
 
 
 def cohort_of(fed: Federation, round_index: int) -> list[int]:
@@ -173,7 +205,7 @@ def trained_names(fed: Federation, slot: AdapterSlot, client: int, round_index: 
     return [n for n in slot.names if ".lora_" not in n or fed.method.trains(n, client, round_index)]
 
 
-def _is_sent(fed: Federation, name: str) -> bool:
+def is_sent(fed: Federation, name: str) -> bool:
     """Whether a trained tensor is sent; the others stay with their client."""
     return fed.method.sends(name) if ".lora_" in name else fed.head == "aggregated"
 
@@ -185,6 +217,16 @@ def _check(fed: Federation) -> None:
             f"client {empty[0]} has no examples ({len(empty)} of {len(fed.clients)} clients)",
             "use fewer clients, more examples, or a partitioner with a minimum per client",
         )
+    if fed.method.proxy_examples and fed.proxy is None:
+        raise BadValue(
+            f"method {fed.method.name!r} scores layers on proxy examples, and there are none",
+            f"set {fed.method.proxy_examples} training examples aside as Federation.proxy",
+        )
+    if fed.method.proxy_examples and fed.privacy is not None:
+        raise BadValue(
+            f"method {fed.method.name!r} cannot run under DP: its scores read examples without noise",
+            "use rgd-hla, or leave privacy out",
+        )
     if fed.rounds.cohort is not None and fed.rounds.cohort > len(fed.clients):
         raise BadValue(
             f"cohort={fed.rounds.cohort}, but there are {len(fed.clients)} clients",
@@ -192,19 +234,17 @@ def _check(fed: Federation) -> None:
         )
 
 
-def _record(
-    round_index: int, updates: Sequence[ClientUpdate], results: Sequence[LocalResult]
-) -> dict[str, Any]:
-    seen = [(r.loss, r.examples) for r in results if r.examples]
-    total = sum(n for _, n in seen)
-    return {
-        "round": round_index,
-        "cohort": [u.client for u in updates],
-        "train_loss": sum(loss * n for loss, n in seen) / total if total else None,
-        "examples": total,
-        "bytes_up": sum(size_bytes(u.tensors) for u in updates),
-        "parameters_sent": [count(u.tensors) for u in updates],
-    }
+def _score_layers(
+    fed: Federation, slot: AdapterSlot, hooks: _Hooks, now: Snapshot, round_index: int
+) -> list[float] | None:
+    """New importance scores of the layers where the method wants them before this round, else None."""
+    if not fed.method.refreshes(round_index) or fed.proxy is None:
+        return None
+    hooks.prepare([name for name in slot.names if ".lora_" in name])
+    slot.write({**now.state})
+    scores = fisher_scores(fed.model, slot, fed.proxy, fed.device, fed.method.score_one_logit)
+    fed.method.refresh(scores, round_index)
+    return scores
 
 
 def _evaluate(fed: Federation, slot: AdapterSlot, now: Snapshot) -> dict[str, dict[str, float]]:
@@ -221,22 +261,6 @@ def _evaluate(fed: Federation, slot: AdapterSlot, now: Snapshot) -> dict[str, di
     return {
         name: {key: float(np.mean([s[key] for s in all_scores])) for key in all_scores[0]}
         for name, all_scores in scores.items()
-    }
-
-
-def _privacy_report(
-    fed: Federation, ledger: Ledger | None, noise: Sequence[Noise] | None
-) -> dict[str, Any] | None:
-    if ledger is None or noise is None or fed.privacy is None:
-        return None
-    steps = fed.rounds.rounds * fed.local.steps
-    return {
-        **ledger.report(),
-        "target_epsilon": fed.privacy.epsilon,
-        "clip": fed.privacy.clip,
-        "sigma": max(n.sigma for n in noise),
-        "sample_rate": max(n.sample_rate for n in noise),
-        "steps": steps,
     }
 
 

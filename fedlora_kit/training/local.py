@@ -14,6 +14,7 @@ from fedlora_kit.adapter import AdapterSlot
 from fedlora_kit.data.batches import Indices, physical_batches, poisson_batches, shuffled_batches
 from fedlora_kit.data.encoded import EncodedData, for_training
 from fedlora_kit.errors import NonFinite, NothingMoved
+from fedlora_kit.methods.ranks import zero_beyond
 from fedlora_kit.privacy.dpsgd import PerExampleGradients, private_optimizer, private_step
 from fedlora_kit.randomness import Streams
 from fedlora_kit.training.objective import example_losses
@@ -57,11 +58,13 @@ def train_client(
     precision: str = "fp32",
     noise: Noise | None = None,
     gradients: PerExampleGradients | None = None,
+    rank: int | None = None,
 ) -> LocalResult:
     """Train the tensors that are trainable in ``slot`` on the client's data, in place.
 
     Args:
         noise, gradients: both given for DP-SGD, both None otherwise.
+        rank: directions beyond it are set to zero after every step (DP's noise and weight decay included).
 
     Raises:
         NonFinite: the loss is NaN or infinite; the tensors are as after the last good step.
@@ -70,6 +73,9 @@ def train_client(
     parameters = [slot.parameters[name] for name in slot.trainable]
     before = [p.detach().clone() for p in parameters]
     optimizer = _optimizer(parameters, settings, round_index)
+    if rank is not None:
+        trained = {name: slot.parameters[name] for name in slot.trainable}
+        optimizer.register_step_post_hook(lambda *_: zero_beyond(trained, rank))
     torch.manual_seed(streams.seed("dropout", round_index, client))
     data = for_training(data, streams.generator("augment", round_index, client))
     batches = _logical_batches(len(data), settings, streams, round_index, client, noise)

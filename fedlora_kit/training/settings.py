@@ -41,6 +41,11 @@ class LocalSettings(BaseModel):
             raise ValueError("momentum belongs to sgd; adamw has betas of its own")
         return self
 
+    @property
+    def optimizer_states(self) -> int:
+        """Numbers that the optimiser keeps for each trained parameter."""
+        return 2 if self.optimizer == "adamw" else int(self.momentum > 0)
+
     def rate(self, round_index: int) -> float:
         """Learning rate of a round, counted from 0."""
         return self.lr * self.lr_decay**round_index
