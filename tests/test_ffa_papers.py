@@ -184,9 +184,9 @@ def test_deviations_name_what_differs():
     assert deviations(paper, paper, "Its own.")[0] == "Its own."
     smoke = "\n".join(deviations(table1.PROFILES["smoke"], paper))
     assert "stand-ins" in smoke
-    assert "rounds: 4 (paper: 1000)" in smoke
+    assert "rounds: 4 (paper profile: 1000)" in smoke
     changed = "\n".join(deviations(dataclasses.replace(paper, rounds=5), paper))
-    assert "rounds: 5 (paper: 1000)" in changed
+    assert "rounds: 5 (paper profile: 1000)" in changed
 
 
 # --- Figure 1 ------------------------------------------------------------------------------------

@@ -115,12 +115,13 @@ def test_the_bounds_are_those_of_the_means():
             "seed": seed,
             "accuracy": value + seed,
         }
-        for rank, value in (("2", 60), ("4", 70), ("16", 50))
+        for rank, value in (("16", 50), ("2", 60), ("4", 70), ("8", 65))
         for seed in (0, 1)
     ]
     found = ffa_table5.bounds(pd.DataFrame(rows)).groupby("bound")["accuracy"].mean()
     assert (found["min"], found["max"]) == (50.5, 70.5)
     assert set(ffa_table5.bounds(pd.DataFrame(rows))["rank"]) == {"2..16"}
+    assert ffa_table5.bounds(pd.DataFrame([r for r in rows if r["rank"] != "8"])).empty
 
 
 def frame(experiment, s, value):
@@ -198,7 +199,7 @@ def test_table_4_pairs_tuned_with_fixed_and_finds_its_diagonals():
     results = frame(e, s, value)
     grid = results[results["seed"] == 0].assign(score=results["accuracy"])
     chosen = choose(grid, by=e.by, tuned=["lr", "clip"])
-    compared = ffa_table4.tuned_and_fixed(results, chosen)
+    compared = ffa_table4.tuned_and_fixed(results, chosen, ffa_table4.home(s))
     assert set(compared["tuning"]) == {"tuned", "fixed"}
     lora = compared[compared["method"] == "lora"]
     tuned, fixed = (lora[lora["tuning"] == t].groupby("alpha")["accuracy"].mean() for t in ("tuned", "fixed"))

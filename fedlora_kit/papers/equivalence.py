@@ -79,20 +79,22 @@ def same_in_pairs(
     For identities, where two settings must give the same run up to rounding. There is no test: the evidence
     is the largest difference found.
 
+    A pair of which one run has a value and the other has none (it diverged) does not agree.
+
     Raises:
         MissingCells: a side is absent.
     """
-    gaps = [
-        np.abs(np.subtract(*pair(results, value, list(sides), within=["task"], at_least=1).values)).ravel()
-        for sides in pairs
-    ]
-    largest = float(np.concatenate(gaps).max())
-    reason = (
-        f"{value}: {sum(map(len, gaps))} pairs of runs, largest difference {largest:.3g}, "
-        f"allowed {tolerance:.3g}"
-    )
+    gaps, broken = [], 0
+    for sides in pairs:
+        paired = pair(results, value, list(sides), within=["task"], at_least=1)
+        gaps.append(np.abs(np.subtract(*paired.values)).ravel())
+        broken += len(paired.incomplete)
+    largest, count = float(np.concatenate(gaps).max()), sum(map(len, gaps))
+    reason = f"{value}: {count} pairs of runs, largest difference {largest:.3g}, allowed {tolerance:.3g}"
+    if broken:
+        reason += f"; in {broken} more, a run without a value stands against one with"
     return Verdict(
-        "reproduced" if largest <= tolerance else "not reproduced",
+        "reproduced" if largest <= tolerance and not broken else "not reproduced",
         reason,
-        {"largest": largest, "tolerance": tolerance, "n_pairs": float(sum(map(len, gaps)))},
+        {"largest": largest, "tolerance": tolerance, "n_pairs": float(count), "broken_pairs": float(broken)},
     )

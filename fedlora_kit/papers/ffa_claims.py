@@ -67,10 +67,29 @@ def deviations(s: Setting, paper: Setting, *own: str) -> list[str]:
             "where an equal third gives the paper's 0.99.",
             "The runs of the grid use the same private examples; their privacy is not accounted for.",
         ]
+        if s.backbone == "kit/text-mirror":
+            common.append(
+                "kit/text-mirror was pre-trained, without DP, on the training sentences of SST-2 and QNLI, "
+                "which are "
+                "the clients' examples here: ε covers the fine-tuning only."
+            )
+    if "answerable" in s.tasks:
+        common.append(
+            "On answerable, QNLI's stand-in, many settings score exactly 84.00 %: as many scored examples "
+            "are "
+            "decided by the kind of answer alone, and at this size the runs rarely learn more. That column "
+            "hardly "
+            "tells settings apart."
+        )
+    if any(len(rates) < 3 for rates in s.rates.values()):
+        common.append(
+            "A grid of one or two learning rates does not bracket the best one: the chosen rate is an end "
+            "of it."
+        )
     if s == paper:
         return common
     changes = [
-        f"{f.name}: {getattr(s, f.name)!r} (paper: {getattr(paper, f.name)!r})"
+        f"{f.name}: {getattr(s, f.name)!r} (paper profile: {getattr(paper, f.name)!r})"
         for f in dataclasses.fields(Setting)
         if getattr(s, f.name) != getattr(paper, f.name) and f.name not in {"max_tokens", "eval_every"}
     ]

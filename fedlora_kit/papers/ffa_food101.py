@@ -260,8 +260,10 @@ def deviations(profile: str, s: Setting) -> list[str]:
     lines = [
         "Unknown in the paper, and therefore not comparable in any profile: all its numbers, the ViT, the "
         "clients' split, rounds, batch, learning rates, augmentation, and whether there was DP.",
-        "Taken over from Table 1: 3 clients, r = α = 8 on q, k, v, o, frozen random head, SGD, δ = 1e-5, the "
-        "learning-rate grids. Chosen here: equal random thirds, "
+        "Taken over from Table 1: 3 clients, r = α = 8 on q, k, v, o, frozen random head, SGD, δ = 1e-5. "
+        "Chosen here: learning rates "
+        + "; ".join(f"{method} {', '.join(f'{x:g}' for x in s.rates[method])}" for method in METHODS)
+        + ", equal random thirds, "
         f"{s.rounds} rounds of {s.steps} steps at B = {s.batch_size}, views of training images: {s.augment}, "
         f"clipping norm {s.clip:g}.",
         f"“Similarly” is judged as: the 95 % interval of the paired difference is within ±{MARGIN:g} points "

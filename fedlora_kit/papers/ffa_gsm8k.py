@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 
 from fedlora_kit.errors import BadValue, UnknownName
@@ -240,4 +241,4 @@ def results(done: Sequence[tuple[Cell, Finished]]) -> pd.DataFrame:
         for (_, run), scored in zip(done, parts, strict=True)
         for part in scored.values()
     ]
-    return frame.assign(answer_loss=losses, perplexity=[math.exp(loss) for loss in losses])
+    return frame.assign(answer_loss=losses, perplexity=np.exp(np.minimum(losses, 700.0)))

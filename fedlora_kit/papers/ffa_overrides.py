@@ -60,6 +60,8 @@ def checked(item: str, base: Setting, name: str, value: Any) -> Any:
         0 < x < math.inf for x in value
     ):
         raise BadValue(f"{name}={value}", "give finite numbers above 0")
+    if name in {"ranks", "local_steps"} and not all(isinstance(x, int) for x in value):
+        raise BadValue(f"{name}={value}", "give whole numbers")
     if name == "epsilons":
         if not all(0 <= e < math.inf for e in value):
             raise BadValue(f"epsilons={value}", "give positive numbers; 0 stands for no DP")

@@ -43,7 +43,9 @@ DEVIATIONS = (
     "submission point to.",
     "Rates and alphas are the kit's: a factor of 4 and of 2 apart, so that FFA-LoRA's runs repeat along the "
     "diagonals.",
-    "Without tuning means: the rate that is best at α = r, kept for every α.",
+    "Without tuning means: the rate that is best at α = r (or at the middle α, if r is not among them), "
+    "kept for "
+    "every α.",
 )
 #: points of accuracy that rounding may move a run by
 ROUNDING = 1.0
@@ -60,7 +62,13 @@ def every_rate(s: Setting) -> list[Cell]:
     ]
 
 
-def tuned_and_fixed(results: pd.DataFrame, chosen: pd.DataFrame, home: float = 8.0) -> pd.DataFrame:
+def home(s: Setting) -> float:
+    """The alpha whose best rate is kept for all: alpha = r if the setting has it, else the middle one."""
+    alphas = sorted(float(s.ranks[0]) if a is None else a for a in s.alphas)
+    return float(s.ranks[0]) if s.ranks[0] in alphas else alphas[len(alphas) // 2]
+
+
+def tuned_and_fixed(results: pd.DataFrame, chosen: pd.DataFrame, home: float) -> pd.DataFrame:
     """The rows of the tuned rate of each alpha, and those of the rate that is best at ``alpha = home``.
 
     Args:

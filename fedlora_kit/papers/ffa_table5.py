@@ -36,9 +36,11 @@ def bounds(results: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         The rows of those ranks, with the coordinates of the published cells: ``rank`` "2..16" and ``bound``
-        "min" or "max" (of the means over seeds).
+        "min" or "max" (of the means over seeds). No rows unless all ranks of the table were run.
     """
-    ranks = list(dict.fromkeys(results["rank"]))
+    ranks = sorted(set(results["rank"]), key=int)
+    if ranks != [str(r) for r in RANKS]:
+        return results.iloc[:0].assign(bound="")
     spans = f"{ranks[0]}..{ranks[-1]}"
     found = []
     for _, rows in results.dropna(subset=["accuracy"]).groupby(["eps", "method", "task"], sort=False):

@@ -141,6 +141,10 @@ out.note(
     [
         "The figure's axes are not known; this kit sweeps σ over two decades about the crossing point.",
         "A0 is drawn as PEFT draws it (Kaiming uniform, a = √5); the paper says random (Kaiming).",
+        "σ is the standard deviation of each noise entry. In DP-SGD it multiplies the clipping norm, and the "
+        "learning rate over the batch size scales what reaches the weights; the figure, like the paper's mark at "
+        "0.99, leaves that factor out. With it, a single step lies far left of the crossing.",
+        "The cross terms ξ_B A and B ξ_A are left out: the figure compares the product of the noises.",
         "The scaling α/r is left out of all three noises: it multiplies LoRA's and FFA-LoRA's alike (α = r here).",
     ]
 )

@@ -118,7 +118,7 @@ out.table(results, "results")
 # %%
 named = results.assign(column="η = " + results["rate"])
 every = mean_std_table(named, rows=["method", "alpha"], column="column")
-compared = table4.tuned_and_fixed(results, chosen)
+compared = table4.tuned_and_fixed(results, chosen, table4.home(setting))
 two = mean_std_table(compared, rows=["method", "alpha"], column="tuning")
 out.table(every.merge(two, on=["method", "alpha"]).fillna(""))
 
