@@ -236,7 +236,14 @@ def test_ctrl_c_stops_the_kernel_and_keeps_what_was_there(home: Path) -> None:
     scratch.mkdir()
     env = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(scratch)}
     words = [sys.executable, "-c", MAIN, "reproduce", "start_here"]
-    process = subprocess.Popen(words, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        words,
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a job in the background ignores it
+    )
     pid = home / "notebooks" / "pid"
     assert _within(40, lambda: pid.is_file() and pid.read_text() != "")
     process.send_signal(signal.SIGINT)

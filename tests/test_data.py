@@ -146,6 +146,15 @@ def test_a_damaged_file_is_one_clear_error(mirror):
         load_task(task.get_task("sst2"))
 
 
+@pytest.mark.parametrize("column", ["sentence", "label"])
+def test_an_empty_cell_is_named_and_never_trained_on(mirror, column):
+    rows = {"sentence": ["a", "b", "c"], "label": [0, 1, 0]}
+    rows[column][1] = None
+    datasets.Dataset.from_dict(rows).to_parquet(str(mirror / "train.parquet"))
+    with pytest.raises(FedloraError, match=rf"column {column} is empty in row 1 \(1 rows"):
+        load_task(task.get_task("sst2"))
+
+
 def test_a_file_of_another_data_set_is_refused(mirror):
     datasets.Dataset.from_dict({"text": ["x"], "label": [0]}).to_parquet(str(mirror / "train.parquet"))
     with pytest.raises(FedloraError, match="no column sentence"):

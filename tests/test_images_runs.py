@@ -78,9 +78,7 @@ def test_views_do_not_follow_the_physical_batch():
 @pytest.fixture
 def vit(tmp_path, monkeypatch):
     """A tiny ViT in a mirror, as the Hub would hold it."""
-    monkeypatch.setattr(
-        backbones, "BACKBONES", {**backbones.BACKBONES, "me/vit": Backbone("me/vit", "image")}
-    )
+    monkeypatch.setitem(backbones.BACKBONES, "me/vit", Backbone("me/vit", "image"))
     monkeypatch.setenv("FEDLORA_HUB", str(tmp_path / "hub"))
     folder = tmp_path / "hub" / "models" / "me" / "vit"
     size = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}

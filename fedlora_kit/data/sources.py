@@ -139,6 +139,14 @@ def _of_classes(spec: Task, examples: Examples) -> Examples:
 
 def _from_table(spec: Task, split: str, table: Any) -> Examples:
     _checked(spec, split, table)
+    for column in (*spec.columns, spec.label_column):
+        empty = [row for row, value in enumerate(table[column]) if value is None] if column else []
+        if empty:
+            raise FedloraError(
+                f"{spec.hub_id} ({split}): column {column} is empty in row {empty[0]} ({len(empty)} rows in "
+                f"all)",
+                "the file is damaged or of another version; fetch it again",
+            )
     columns = tuple([str(x) for x in table[c]] for c in spec.columns)
     if spec.label_column:
         return Examples(columns, np.asarray(table[spec.label_column], dtype=np.int64))

@@ -8,7 +8,7 @@ from typing import Any
 
 from fedlora_kit.data.image_ops import ImageInput
 from fedlora_kit.errors import FedloraError
-from fedlora_kit.models.backbones import _from_anywhere
+from fedlora_kit.models.backbones import _from_anywhere, backbone
 
 
 def image_input(name: str) -> ImageInput:
@@ -24,6 +24,8 @@ def image_input(name: str) -> ImageInput:
     from transformers import AutoConfig
 
     config: Any = _from_anywhere(name, AutoConfig.from_pretrained, {})
+    if backbone(name).kind != "image":
+        raise FedloraError(f"model {name} does not read images", "choose a model for images, such as a ViT")
     side, patch = getattr(config, "image_size", None), getattr(config, "patch_size", None)
     channels = getattr(config, "num_channels", 3)
     if not isinstance(side, int) or not isinstance(patch, int) or channels not in (1, 3):
