@@ -166,6 +166,10 @@ def test_more_important_layers_are_never_less_likely(scores, levels):
     assert p.min() > 0
 
 
+def test_scores_that_differ_by_rounding_keep_their_order():
+    assert importance_levels([0.0, 0.5, 4.613978161535511e-15], 3).tolist() in ([0, 2, 1], [0, 1, 0])
+
+
 def test_scores_must_be_finite():
     with pytest.raises(BadValue, match="finite"):
         importance_levels([1.0, float("nan")], 2)

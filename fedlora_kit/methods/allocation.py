@@ -125,7 +125,7 @@ def draw_layers(probabilities: Probabilities, count: int, rng: np.random.Generat
 def importance_levels(scores: Sequence[float], levels: int) -> npt.NDArray[np.int64]:
     """Level of each layer by 1-D k-means of the scores: 0 for the lowest centre, levels - 1 for the highest.
 
-    The clusters are ordered by their centres and the seed is fixed; the released code does neither, so that
+    The clusters are ordered and the seed is fixed; the released code does neither, so that
     its labels are in no order. Fewer different scores than levels give fewer levels.
 
     Returns:
@@ -147,8 +147,12 @@ def importance_levels(scores: Sequence[float], levels: int) -> npt.NDArray[np.in
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # scores that all but agree: fewer levels
         fitted = KMeans(n_clusters=clusters, n_init=10, random_state=0).fit(values[:, None])
-    rank_of_label = np.argsort(np.argsort(fitted.cluster_centers_[:, 0]))
-    return np.asarray(rank_of_label[fitted.labels_], dtype=np.int64)
+    # ordered by their own members: centres of scores that all but agree may differ by rounding alone
+    labels = sorted(
+        set(fitted.labels_.tolist()), key=lambda label: float(values[fitted.labels_ == label].min())
+    )
+    level_of = {label: level for level, label in enumerate(labels)}
+    return np.array([level_of[int(label)] for label in fitted.labels_], dtype=np.int64)
 
 
 def importance_probabilities(
