@@ -28,7 +28,8 @@ sys.path.insert(0, str(ROOT / "tools"))
 from sync_notebooks import paired  # noqa: E402
 
 SHORT = {"rounds": "2", "steps": "2", "rates": "0.1", "eval_limit": "60", "train_limit": "600"}
-FED_HELLO = {"splits": "iid,pat_10", "rounds": "2", "train_limit": "300", "eval_limit": "60"}
+SHORT_HELLO = {"rounds": "2", "train_limit": "300", "eval_limit": "60"}
+FED_HELLO = {"splits": "iid,pat_10", **SHORT_HELLO}
 #: the smallest run of each notebook that still has everything a reader sees
 CUT = {
     "start_here": {"seeds": "2"},
@@ -73,6 +74,8 @@ CUT = {
     },
     "fed-hello/patterns": {"seeds": "2", "draws": "50"},
     "fed-hello/table2": {"seeds": "2", "methods": "exclusive,hetlora,fed-hello", **FED_HELLO},
+    "fed-hello/curves": {"seeds": "2", "methods": "exclusive,hetlora,fed-hello", **FED_HELLO},
+    "fed-hello/resources": {"methods": "exclusive,hetlora,fed-hello"},
 }
 
 
