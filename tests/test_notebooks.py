@@ -74,7 +74,9 @@ CUT = {
     },
     "fed-hello/patterns": {"seeds": "2", "draws": "50"},
     "fed-hello/table2": {"seeds": "2", "methods": "exclusive,hetlora,fed-hello", **FED_HELLO},
+    "fed-hello/table2_roc631": {"seeds": "2", "methods": "hetlora,fed-hello", **FED_HELLO},
     "fed-hello/curves": {"seeds": "2", "methods": "exclusive,hetlora,fed-hello", **FED_HELLO},
+    "fed-hello/strategies": {"seeds": "2", "patterns": "bottleneck,uniform", **SHORT_HELLO},
     "fed-hello/resources": {"methods": "exclusive,hetlora,fed-hello"},
 }
 
