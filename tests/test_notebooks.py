@@ -77,6 +77,11 @@ CUT = {
     "fed-hello/table2_roc631": {"seeds": "2", "methods": "hetlora,fed-hello", **FED_HELLO},
     "fed-hello/curves": {"seeds": "2", "methods": "exclusive,hetlora,fed-hello", **FED_HELLO},
     "fed-hello/strategies": {"seeds": "2", "patterns": "bottleneck,uniform", **SHORT_HELLO},
+    "fed-hello/released_vs_described": {
+        "seeds": "2",
+        "variants": "as_described,unordered_levels,as_released",
+        **SHORT_HELLO,
+    },
     "fed-hello/resources": {"methods": "exclusive,hetlora,fed-hello"},
 }
 

@@ -16,6 +16,7 @@ from fedlora_kit.papers.fed_hello_table2 import WORDS
 from fedlora_kit.papers.grid import Cell
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -179,9 +180,10 @@ def figure(theirs: pd.DataFrame, mine: pd.DataFrame, title: str, colours: Mappin
         axes[1, column].set_xlabel("round")
     axes[0, 0].set_ylabel("official logs, CIFAR-100\ntest accuracy, %")
     axes[1, 0].set_ylabel(f"{title}\ntest accuracy, %")
-    handles = {}
+    handles: dict[str, Artist] = {}
     for panel in axes.ravel():
-        handles |= dict(zip(*reversed(panel.get_legend_handles_labels()), strict=True))
+        lines, labels = panel.get_legend_handles_labels()
+        handles |= dict(zip(labels, lines, strict=True))
     names = [m for m in DASHES if m in handles]
     fig.legend([handles[m] for m in names], names, loc="outside right center")
     return fig
