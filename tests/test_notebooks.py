@@ -28,6 +28,8 @@ sys.path.insert(0, str(ROOT / "tools"))
 from sync_notebooks import paired  # noqa: E402
 
 SHORT = {"rounds": "2", "steps": "2", "rates": "0.1", "eval_limit": "60", "train_limit": "600"}
+SHORT_HELLO = {"rounds": "2", "train_limit": "300", "eval_limit": "60"}
+FED_HELLO = {"splits": "iid,pat_10", **SHORT_HELLO}
 #: the smallest run of each notebook that still has everything a reader sees
 CUT = {
     "start_here": {"seeds": "2"},
@@ -70,6 +72,17 @@ CUT = {
         "eval_limit": "8",
         "max_new_tokens": "16",
     },
+    "fed-hello/patterns": {"seeds": "2", "draws": "50"},
+    "fed-hello/table2": {"seeds": "2", "methods": "exclusive,hetlora,fed-hello", **FED_HELLO},
+    "fed-hello/table2_roc631": {"seeds": "2", "methods": "hetlora,fed-hello", **FED_HELLO},
+    "fed-hello/curves": {"seeds": "2", "methods": "exclusive,hetlora,fed-hello", **FED_HELLO},
+    "fed-hello/strategies": {"seeds": "2", "patterns": "bottleneck,uniform", **SHORT_HELLO},
+    "fed-hello/released_vs_described": {
+        "seeds": "2",
+        "variants": "as_described,unordered_levels,as_released",
+        **SHORT_HELLO,
+    },
+    "fed-hello/resources": {"methods": "exclusive,hetlora,fed-hello"},
 }
 
 

@@ -23,6 +23,11 @@ _FIXED: dict[str, tuple[str, str]] = {
     "fedlora-optimizer": ("#009E73", "^"),
     "fed-hello": ("#CC79A7", "D"),
     "full fine-tuning": ("#555555", "X"),
+    "fedra": ("#009E73", "P"),
+    "hetlora": ("#E69F00", "v"),
+    "exclusive": ("#56B4E9", "<"),
+    "flexlora": ("#8C6D1F", ">"),
+    "straggler": ("#D55E00", "p"),
 }
 _ALIASES = {
     "fedit": "lora",
@@ -76,7 +81,9 @@ def set_style() -> None:
 
     # Loads the backend now: a notebook shows a Figure made without pyplot only when that has happened.
     pyplot.switch_backend(pyplot.get_backend())
-    sns.set_theme(context="notebook", style="ticks", palette=[colour for colour, _ in _FIXED.values()])
+    sns.set_theme(
+        context="notebook", style="ticks", palette=list(dict.fromkeys(c for c, _ in _FIXED.values()))
+    )
     mpl.rcParams.update(
         {
             "figure.figsize": (6.4, 4.0),

@@ -1,0 +1,214 @@
+"""Fed-HeLLo: accuracy over rounds, in the official logs and in the runs of Table II."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from fedlora_kit.papers import fed_hello_logs, fed_hello_table2
+from fedlora_kit.papers.claims import Claim, mean_difference
+from fedlora_kit.papers.fed_hello_grid import Setting
+from fedlora_kit.papers.fed_hello_table2 import PROFILES as PROFILES
+from fedlora_kit.papers.fed_hello_table2 import WORDS
+from fedlora_kit.papers.grid import Cell
+
+if TYPE_CHECKING:
+    from matplotlib.artist import Artist
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from fedlora_kit.experiments.many import Finished
+
+LEVELS = (50.0, 70.0, 80.0)
+"""Accuracies in %, to which the rounds are counted."""
+#: line style of each method, in the order of the legend
+DASHES = {
+    "fed-hello": "-",
+    "fedra": "-",
+    "hetlora": "--",
+    "exclusive": "-.",
+    "flexlora": ":",
+    "straggler": "--",
+    "lora": ":",
+}
+
+
+def official() -> pd.DataFrame:
+    """The official logs in the columns of `ours`; the seed is 1, the megabytes are unknown (NaN).
+
+    Raises:
+        FedloraError: the file is missing.
+    """
+    logs = fed_hello_logs.curves()
+    return pd.DataFrame(
+        {
+            "split": logs["split"],
+            "method": logs["method"],
+            "seed": 1,
+            "round": logs["round"] + 1,
+            "accuracy": 100 * logs["test_accuracy"],
+            "megabytes": math.nan,
+        }
+    )
+
+
+def ours(done: Sequence[tuple[Cell, Finished]], part: str) -> pd.DataFrame:
+    """The evaluations of finished runs, one row each.
+
+    Args:
+        part: the scored part.
+
+    Returns:
+        split, method, dataset, seed, key, round (from 1), accuracy (%), megabytes (10^6 bytes sent by all
+        clients up to then, padding left out).
+    """
+    rows = []
+    for one, run in done:
+        sent = 0
+        for record in [] if run.entry is None else run.entry.history:
+            sent += record["bytes_up"]
+            if "eval" in record:
+                rows.append(
+                    {
+                        "split": one.coords["split"],
+                        "method": one.coords["method"],
+                        "dataset": one.coords["dataset"],
+                        "seed": one.seed,
+                        "key": run.key,
+                        "round": record["round"] + 1,
+                        "accuracy": 100 * record["eval"][part]["accuracy"],
+                        "megabytes": sent / 1e6,
+                    }
+                )
+    return pd.DataFrame(rows)
+
+
+def reached(curves: pd.DataFrame, levels: Sequence[float] = LEVELS) -> pd.DataFrame:
+    """The first evaluated round at which each run reaches each level, and what had been sent by then.
+
+    Returns:
+        split, method, seed, level (text, %), rounds, megabytes; both are NaN where the level is not reached.
+    """
+    rows = []
+    for (split, method, seed), run in curves.groupby(["split", "method", "seed"], sort=False):
+        ordered = run.sort_values("round")
+        for level in levels:
+            there = ordered[ordered["accuracy"] >= level]
+            first = there.iloc[0] if len(there) else None
+            rows.append(
+                {
+                    "split": split,
+                    "method": method,
+                    "seed": seed,
+                    "level": f"{level:g}",
+                    "rounds": math.nan if first is None else float(first["round"]),
+                    "megabytes": math.nan if first is None else float(first["megabytes"]),
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def reached_table(found: pd.DataFrame, value: str, digits: int = 0) -> pd.DataFrame:
+    """`reached` as text: the mean over the seeds that reach a level ("–": none), and how many if not all.
+
+    Args:
+        value: "rounds" or "megabytes".
+    """
+
+    def text(values: pd.Series) -> str:
+        there = values.dropna()
+        if there.empty:
+            return "–"
+        some = f" ({len(there)} of {len(values)})" if len(there) < len(values) else ""
+        return f"{there.mean():.{digits}f}{some}"
+
+    table = (
+        found.groupby(["split", "method", "level"], sort=False)[value].agg(text).unstack("level", sort=False)
+    )
+    table.columns = pd.Index([f"{level} %" for level in table.columns])
+    return table.reset_index()
+
+
+def early_claims() -> list[Claim]:
+    """Fed-HeLLo is above Exclusive and HETLoRA half way through the rounds, over `at_half`."""
+    return [
+        Claim(
+            f"half_way_above_{baseline}_{split}",
+            f"{WORDS[split]}: half way through the rounds, Fed-HeLLo is above {baseline}",
+            "official logs, round 250",
+            "SEEN (one seed)",
+            lambda r, b=baseline, s=split: mean_difference(  # type: ignore[misc]
+                r,
+                "accuracy",
+                better={"method": "fed-hello", "split": s},
+                worse={"method": b, "split": s},
+                within=["dataset"],
+            ),
+        )
+        for split in WORDS
+        for baseline in ("exclusive", "hetlora", "fedra")
+    ]
+
+
+def at_half(curves: pd.DataFrame, rounds: int) -> pd.DataFrame:
+    """The last evaluation of each run within the first half of the rounds (or the first, if later)."""
+    early = curves[curves["round"] <= max(int(curves["round"].min()), rounds // 2)]
+    last = early.groupby(["split", "method", "seed"], sort=False)["round"].idxmax()
+    return early.loc[last].reset_index(drop=True)
+
+
+def figure(theirs: pd.DataFrame, mine: pd.DataFrame, title: str, colours: Mapping[str, str]) -> Figure:
+    """Official logs above, our runs below, one column a split; ours with the range over seeds shaded.
+
+    Args:
+        title: what our runs are, such as the task.
+        colours: method -> colour.
+    """
+    from matplotlib import pyplot as plt
+
+    splits = [s for s in WORDS if s in set(mine["split"])]
+    fig, axes = plt.subplots(
+        2, len(splits), figsize=(3.2 * len(splits) + 1.6, 5.6), sharey="row", sharex="row", squeeze=False
+    )
+    for column, split in enumerate(splits):
+        for panel, curves in zip(axes[:, column], (theirs, mine), strict=True):
+            _draw(panel, curves[curves["split"] == split], colours)
+        axes[0, column].set_title(WORDS[split])
+        axes[1, column].set_xlabel("round")
+    axes[0, 0].set_ylabel("official logs, CIFAR-100\ntest accuracy, %")
+    axes[1, 0].set_ylabel(f"{title}\ntest accuracy, %")
+    handles: dict[str, Artist] = {}
+    for panel in axes.ravel():
+        lines, labels = panel.get_legend_handles_labels()
+        handles |= dict(zip(labels, lines, strict=True))
+    names = [m for m in DASHES if m in handles]
+    fig.legend([handles[m] for m in names], names, loc="outside right center")
+    return fig
+
+
+def _draw(axes: Axes, curves: pd.DataFrame, colours: Mapping[str, str]) -> None:
+    for method in [m for m in DASHES if m in set(curves["method"])]:
+        runs = curves[curves["method"] == method].groupby("round")["accuracy"]
+        colour = colours[method]
+        mean = runs.mean()
+        width = 1.5 if len(mean) <= 100 else 0.8  # hundreds of noisy rounds would run into each other
+        axes.plot(mean.index, mean, color=colour, ls=DASHES[method], lw=width, label=method)
+        if (runs.count() > 1).any():
+            axes.fill_between(mean.index, runs.min(), runs.max(), color=colour, alpha=0.13, lw=0)
+
+
+def deviations(s: Setting) -> list[str]:
+    """As Table II's, and what is special about the curves."""
+    return fed_hello_table2.deviations(
+        s,
+        (
+            "Whether the paper has such a figure is not known; its curves are those of the official logs.",
+            "The official logs do not hold the bytes sent, so that only ours are given. Rounds are counted "
+            "from 1, the logs' accuracies are rounded to 0.1 points, and a level counts as reached at "
+            "the first evaluation that shows it.",
+            "The claims on the middle of the run are ours, read off the official curves.",
+        ),
+    )

@@ -1,0 +1,59 @@
+"""Fed-HeLLo's released defects, one at a time, as data."""
+
+import pandas as pd
+import pytest
+
+from fedlora_kit.errors import BadValue, UnknownName
+from fedlora_kit.methods.defects import AS_RELEASED, DEFECTS
+from fedlora_kit.papers import fed_hello_grid as grid
+from fedlora_kit.papers import fed_hello_released as released
+from fedlora_kit.papers.claims import judge_all
+
+ALL = released.chosen_variants(None)
+
+
+def test_every_variant_switches_on_what_it_says_and_nothing_else():
+    s = released.setting("smoke", seeds=1)
+    made = {c.coords["variant"]: c.spec for c in released.cells(s, ALL)}
+    assert set(made) == {*DEFECTS, "as_described", "constant_rate", "as_released"}
+    assert len({spec.canonical() for spec in made.values()}) == len(made)
+    for variant, spec in made.items():
+        on = spec.method.settings.get("defects", [])
+        expected = AS_RELEASED if variant == "as_released" else [variant] if variant in DEFECTS else []
+        assert list(on) == list(expected)
+        constant = variant in {"constant_rate", "as_released"}
+        assert (spec.local.lr, spec.local.lr_decay) == ((0.0099, 1.0) if constant else (0.01, 0.99))
+
+
+def test_as_described_is_the_run_of_table_2():
+    table2 = {c.spec.canonical() for c in grid.cells(grid.PROFILES["smoke"])}
+    assert all(
+        c.spec.canonical() in table2 for c in released.cells(released.setting("smoke"), ["as_described"])
+    )
+
+
+def test_the_claims():
+    rows = [
+        {
+            "split": "pat_10",
+            "variant": variant,
+            "task": "digits",
+            "seed": seed,
+            "accuracy_best": 60.0 - 5 * (variant != "as_described") + 0.1 * seed * len(variant),
+        }
+        for variant in ALL
+        for seed in range(3)
+    ]
+    judged = judge_all(released.claims(ALL), pd.DataFrame(rows))
+    assert {j.verdict.status for j in judged} == {"reproduced"}
+    assert len(judged) == len(ALL) - 1
+    same = pd.DataFrame(rows).assign(accuracy_best=60.0)
+    assert {j.verdict.status for j in judge_all(released.claims(ALL), same)} == {"not reproduced"}
+
+
+def test_parameters_are_checked():
+    for bad, kind in ((["fixed"], UnknownName), ([], BadValue), (["as_released"] * 2, BadValue)):
+        with pytest.raises(kind):
+            released.chosen_variants(bad)
+    assert "layer 10" in " ".join(released.deviations(released.setting("smoke")))
+    assert "layer 10" not in " ".join(released.deviations(released.setting("paper")))
