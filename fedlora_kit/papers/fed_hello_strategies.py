@@ -21,11 +21,8 @@ if TYPE_CHECKING:
 
 #: strategy -> the registered method
 STRATEGIES = {"gd": "gd-hla", "rgd": "rgd-hla", "fim": "fed-hello"}
-WORDS = {
-    "gd": "fixed lists (GD-HLA)",
-    "rgd": "drawn anew each round (RGD-HLA)",
-    "fim": "drawn, then by Fisher information (Fed-HeLLo; the geometry is that of its warm start)",
-}
+#: strategy -> heading of its column
+WORDS = {"gd": "fixed (GD-HLA)", "rgd": "drawn (RGD-HLA)", "fim": "drawn, then Fisher (Fed-HeLLo)"}
 ROC = "1:1:1"
 SPLIT = "pat_10"
 BEST = "accuracy_best"

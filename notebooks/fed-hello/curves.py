@@ -13,7 +13,7 @@
 #
 # **What the paper claims.** Fed-HeLLo does not only end above the other methods, it learns faster: in the official
 # logs it reaches 80 % under IID labels after 99 rounds, FedRA after 121, HETLoRA after 128. Here are those logs, and
-# below them the same curves of our own runs, which are those of Table II. (Zhang, Hu, Liu, Xu, IEEE TNNLS 2025; the
+# below them the same curves of our own runs, which are those of Table II. (Zhang, Liu, Xu, Hu, IEEE TNNLS 2025; the
 # paper's own figure is not known.)
 
 # %% tags=["parameters"]

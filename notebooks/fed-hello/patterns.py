@@ -13,7 +13,7 @@
 #
 # **What the paper proposes.** A client that can train 6 of 12 layers needs to be told which. GD-HLA gives every group
 # of clients a fixed list, in the shape of a triangle, an inverted triangle, a bottleneck, or evenly spread. RGD-HLA
-# keeps the shape as probabilities, and each client draws its layers anew in each round. (Zhang, Hu, Liu, Xu, IEEE
+# keeps the shape as probabilities, and each client draws its layers anew in each round. (Zhang, Liu, Xu, Hu, IEEE
 # TNNLS 2025. Nothing is trained in this notebook.)
 
 # %% tags=["parameters"]

@@ -14,7 +14,7 @@
 # **Why this notebook.** The released code differs from the text in several places, and the official logs come from the
 # code: layers freeze when the digits of another layer's number occur in theirs, Fisher scores come from one image and
 # are forgotten after one round, importance levels are in no order, the learning rate does not decay. What does each of
-# these do? One at a time, on the hardest split, beside the method as described. (Zhang, Hu, Liu, Xu, IEEE TNNLS 2025;
+# these do? One at a time, on the hardest split, beside the method as described. (Zhang, Liu, Xu, Hu, IEEE TNNLS 2025;
 # the table is the kit's own.)
 
 # %% tags=["parameters"]

@@ -13,7 +13,7 @@
 #
 # **What the paper claims.** Clients differ in what they can afford, and Fed-HeLLo lets each train as many layers as fit:
 # 6, 9 or 12 of 12. Here the costs of every method are counted for one client of each group, on modules of the size of
-# the paper's own model (ViT-B/16, LoRA of rank 16 on query and value). Nothing is trained. (Zhang, Hu, Liu, Xu, IEEE
+# the paper's own model (ViT-B/16, LoRA of rank 16 on query and value). Nothing is trained. (Zhang, Liu, Xu, Hu, IEEE
 # TNNLS 2025; whether the paper has such a table is not known.)
 
 # %% tags=["parameters"]

@@ -14,7 +14,7 @@
 # **What the paper claims.** Three ways to allocate layers build on each other: fixed geometric lists (GD-HLA), the same
 # geometry as probabilities, drawn anew by each client in each round (RGD-HLA), and probabilities from the layers'
 # Fisher information after such a warm start (FIM-HLA; together that is Fed-HeLLo). Each should improve on the one
-# before. (Zhang, Hu, Liu, Xu, IEEE TNNLS 2025; that the ablation exists is known, its numbers are not.)
+# before. (Zhang, Liu, Xu, Hu, IEEE TNNLS 2025; that the ablation exists is known, its numbers are not.)
 
 # %% tags=["parameters"]
 profile: str = "smoke"  # smoke | small | paper

@@ -15,7 +15,7 @@
 # each client draw its layers anew in every round, first by a geometric pattern, then by what the layers' Fisher
 # information says of them. It should then beat making everybody train as little as the weakest (Straggler), leaving
 # the weak out (Exclusive), uniform draws (FedRA) and unequal ranks (HETLoRA, FlexLoRA), the more so the more unequal
-# the labels. (Zhang, Hu, Liu, Xu, IEEE TNNLS 2025. One cell of the table is known to us; the others are those of the
+# the labels. (Zhang, Liu, Xu, Hu, IEEE TNNLS 2025. One cell of the table is known to us; the others are those of the
 # official logs.)
 
 # %% tags=["parameters"]

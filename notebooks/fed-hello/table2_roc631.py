@@ -12,7 +12,7 @@
 # # Fed-HeLLo, resources 6:3:1: few strong clients
 #
 # **What the paper claims.** The comparison of Table II again, where 60 % of the clients can train 6 of 12 layers,
-# 30 % can train 9, and 10 % all. Now Exclusive has one client in ten to learn from. (Zhang, Hu, Liu, Xu, IEEE TNNLS
+# 30 % can train 9, and 10 % all. Now Exclusive has one client in ten to learn from. (Zhang, Liu, Xu, Hu, IEEE TNNLS
 # 2025. That the paper has this configuration is known from a summary; none of its numbers is.)
 
 # %% tags=["parameters"]
