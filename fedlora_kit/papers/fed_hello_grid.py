@@ -11,7 +11,6 @@ layers. The learning rate is meant to be .01 · .99^t; the released code stays a
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from fedlora_kit.errors import BadValue, UnknownName
 from fedlora_kit.methods.resources import HETLORA_111, ROC_111, ROC_631, Resources
 from fedlora_kit.papers.grid import Cell
+from fedlora_kit.papers.overrides import override, plain
 
 if TYPE_CHECKING:
     from fedlora_kit.partition import Partitioner
@@ -154,16 +154,7 @@ def setting(item: str, profiles: Mapping[str, Setting], profile: str, **override
         UnknownName: no such profile, setting, task, method or split.
         BadValue: a value that cannot be used.
     """
-    if profile not in profiles:
-        raise UnknownName("profile", profile, profiles)
-    known = {f.name for f in dataclasses.fields(Setting)}
-    changed: dict[str, Any] = {}
-    for name, value in overrides.items():
-        if name not in known:
-            raise UnknownName(f"setting of {item}", name, known)
-        if value is not None:
-            changed[name] = _checked(item, name, value)
-    made = dataclasses.replace(profiles[profile], **changed)
+    made = override(item, profiles, profile, overrides, lambda name, value: _checked(item, name, value))
     if made.cohort > made.clients:
         raise BadValue(
             f"cohort={made.cohort} of {made.clients} clients", "give a cohort of at most all clients"
@@ -172,15 +163,10 @@ def setting(item: str, profiles: Mapping[str, Setting], profile: str, **override
 
 
 def _checked(item: str, name: str, value: Any) -> Any:
-    if name == "seeds" and isinstance(value, int):
-        if value < 1:
-            raise BadValue(f"seeds={value}", "give the number of seeds: 1 or more (claims need at least 2)")
-        return tuple(range(value))
+    made = plain(name, value)
     if name == "task" and value not in COLUMNS:
         raise UnknownName(f"task of {item}", value, COLUMNS)
     if name in {"methods", "splits"}:
-        if not value or len(set(value)) < len(value):
-            raise BadValue(f"{name}={value}", "give at least one, none of them twice")
         allowed = METHODS if name == "methods" else SPLITS
         for one in value:
             if one not in allowed:
@@ -189,7 +175,7 @@ def _checked(item: str, name: str, value: Any) -> Any:
         raise BadValue(f"{name}={value}", "give 1 or more")
     if name == "lr" and not 0 < value < math.inf:
         raise BadValue(f"lr={value}", "give a finite number above 0")
-    return tuple(value) if isinstance(value, list) else value
+    return made
 
 
 def method_settings(s: Setting, method: str, roc: str, **more: Any) -> dict[str, Any]:

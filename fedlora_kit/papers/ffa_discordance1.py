@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from fedlora_kit.errors import BadValue, UnknownName
+from fedlora_kit.errors import BadValue
 from fedlora_kit.papers import ffa_table1
 from fedlora_kit.papers.claims import Claim, Verdict, mean_difference
 from fedlora_kit.papers.ffa_grid import Setting, cell, points
-from fedlora_kit.papers.ffa_overrides import checked
+from fedlora_kit.papers.ffa_overrides import apply, checked
 from fedlora_kit.papers.grid import Cell
 from fedlora_kit.papers.pairing import MissingCells
 
@@ -84,17 +84,11 @@ def sweep(profile: str, local_steps: Sequence[int] | None = None, **overrides: A
     Raises:
         UnknownName, BadValue: see `ffa_overrides.apply`.
     """
-    if profile not in PROFILES:
-        raise UnknownName("profile", profile, PROFILES)
-    chosen = PROFILES[profile]
-    given = {name: value for name, value in overrides.items() if value is not None}
-    base = dataclasses.replace(
-        chosen.base,
-        **{name: checked("ffa-lora/discordance1", chosen.base, name, value) for name, value in given.items()},
-    )
+    item = "ffa-lora/discordance1"
+    base = apply(item, {name: one.base for name, one in PROFILES.items()}, profile, overrides)
     if local_steps is None:
-        return Sweep(base, chosen.local_steps)
-    return Sweep(base, checked("ffa-lora/discordance1", base, "local_steps", list(local_steps)))
+        return Sweep(base, PROFILES[profile].local_steps)
+    return Sweep(base, checked(item, base, "local_steps", list(local_steps)))
 
 
 def cells(s: Sweep) -> list[Cell]:

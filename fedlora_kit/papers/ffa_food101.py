@@ -9,19 +9,19 @@ no privacy.
 
 from __future__ import annotations
 
-import dataclasses
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
-from fedlora_kit.errors import BadValue, UnknownName
-from fedlora_kit.papers.claims import Claim, exact_ratio
+from fedlora_kit.errors import UnknownName
+from fedlora_kit.papers.claims import Claim
 from fedlora_kit.papers.equivalence import within_margin
+from fedlora_kit.papers.ffa_claims import half_claims
 from fedlora_kit.papers.ffa_grid import METHODS, PAPER_RATES, number_name
 from fedlora_kit.papers.grid import Cell
+from fedlora_kit.papers.overrides import override, plain, positive
 
 #: task -> {column of the table: scored part}
 COLUMNS: dict[str, dict[str, str]] = {
@@ -126,36 +126,17 @@ def setting(profile: str, **overrides: Any) -> Setting:
         UnknownName: no such profile, setting or task.
         BadValue: a value that cannot be used.
     """
-    if profile not in PROFILES:
-        raise UnknownName("profile", profile, PROFILES)
-    known = {f.name for f in dataclasses.fields(Setting)}
-    changed: dict[str, Any] = {}
-    for name, value in overrides.items():
-        if name not in known:
-            raise UnknownName("setting of ffa-lora/food101", name, known)
-        if value is not None:
-            changed[name] = _override(name, value)
-    return dataclasses.replace(PROFILES[profile], **changed)
+    return override("ffa-lora/food101", PROFILES, profile, overrides, _checked)
 
 
-def _override(name: str, value: Any) -> Any:
-    if name == "seeds" and isinstance(value, int):
-        if value < 1:
-            raise BadValue(f"seeds={value}", "give the number of seeds: 1 or more (claims need at least 2)")
-        return tuple(range(value))
+def _checked(name: str, value: Any) -> Any:
     if name == "task" and value not in COLUMNS:
         raise UnknownName("task of ffa-lora/food101", value, COLUMNS)
-    if isinstance(value, list) and (not value or len(set(value)) < len(value)):
-        raise BadValue(f"{name}={value}", "give at least one value, none of them twice")
-    if name == "epsilons":
-        if not all(0 <= e < math.inf for e in value):
-            raise BadValue(f"epsilons={value}", "give positive numbers; 0 stands for no DP")
-        return tuple(float(e) if e else None for e in value)
+    made = plain(name, value)
     if name == "rates":
-        if not all(0 < x < math.inf for x in value):
-            raise BadValue(f"rates={value}", "give finite numbers above 0")
-        return {method: tuple(value) for method in METHODS}
-    return value
+        positive(name, made)
+        return dict.fromkeys(METHODS, made)
+    return made
 
 
 def cell(s: Setting, method: str, epsilon: float | None, seed: int, lr: float) -> Cell:
@@ -218,21 +199,7 @@ def table(s: Setting, chosen: pd.DataFrame) -> list[Cell]:
 def claims(s: Setting) -> list[Claim]:
     """What the paper says of images, as predicates over `papers.grid.results_frame`."""
     lora, ffa = {"method": "lora"}, {"method": "ffa-lora"}
-    found = [
-        Claim(
-            f"half_{word}",
-            f"FFA-LoRA {text} as LoRA",
-            "section 4",
-            "SEEN",
-            lambda r, c=column: exact_ratio(  # type: ignore[misc]
-                r, c, numerator=ffa, denominator=lora, ratio=0.5, within=["eps", "task"]
-            ),
-        )
-        for word, column, text in (
-            ("trained", "trained_parameters", "trains half as many parameters"),
-            ("sent", "sent_bytes", "sends half as many bytes a round"),
-        )
-    ]
+    found = half_claims(["eps", "task"])
     for epsilon in s.epsilons:
         name = number_name(epsilon)
         words = "without DP" if epsilon is None else f"at epsilon = {name}"

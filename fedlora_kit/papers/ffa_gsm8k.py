@@ -8,7 +8,6 @@ prompt; and the paper's SGD with its grids of learning rates, as that file names
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ import pandas as pd
 from fedlora_kit.errors import BadValue, UnknownName
 from fedlora_kit.papers.ffa_grid import METHODS, PAPER_RATES
 from fedlora_kit.papers.grid import Cell, results_frame
+from fedlora_kit.papers.overrides import override, plain, positive
 
 if TYPE_CHECKING:
     from fedlora_kit.experiments.many import Finished
@@ -130,25 +130,11 @@ def setting(profile: str, **overrides: Any) -> Setting:
         UnknownName: no such profile, setting or task.
         BadValue: a value that cannot be used.
     """
-    if profile not in PROFILES:
-        raise UnknownName("profile", profile, PROFILES)
-    known = {f.name for f in dataclasses.fields(Setting)}
-    changed: dict[str, Any] = {}
-    for name, value in overrides.items():
-        if name not in known:
-            raise UnknownName("setting of ffa-lora/gsm8k", name, known)
-        if value is not None:
-            changed[name] = _override(name, value)
-    return dataclasses.replace(PROFILES[profile], **changed)
+    return override("ffa-lora/gsm8k", PROFILES, profile, overrides, _checked)
 
 
-def _override(name: str, value: Any) -> Any:
-    if name == "seeds" and isinstance(value, int):
-        if value < 1:
-            raise BadValue(f"seeds={value}", "give the number of seeds: 1 or more (claims need at least 2)")
-        return tuple(range(value))
-    if isinstance(value, list) and (not value or len(set(value)) < len(value)):
-        raise BadValue(f"{name}={value}", "give at least one value, none of them twice")
+def _checked(name: str, value: Any) -> Any:
+    made = plain(name, value)
     if name == "tasks":
         for task in value:
             if task not in COLUMNS:
@@ -156,10 +142,9 @@ def _override(name: str, value: Any) -> Any:
         if len(value) > 1:
             raise BadValue(f"tasks={value}", "a task and its stand-in fill the same table: name one of them")
     if name == "rates":
-        if not all(0 < x < math.inf for x in value):
-            raise BadValue(f"rates={value}", "give finite numbers above 0")
-        return {method: tuple(value) for method in METHODS}
-    return tuple(value) if isinstance(value, list) else value
+        positive(name, made)
+        return dict.fromkeys(METHODS, made)
+    return made
 
 
 def cell(s: Setting, method: str, seed: int, lr: float, *, tuning: bool = False) -> Cell:

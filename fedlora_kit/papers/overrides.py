@@ -1,0 +1,73 @@
+"""Parameters of a notebook over the setting of a profile: what every item asks of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from fedlora_kit.errors import BadValue, UnknownName
+
+S = TypeVar("S")
+
+
+def override(
+    item: str,
+    profiles: Mapping[str, S],
+    profile: str,
+    overrides: Mapping[str, Any],
+    checked: Callable[[str, Any], Any],
+) -> S:
+    """The setting of a profile, with some values replaced (those that are not None).
+
+    Args:
+        item: id of the item, for the messages.
+        profiles: profile -> setting, a frozen dataclass.
+        checked: name and value -> the value as the setting holds it; raises for one that cannot be used.
+
+    Raises:
+        UnknownName: no such profile or setting.
+    """
+    if profile not in profiles:
+        raise UnknownName("profile", profile, profiles)
+    base: Any = profiles[profile]
+    known = {f.name for f in dataclasses.fields(base)}
+    changed: dict[str, Any] = {}
+    for name, value in overrides.items():
+        if name not in known:
+            raise UnknownName(f"setting of {item}", name, known)
+        if value is not None:
+            changed[name] = checked(name, value)
+    made: S = dataclasses.replace(base, **changed)
+    return made
+
+
+def plain(name: str, value: Any) -> Any:
+    """A value as a setting holds it: ``seeds`` a number (that many, from 0), ``epsilons`` with 0 for no DP, a
+    list as a tuple.
+
+    Raises:
+        BadValue: fewer than one seed, an empty list or one with a value twice, a negative epsilon.
+    """
+    if name == "seeds" and isinstance(value, int):
+        if value < 1:
+            raise BadValue(f"seeds={value}", "give the number of seeds: 1 or more (claims need at least 2)")
+        return tuple(range(value))
+    if isinstance(value, list | tuple) and (not value or len(set(value)) < len(value)):
+        raise BadValue(f"{name}={value}", "give at least one value, none of them twice")
+    if name == "epsilons":
+        if not all(0 <= e < math.inf for e in value):
+            raise BadValue(f"epsilons={value}", "give positive numbers; 0 stands for no DP")
+        return tuple(float(e) if e else None for e in value)
+    return tuple(value) if isinstance(value, list) else value
+
+
+def positive(name: str, values: tuple[float, ...]) -> None:
+    """Refuse values that are not finite numbers above 0.
+
+    Raises:
+        BadValue: one of them is not.
+    """
+    if not all(0 < x < math.inf for x in values):
+        raise BadValue(f"{name}={list(values)}", "give finite numbers above 0")
