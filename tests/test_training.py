@@ -151,6 +151,22 @@ def test_evaluation_equals_one_example_at_a_time():
     assert scores["examples"] == 23
 
 
+def test_macro_f1_equals_the_definition_class_by_class():
+    fed = federation()
+    examples = text_data(31, seed=6)
+    answers, truth = [], []
+    for i in range(31):
+        inputs, label = examples.batch(np.array([i]), CPU)
+        with torch.no_grad():
+            answers.append(int(fed.model(**inputs).logits.argmax()))
+        truth.append(int(label))
+    f1 = []
+    for c in set(answers) | set(truth):
+        hits = sum(a == t == c for a, t in zip(answers, truth, strict=True))
+        f1.append(2 * hits / (answers.count(c) + truth.count(c)))
+    assert evaluate(fed.model, examples, CPU, max_tokens=64)["macro_f1"] == pytest.approx(np.mean(f1))
+
+
 def test_the_loss_falls():
     rounds = FederationSettings(rounds=15, eval_every=0)
     history = run_federation(

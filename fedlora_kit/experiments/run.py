@@ -114,7 +114,8 @@ def summarise(federation: Federation, outcome: Outcome) -> dict[str, Any]:
     """The run in a few numbers.
 
     Returns:
-        scores: scored name -> {final, last10, best, best_round, loss, examples}; accuracies in [0, 1].
+        scores: scored name -> {final, last10, best, best_round, loss, examples}; accuracies in [0, 1]. Each
+            further metric of `training.evaluation` stands there by its name, as {final, last10, best}.
             ``last10`` is the mean over the evaluations in the last 10 rounds. ``best`` is the maximum over
             the evaluations *on the scored part itself*: optimistic, given because papers report it.
         trained_parameters: scalars that train at client 0 in round 0.
@@ -143,16 +144,27 @@ def summarise(federation: Federation, outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def _scores(scored: Sequence[tuple[int, Mapping[str, float]]], last_rounds: int) -> dict[str, float]:
-    late = [e["accuracy"] for r, e in scored if r >= last_rounds]
-    best_round, best = max(((r, e["accuracy"]) for r, e in scored), key=lambda pair: pair[1])
+def _scores(scored: Sequence[tuple[int, Mapping[str, float]]], last_rounds: int) -> dict[str, Any]:
+    best_round, _ = max(((r, e["accuracy"]) for r, e in scored), key=lambda pair: pair[1])
+    last = scored[-1][1]
+    further = [name for name in last if name not in {"accuracy", "loss", "examples"}]
     return {
-        "final": scored[-1][1]["accuracy"],
-        "last10": sum(late) / len(late),
-        "best": best,
+        **_metric(scored, "accuracy", last_rounds),
         "best_round": best_round,
-        "loss": scored[-1][1]["loss"],
-        "examples": scored[-1][1]["examples"],
+        "loss": last["loss"],
+        "examples": last["examples"],
+        **{name: _metric(scored, name, last_rounds) for name in further},
+    }
+
+
+def _metric(
+    scored: Sequence[tuple[int, Mapping[str, float]]], name: str, last_rounds: int
+) -> dict[str, float]:
+    late = [e[name] for r, e in scored if r >= last_rounds]
+    return {
+        "final": scored[-1][1][name],
+        "last10": sum(late) / len(late),
+        "best": max(e[name] for _, e in scored),
     }
 
 

@@ -112,6 +112,7 @@ _MEASURED = (
     "accuracy",
     "accuracy_last10",
     "accuracy_best",
+    "loss",
     "examples",
     "trained_parameters",
     "sent_parameters",
@@ -133,6 +134,8 @@ def results_frame(
         Coordinates (``task`` is the column's name), the tuned values, ``seed``, ``key``, and
         accuracy: % on the scored part after the last round; NaN if the run failed.
         accuracy_last10, accuracy_best: % (see `experiments.run.summarise`; best is optimistic).
+        loss: on the scored part after the last round, nats.
+        further metrics (macro_f1, rouge_l, ...) as accuracy: three columns each, %, where a run has them.
         trained_parameters, sent_parameters, sent_bytes: at one client in one round.
         sigma, epsilon: noise multiplier and largest spent epsilon (NaN without DP).
     """
@@ -157,6 +160,8 @@ def results_frame(
                     "accuracy": 100 * score["final"],
                     "accuracy_last10": 100 * score["last10"],
                     "accuracy_best": 100 * score["best"],
+                    "loss": score["loss"],
+                    **_further(score),
                     "examples": score["examples"],
                     "trained_parameters": summary["trained_parameters"],
                     "sent_parameters": summary["sent_parameters"],
@@ -166,6 +171,16 @@ def results_frame(
                 }
             )
     return pd.DataFrame(rows)
+
+
+def _further(score: Mapping[str, Any]) -> dict[str, float]:
+    """The metrics beside accuracy, in %."""
+    found = {}
+    for name, values in score.items():
+        if isinstance(values, Mapping):
+            found[name] = 100 * values["final"]
+            found |= {f"{name}_{when}": 100 * values[when] for when in ("last10", "best")}
+    return found
 
 
 def mean_std_table(

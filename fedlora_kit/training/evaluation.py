@@ -17,24 +17,37 @@ from fedlora_kit.training.objective import example_losses
 
 @torch.no_grad()
 def evaluate(model: nn.Module, data: EncodedData, device: torch.device, max_tokens: int) -> dict[str, Any]:
-    """Accuracy and mean loss of ``model`` on ``data``, in evaluation mode.
+    """Accuracy, further metrics and mean loss of ``model`` on ``data``, in evaluation mode.
 
     Returns:
         accuracy: fraction of examples, in [0, 1]; for a causal model, of greedy answers whose final number is
-            right.
+            right. With one label an example it is the micro-averaged F1, too.
+        macro_f1: classifiers only; mean F1 over the classes that occur (as labels or as answers), in [0, 1].
         loss: mean over the examples of their loss, nats (see `training.objective`).
         examples: number of examples scored.
     """
+    from sklearn.metrics import f1_score
+
     training = model.training
     model.eval()
-    correct, loss = 0, 0.0
+    loss = 0.0
+    truth: list[torch.Tensor] = []
+    answered: list[torch.Tensor] = []
     for indices in physical_batches(data.lengths, np.arange(len(data)), max_tokens):
         inputs, labels = data.batch(indices, device)
         logits = model(**inputs).logits  # (b, classes) or (b, width, vocabulary)
         loss += float(example_losses(logits, labels).sum())
         if labels.ndim == 1:
-            correct += int((logits.argmax(-1) == labels).sum())
+            truth.append(labels.cpu())
+            answered.append(logits.argmax(-1).cpu())
     if isinstance(data, EncodedCausal):
-        correct = sum(exact_matches(generate(model, data, device, max_tokens), data.references))
+        right = exact_matches(generate(model, data, device, max_tokens), data.references)
+        metrics = {"accuracy": sum(right) / len(data)}
+    else:
+        classes, answers = torch.cat(truth).numpy(), torch.cat(answered).numpy()  # (n,)
+        metrics = {
+            "accuracy": float((classes == answers).mean()),
+            "macro_f1": float(f1_score(classes, answers, average="macro", zero_division=0)),
+        }
     model.train(training)
-    return {"accuracy": correct / len(data), "loss": loss / len(data), "examples": len(data)}
+    return {**metrics, "loss": loss / len(data), "examples": len(data)}
