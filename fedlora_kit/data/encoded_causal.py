@@ -38,6 +38,7 @@ class EncodedCausal:
         references: n answers as text.
         tokenizer: turns generated tokens back into text.
         max_new_tokens: tokens that a generated answer may have.
+        groups: (n,) group of each example, or None; for the partitioners.
     """
 
     tokens: npt.NDArray[np.int32]
@@ -47,6 +48,7 @@ class EncodedCausal:
     references: tuple[str, ...]
     tokenizer: Any
     max_new_tokens: int
+    groups: npt.NDArray[Any] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -95,6 +97,7 @@ class EncodedCausal:
             tuple(self.references[i] for i in indices),
             self.tokenizer,
             self.max_new_tokens,
+            None if self.groups is None else self.groups[indices],
         )
 
     def _padded(
@@ -162,4 +165,5 @@ def encode_causal(
         tuple(answers),
         tokenizer,
         max_new_tokens,
+        examples.groups,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -27,13 +27,17 @@ class Examples:
         columns: one or two text columns (lists of n strings), or one image array of shape
             (n, channels, height, width): float32 in [-1, 1], or uint8 (0 to 255).
         labels: int64, shape (n,).
+        groups: (n,), a domain or category of each example (integers or strings), for partitioners that deal
+            by it; None where a task has none.
     """
 
     columns: tuple[Column, ...]
     labels: npt.NDArray[np.int64]
+    groups: npt.NDArray[Any] | None = None
 
     def __post_init__(self) -> None:
         lengths = {len(c) for c in self.columns} | {len(self.labels)}
+        lengths |= set() if self.groups is None else {len(self.groups)}
         if len(lengths) != 1:
             raise BadValue(
                 f"columns and labels differ in length: {sorted(lengths)}", "give one label an example"
@@ -47,7 +51,8 @@ class Examples:
         columns = tuple(
             c[indices] if isinstance(c, np.ndarray) else [c[i] for i in indices] for c in self.columns
         )
-        return Examples(columns, self.labels[indices])
+        groups = None if self.groups is None else self.groups[indices]
+        return Examples(columns, self.labels[indices], groups)
 
 
 Loader = Callable[[str], Examples]
@@ -71,6 +76,7 @@ class Task:
         max_length: longest encoded example, in tokens; longer ones are cut (an error for causal tasks).
         prompt: causal tasks: name of the template around the question (see `data.prompts`).
         max_new_tokens: causal tasks: tokens that a generated answer may have.
+        group_column: name of the column with each example's group (see `Examples`); empty for none.
         classes: the source's labels that make up this task, numbered anew in this order; empty for all.
         store_side: images only: side in pixels of the squares that the images are brought to when they are
             decoded (see `data.images`); None where all have one size already.
@@ -86,6 +92,7 @@ class Task:
     config: str = ""
     revision: str = ""
     label_column: str = "label"
+    group_column: str = ""
     loader: Loader | None = None
     max_length: int = 128
     classes: tuple[int, ...] = ()
@@ -140,6 +147,18 @@ def _digits(split: str) -> Examples:
 
     images, labels = digits({"train": "train", "validation": "test"}[split], quarter_turns=1)
     return Examples((images,), labels)
+
+
+def _digits_in_domains(split: str) -> Examples:
+    from fedlora_kit.data.digits import digits_in_domains
+
+    return digits_in_domains(split)
+
+
+def _topics(split: str) -> Examples:
+    from fedlora_kit.data.builtin_topics import topics
+
+    return topics(split)
 
 
 def _arithmetic(split: str) -> Examples:
@@ -197,6 +216,30 @@ TASKS: dict[str, Task] = {
             loader=_builtin_text("answerable"),
         ),
         Task("digits", "image", tuple("0123456789"), ("image",), loader=_digits),
+        Task("digits_domains", "image", tuple("0123456789"), ("image",), loader=_digits_in_domains),
+        Task("topics", "text", class_names.TOPICS, ("text",), loader=_topics),
+        Task(
+            "ledgar",
+            "text",
+            class_names.LEDGAR,
+            ("text",),
+            eval_splits={"test": "test"},
+            hub_id="coastalcph/lex_glue",
+            config="ledgar",
+            max_length=512,
+        ),
+        # SEEN in its data card: the columns image and label. That the third is called domain is our guess.
+        Task(
+            "domainnet",
+            "image",
+            class_names.DOMAINNET121,
+            ("image",),
+            eval_splits={"test": "test"},
+            hub_id="TNILab/DomainNet_FL",
+            config="default",
+            group_column="domain",
+            store_side=256,
+        ),
         _cifar100("cifar100"),
         # Without the classes that kit/image-mirror is pre-trained on: it has seen none of these images.
         _cifar100("cifar100_rest", tuple(range(50, 100))),

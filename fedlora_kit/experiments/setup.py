@@ -119,7 +119,7 @@ def load_data(spec: DataSpec, backbone_name: str) -> tuple[EncodedData, dict[str
 
 def split_indices(spec: RunSpec, train: EncodedData) -> list[np.ndarray[tuple[int], np.dtype[np.int64]]]:
     """Who holds which training examples."""
-    return spec.split.build(spec.seed).split(train.labels)
+    return spec.split.build(spec.seed).split(train.labels, groups=train.groups)
 
 
 def set_aside(
