@@ -82,6 +82,21 @@ CUT = {
         "variants": "as_described,unordered_levels,as_released",
         **SHORT_HELLO,
     },
+    "fed-hello/domainnet": {
+        "seeds": "2",
+        "methods": "fedra,fed-hello",
+        "splits": "iid,pat_10",
+        "rounds": "3",
+        "eval_limit": "60",
+    },
+    "fed-hello/ledgar": {
+        "seeds": "2",
+        "methods": "fedra,fed-hello",
+        "splits": "iid,pat_20",
+        "rounds": "6",
+        "train_limit": "200",
+        "eval_limit": "60",
+    },
     "fed-hello/resources": {"methods": "exclusive,hetlora,fed-hello"},
 }
 

@@ -3,8 +3,8 @@
 A topic is a deed and a thing ("fix my bike"), each said in one of two words (``repair``, ``bicycle``).
 The sentence asks about its topic, and mentions another thing, or another deed and thing, in an aside: ``the
 boat was sold but how can i repair my bike``. So the words of a sentence as a bag do not tell its topic; what
-is asked does. The topics are unequally frequent, the commonest about seven times as frequent as the rarest, so
-that macro and micro F1 differ.
+is asked does. The topics are unequally frequent, the commonest about seven times as frequent as the rarest,
+so that macro and micro F1 differ.
 
 Training and validation examples are disjoint: a hash of the text decides. No sentence stands in the
 pre-training corpus of ``kit/text-tiny``, where nothing has such an aside.
