@@ -179,6 +179,6 @@ def test_deviations_declare_the_guesses():
         assert word in told
     smoke = domainnet.deviations(SMOKE)
     assert "4 of ten classes" in smoke[0]
-    assert any(line.startswith("rounds: 15 (paper: 500)") for line in smoke)
+    assert any(line.startswith("rounds: 20 (paper: 500)") for line in smoke)
     with pytest.raises(UnknownName, match="setting of fed-hello/domainnet"):
         domainnet.setting("smoke", temperature=1)

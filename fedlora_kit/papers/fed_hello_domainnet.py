@@ -55,17 +55,17 @@ PROFILES: dict[str, Setting] = {
         task="digits_domains",
         backbone="kit/image-tiny",
         clients=24,
-        cohort=8,
-        rounds=15,
+        cohort=4,
+        rounds=20,
         seeds=(0, 1, 2),
         classes={"pat_20": 4, "pat_10": 2},
         min_per_holder=0,
         batch_size=1024,
-        proxy_examples=40,
+        proxy_examples=20,
         partitioner="pathological_domains",
-        splits=("iid", "pat_10"),
+        splits=("iid", "pat_20"),
         eval_limit=200,
-        eval_every=3,
+        eval_every=5,
         max_tokens=20_000,
     ),
 }
@@ -114,7 +114,8 @@ def deviations(s: Setting) -> list[str]:
         "Smoke profile: scikit-learn's digits in four domains (upright, turned by a quarter, turned and "
         "faint, negative; each image in one only) on the kit's own ViT of 4 layers stand in for DomainNet. "
         f"Non-IID 20 % becomes {s.classes['pat_20']} of ten classes, 10 % becomes "
-        f"{s.classes['pat_10']}: four domains need as many holders of a class. Figures cannot be compared with the paper's."
+        f"{s.classes['pat_10']}: four domains need as many holders of a class. Figures cannot be compared "
+        "with the paper's."
         if s.task == "digits_domains"
         else ""
     )

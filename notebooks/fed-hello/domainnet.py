@@ -31,6 +31,7 @@ lr: float | None = None  # learning rate of round 0, for all methods
 train_limit: int | None = None  # at most so many training examples
 eval_limit: int | None = None  # at most so many scored examples
 precision: str | None = None  # fp32 | bf16
+mode: str | None = None  # as_described | as_released (the defects of the released code)
 
 # %%
 import numpy as np
@@ -64,6 +65,7 @@ setting = domainnet.setting(
     train_limit=train_limit,
     eval_limit=eval_limit,
     precision=precision,
+    mode=mode,
 )
 setting
 
@@ -82,7 +84,7 @@ for client, part in enumerate(toy.split(toy_classes, groups=toy_domains)):
 # %% [markdown]
 # ## Who holds what
 #
-# The splits at seed 0: clients × classes, then clients × domains.
+# The splits at seed 0: clients × classes, then clients × domains. (Runs deal the same number of other examples.)
 
 # %%
 kind = get_task(setting.task)

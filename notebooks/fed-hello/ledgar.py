@@ -31,6 +31,7 @@ lr: float | None = None  # learning rate of round 0, for all methods
 train_limit: int | None = None  # at most so many training examples
 eval_limit: int | None = None  # at most so many scored examples
 precision: str | None = None  # fp32 | bf16
+mode: str | None = None  # as_described | as_released (the defects of the released code)
 
 # %%
 import pandas as pd
@@ -64,6 +65,7 @@ setting = ledgar.setting(
     train_limit=train_limit,
     eval_limit=eval_limit,
     precision=precision,
+    mode=mode,
 )
 setting
 
