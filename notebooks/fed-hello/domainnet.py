@@ -38,7 +38,7 @@ import numpy as np
 from IPython.display import display
 
 from fedlora_kit.data import get_task
-from fedlora_kit.data.sources import load_split
+from fedlora_kit.experiments.setup import load_data, split_indices
 from fedlora_kit.papers import fed_hello_domainnet as domainnet
 from fedlora_kit.papers import fed_hello_grid as grid
 from fedlora_kit.papers import fed_hello_other_data as other
@@ -84,14 +84,15 @@ for client, part in enumerate(toy.split(toy_classes, groups=toy_domains)):
 # %% [markdown]
 # ## Who holds what
 #
-# The splits at seed 0: clients × classes, then clients × domains. (Runs deal the same number of other examples.)
+# The splits of the runs at seed 0: clients × classes, then clients × domains.
 
 # %%
 kind = get_task(setting.task)
-train = load_split(kind, kind.train_split)
-train = train.take(np.random.default_rng(0).permutation(len(train))[: setting.train_limit])
+cells = grid.cells(setting, other.ROC)
 for split in setting.splits:
-    parts = grid.split_partitioner(setting, split, seed=0).split(train.labels, groups=train.groups)
+    spec = next(cell.spec for cell in cells if cell.coords["split"] == split)
+    train, _ = load_data(spec.data, spec.model.backbone)
+    parts = split_indices(spec, train)
     counts = label_counts(parts, train.labels, kind.num_labels)
     display(partition_figure(counts, kind.label_names, other.words(setting, split)))
     display(partition_figure(*domainnet.domain_counts(parts, train.groups), "the same by domain"))
@@ -99,8 +100,8 @@ for split in setting.splits:
 # %% [markdown]
 # ## Who can afford what
 #
-# Straggler, Exclusive, FedRA and Fed-HeLLo share out *layers*, HETLoRA and FlexLoRA *ranks*; a third of the clients has
-# half of the layers, a third three quarters, a third all of them.
+# Straggler, Exclusive, FedRA and Fed-HeLLo share out *layers*, HETLoRA and FlexLoRA *ranks*; a third of the clients can
+# train half of the layers (or one rank of 16), a third three quarters (four), a third all of them.
 
 # %%
 for method in setting.methods:
@@ -110,7 +111,7 @@ for method in setting.methods:
 # ## The runs
 
 # %%
-done = run_cells(grid.cells(setting, other.ROC), device=device, label="runs")
+done = run_cells(cells, device=device, label="runs")
 results = results_frame(done, grid.COLUMNS)
 out.table(results, "results")
 

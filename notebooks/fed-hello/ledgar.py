@@ -39,6 +39,7 @@ from IPython.display import display
 
 from fedlora_kit.data import get_task
 from fedlora_kit.data.sources import load_split
+from fedlora_kit.experiments.setup import load_data, split_indices
 from fedlora_kit.papers import fed_hello_grid as grid
 from fedlora_kit.papers import fed_hello_ledgar as ledgar
 from fedlora_kit.papers import fed_hello_other_data as other
@@ -86,24 +87,27 @@ for average in ("micro", "macro"):
 # %% [markdown]
 # ## The task, and who holds what
 #
-# The splits at seed 0: one row a client, one column a class.
+# Three examples; then the splits of the runs at seed 0, one row a client, one column a class.
 
 # %%
 kind = get_task(setting.task)
-train = load_split(kind, kind.train_split)
-for text, label in list(zip(train.columns[0], train.labels, strict=True))[:3]:
+examples = load_split(kind, kind.train_split)
+for text, label in list(zip(examples.columns[0], examples.labels, strict=True))[:3]:
     print(f"{kind.label_names[label]}: {text[:90]}")
-labels = train.labels[: setting.train_limit]
+
+# %%
+cells = grid.cells(setting, other.ROC)
 for split in setting.splits:
-    parts = grid.split_partitioner(setting, split, seed=0).split(labels)
-    counts = label_counts(parts, labels, kind.num_labels)
+    spec = next(cell.spec for cell in cells if cell.coords["split"] == split)
+    train, _ = load_data(spec.data, spec.model.backbone)
+    counts = label_counts(split_indices(spec, train), train.labels, kind.num_labels)
     display(partition_figure(counts, kind.label_names, other.words(setting, split)))
 
 # %% [markdown]
 # ## Who can afford what
 #
-# Straggler, Exclusive, FedRA and Fed-HeLLo share out *layers*, HETLoRA and FlexLoRA *ranks*; a third of the clients has
-# half of the layers, a third three quarters, a third all of them.
+# Straggler, Exclusive, FedRA and Fed-HeLLo share out *layers*, HETLoRA and FlexLoRA *ranks*; a third of the clients can
+# train half of the layers (or one rank of 16), a third three quarters (four), a third all of them.
 
 # %%
 for method in setting.methods:
@@ -113,7 +117,7 @@ for method in setting.methods:
 # ## The runs
 
 # %%
-done = run_cells(grid.cells(setting, other.ROC), device=device, label="runs")
+done = run_cells(cells, device=device, label="runs")
 results = ledgar.f1_frame(done)
 out.table(results, "results")
 
