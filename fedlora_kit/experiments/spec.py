@@ -180,10 +180,13 @@ class RunSpec(BaseModel):
             raise ValueError("local.clip_norm is for runs without DP; DP clips examples by privacy.clip")
         if self.privacy is not None and self.precision == "bf16":
             raise ValueError("precision=bf16 cannot be used under DP: rounded norms would exceed the clip")
-        if self.privacy is not None and method(self.method.name, **self.method.settings).proxy_examples:
+        chosen = method(self.method.name, **self.method.settings)
+        if self.privacy is not None and chosen.proxy_examples:
             raise ValueError(
                 f"method {self.method.name!r} reads its proxy examples without noise: not under DP"
             )
+        if self.privacy is not None and chosen.penalises:
+            raise ValueError(f"method {self.method.name!r} with a penalty on its ranks: not under DP")
         if self.rounds.cohort is not None and self.rounds.cohort > self.split.clients:
             raise ValueError(f"rounds.cohort={self.rounds.cohort} exceeds split.clients={self.split.clients}")
         return self
