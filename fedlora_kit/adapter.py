@@ -130,8 +130,8 @@ def save_peft(model: nn.Module, state: Mapping[str, torch.Tensor], folder: Path)
 
     The classification head goes along in PEFT's ``modules_to_save`` form, also when it was frozen: a head
     drawn at random belongs to the result, and without it the logits could not be had again. So
-    ``PeftModel.from_pretrained(backbone, folder)`` gives the logits of this run. What was merged into the base
-    (`models.residual`) is written as factors of a higher rank.
+    ``PeftModel.from_pretrained(backbone, folder)`` gives the logits of this run. What was merged into the
+    base (`models.residual`) is written as factors of a higher rank.
     """
     from safetensors.torch import save_file
 

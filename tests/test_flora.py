@@ -58,7 +58,9 @@ def test_the_stack_is_the_weighted_sum_of_the_products_on_a_non_square_linear():
         for k, n in enumerate((1, 5, 2))
     ]
     after = FLoRA().aggregate(start, updates)
-    ideal = sum(products(u.tensors)["m"] * u.num_examples / 8 for u in updates)  # rank 3 + 2 + 1: no noise, no cut
+    ideal = sum(
+        products(u.tensors)["m"] * u.num_examples / 8 for u in updates
+    )  # rank 3 + 2 + 1: no noise, no cut
     torch.testing.assert_close(after["m.lora_residual.weight"], start["m.lora_residual.weight"] + ideal)
     assert torch.equal(after["m.lora_A.weight"], start["m.lora_A.weight"])  # fresh adapters: the first A
     assert torch.count_nonzero(after["m.lora_B.weight"]) == 0
@@ -74,7 +76,9 @@ def test_two_rounds_are_two_merges_into_the_base_weights(kind):
     slot, start = AdapterSlot(plain.model), AdapterSlot(plain.model).read()
     slot.set_trainable(slot.names)
     plain.model.train()
-    layers = {n: m for n, m in plain.model.named_modules() if hasattr(m, "lora_A") and hasattr(m, "base_layer")}
+    layers = {
+        n: m for n, m in plain.model.named_modules() if hasattr(m, "lora_A") and hasattr(m, "base_layer")
+    }
     first = {n: m.base_layer.weight.detach().clone() for n, m in layers.items()}
     total = sum(len(c) for c in plain.clients)
     for r in range(2):
@@ -154,7 +158,9 @@ def test_the_stack_travels_down():
     modules = 2 * 4  # layers x (q, k, v, o)
     assert [c.upload_bytes for c in costs] == [modules * 32 * rank * 4 for rank in (1, 2, 4)]
     assert {c.download_bytes for c in costs} == {modules * 32 * 7 * 4}
-    crowd = federation("flora", (8,) * 6, lora=LORA, kind="bert", local=local)  # 24 directions: dense is smaller
+    crowd = federation(
+        "flora", (8,) * 6, lora=LORA, kind="bert", local=local
+    )  # 24 directions: dense is smaller
     assert {c.download_bytes for c in client_costs(crowd)} == {modules * 16 * 16 * 4}
     svd = federation("flexlora", lora=LORA, settings={"resources": RANKS}, kind="bert", local=local)
     assert [c.download_bytes for c in client_costs(svd)] == [c.upload_bytes for c in client_costs(svd)]

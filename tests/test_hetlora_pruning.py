@@ -38,7 +38,9 @@ def test_the_penalty_is_the_product_of_the_norms_of_the_last_directions():
     expected = 0.1 * b[:, 2:].norm() * a[2:].norm()
     torch.testing.assert_close(found, expected)
     found.backward()
-    assert torch.count_nonzero(a.grad[:2]) == torch.count_nonzero(b.grad[:, :2]) == 0  # the first ones are free
+    assert (
+        torch.count_nonzero(a.grad[:2]) == torch.count_nonzero(b.grad[:, :2]) == 0
+    )  # the first ones are free
     assert torch.count_nonzero(a.grad[2:]) == 6
     assert method("hetlora").penalty({A: a, B: b}, client=0) is None
 
@@ -92,7 +94,9 @@ def test_a_resumed_run_ends_bit_identical():
         assert again.history == whole.history
 
 
-@pytest.mark.parametrize("bad", [{"keep": 0.0}, {"keep": 1.5}, {"keep": 0.5, "penalty": -1}, {"penalty": 1.0}])
+@pytest.mark.parametrize(
+    "bad", [{"keep": 0.0}, {"keep": 1.5}, {"keep": 0.5, "penalty": -1}, {"penalty": 1.0}]
+)
 def test_impossible_settings(bad):
     with pytest.raises(BadValue, match="cannot prune"):
         method("hetlora", **bad)

@@ -187,6 +187,10 @@ class RunSpec(BaseModel):
             )
         if self.privacy is not None and chosen.penalises:
             raise ValueError(f"method {self.method.name!r} with a penalty on its ranks: not under DP")
+        if chosen.proxy_examples and chosen.proxy == "external" and not get_task(self.data.task).external:
+            raise ValueError(
+                f"task {self.data.task!r} has no external proxy examples: proxy=random, balanced"
+            )
         if self.rounds.cohort is not None and self.rounds.cohort > self.split.clients:
             raise ValueError(f"rounds.cohort={self.rounds.cohort} exceeds split.clients={self.split.clients}")
         return self
@@ -208,6 +212,12 @@ class RunSpec(BaseModel):
         """The description as JSON with sorted keys; every default spelled out."""
         return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
 
+    def tasks(self) -> list[str]:
+        """The tasks whose examples the run reads: its own, and that of external proxy examples."""
+        chosen, own = method(self.method.name, **self.method.settings), self.data.task
+        outside = chosen.proxy_examples and chosen.proxy == "external"
+        return [own, get_task(own).external] if outside else [own]
+
     def key(self) -> str:
         """16 hex digits: description, source, data and backbone (see the module's docstring)."""
         parts = (
@@ -216,7 +226,7 @@ class RunSpec(BaseModel):
             *_external_source(METHODS[self.method.name]),
             *_external_source(type(self.split.build(self.seed))),
             *(f"{name}=={version(name)}" for name in COMPUTES),
-            fingerprint(get_task(self.data.task)),
+            *(fingerprint(get_task(name)) for name in self.tasks()),
             backbone_fingerprint(self.model.backbone),
         )
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]

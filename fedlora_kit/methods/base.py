@@ -58,7 +58,8 @@ class Method(ABC):
             factors of the averaged product, of which the product alone has a meaning.
         merges: whether rounds are merged into the base weights; each adapted module then has a tensor more,
             ``lora_residual``, which holds what was merged (`models.residual`).
-        proxy_examples: training examples to set aside for `refresh`; no client trains on them.
+        proxy_examples: examples that `refresh` reads; no client trains on them.
+        proxy: where they come from: "random" or "balanced" training examples, or the task's "external" ones.
         penalises: whether `penalty` may give a term: then the method does not run under DP.
         score_one_logit: score as Fed-HeLLo's released code (see `defects`).
     """
@@ -69,6 +70,7 @@ class Method(ABC):
     keeps_factors: ClassVar[bool] = True
     merges: ClassVar[bool] = False
     proxy_examples: int = 0
+    proxy: str = "random"
     score_one_logit: bool = False
     penalises: bool = False
     _context: Context | None = None
@@ -133,7 +135,7 @@ class Method(ABC):
         return
 
     def memory(self) -> dict[str, Any] | None:
-        """What the method has learned and must know again after a resumption, as plain data; None: nothing."""
+        """What the method has learned and must know again after a resumption: plain data, or None."""
         return None
 
     def remember(self, memory: Mapping[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""FLoRA: the clients' adapters are stacked, which sums their products without noise, and merged into the base."""
+"""FLoRA: the clients' adapters are stacked, so that their products add up exactly, and merged."""
 
 from __future__ import annotations
 

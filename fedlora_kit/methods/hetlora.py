@@ -24,12 +24,12 @@ class HETLoRA(RankMethod):
     their products, ||B_k A_k|| (Frobenius, over all adapted modules together): the sparser, the lighter.
     Where there is no product to weigh (all are zero, or only the head came), numbers of examples weigh.
 
-    Self-pruning (``keep`` below 1): the last directions of a client are those from keep · r_k on. Local steps add
-    ``penalty`` times the sum over modules of ||B[:, last]|| ||A[last, :]|| to the loss; where that sum is
+    Self-pruning (``keep`` below 1): the last directions of a client are those from keep · r_k on. Local steps
+    add ``penalty`` times the sum over modules of ||B[:, last]|| ||A[last, :]|| to the loss; where that sum is
     smaller after a local training than before it, the client's rank falls to keep · r_k for good, beginning
-    with what it sends. The ranks start as the resources give them. It is off by default: Fed-HeLLo's comparison
-    has fixed ranks. One rank a client for all modules is our reading; not under DP, for its steps know no
-    penalty.
+    with what it sends. The ranks start as the resources give them. It is off by default: Fed-HeLLo's
+    comparison has fixed ranks. One rank a client for all modules is our reading; not under DP, whose steps
+    know no penalty.
 
     Args:
         resources: groups and ranks, see `RankMethod`.
@@ -79,7 +79,9 @@ class HETLoRA(RankMethod):
             self._pruned[client] = self._kept(client)
 
     def memory(self) -> dict[str, Any] | None:
-        return {"ranks": {str(k): rank for k, rank in sorted(self._pruned.items())}} if self.keep < 1 else None
+        return (
+            {"ranks": {str(k): rank for k, rank in sorted(self._pruned.items())}} if self.keep < 1 else None
+        )
 
     def remember(self, memory: Mapping[str, Any]) -> None:
         self._pruned = {int(k): int(rank) for k, rank in memory["ranks"].items()}

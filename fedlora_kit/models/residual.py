@@ -40,7 +40,8 @@ class Residual(nn.Module):
 
 def add_residuals(model: nn.Module) -> None:
     """Give every adapted module of a PEFT model a `Residual`; modules that have one keep it."""
-    for layer in [m for m in model.modules() if hasattr(m, "lora_A") and hasattr(m, "base_layer")]:
+    layers: list[Any] = [m for m in model.modules() if hasattr(m, "lora_A") and hasattr(m, "base_layer")]
+    for layer in layers:
         if not hasattr(layer, "lora_residual"):
             made = Residual(layer)
             layer.add_module("lora_residual", made)

@@ -229,7 +229,11 @@ def _check(fed: Federation) -> None:
             f"set {fed.method.proxy_examples} training examples aside as Federation.proxy",
         )
     if fed.privacy is not None and (fed.method.proxy_examples or fed.method.penalises):
-        why = "its scores read examples without noise" if fed.method.proxy_examples else "its steps add a penalty"
+        why = (
+            "its scores read examples without noise"
+            if fed.method.proxy_examples
+            else "its steps add a penalty"
+        )
         raise BadValue(f"method {fed.method.name!r} cannot run under DP: {why}", "use another method")
     if fed.rounds.cohort is not None and fed.rounds.cohort > len(fed.clients):
         raise BadValue(

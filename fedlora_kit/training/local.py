@@ -149,7 +149,7 @@ def _plain_step(
     clip_norm: float | None,
     penalty: torch.Tensor | None,
 ) -> float:
-    """One step on the mean loss of a logical batch and the penalty; returns the sum of its examples' losses."""
+    """One step on the mean loss of a logical batch and the penalty; returns the sum of the losses."""
     optimizer.zero_grad(set_to_none=True)
     total = 0.0
     for piece in pieces:
