@@ -2,10 +2,11 @@
 
     python benchmarks/layer_groups.py
 
-Steps of a ViT of 12 layers with LoRA on query and value, random weights (speed does not depend on them): all
-layers train; the highest 9 and 6; 6 evenly spread (the lowest trains too); and 6 layers with the others taken out
-of the model (FedRA). On a CPU one thread and process time; on a GPU wall time between synchronisations, and the
-peak of allocated memory. The settings take turns, so that a busy machine hits all alike.
+Steps of a ViT of 12 layers with LoRA on query and value, random weights (speed does not depend on them):
+all layers train; the highest 9 and 6; 6 evenly spread (the lowest trains too); and 6 layers with the others
+taken out of the model (FedRA). On a CPU one thread and process time; on a GPU wall time between
+synchronisations, and the peak of allocated memory. The settings take turns, so that a busy machine hits all
+alike.
 """
 
 from __future__ import annotations

@@ -133,7 +133,8 @@ def test_the_stability_claim_and_the_figure():
     assert judged.verdict.status == "not testable"
     fig = schedule.figure(sample_sizes({"5": up, own: up}), SMOKE, ["#0072B2", "#D55E00"])
     left, right = fig.axes[:2]
-    assert left.images[0].get_array().tolist() == [[10.0] * 2, [20.0] * 2, [30.0] * 2, [40.0] * 2]
+    shares = left.images[0].get_array().tolist()
+    assert shares == [pytest.approx([10.0 * layer] * 2) for layer in (1, 2, 3, 4)]
     assert [line.get_ydata().tolist() for line in right.lines[:2]] == [[1.0, 1.0]] * 2
 
 

@@ -254,7 +254,7 @@ def _weak_below_strong(results: pd.DataFrame) -> Verdict:
     if not {"weak", "strong"} <= set(rows.index):
         raise MissingCells("no count for method=fed-hello", "add it to the methods")
     columns = ("activation_bytes", "backward_flops")
-    parts = {c: float(rows.loc["weak", c]) / float(rows.loc["strong", c]) for c in columns}
+    parts = {c: float(rows[c].loc["weak"] / rows[c].loc["strong"]) for c in columns}
     status: Status = "reproduced" if max(parts.values()) < 1 else "not reproduced"
     shares = ", ".join(f"{c} {100 * part:.0f} % of a strong client's" for c, part in parts.items())
     return Verdict(status, f"{shares} (counted)", parts)

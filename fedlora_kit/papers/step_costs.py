@@ -49,10 +49,10 @@ def step_cost(model: nn.Module, images: torch.Tensor) -> StepCost:
 
     with (
         torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
-        _Flops() as forward,
+        _Flops() as forward,  # type: ignore[no-untyped-call]
     ):
         loss = model(pixel_values=images).logits.sum()
-    with _Flops() as backward:
+    with _Flops() as backward:  # type: ignore[no-untyped-call]
         loss.backward()
     for parameter in model.parameters():
         parameter.grad = None
@@ -60,7 +60,7 @@ def step_cost(model: nn.Module, images: torch.Tensor) -> StepCost:
     return StepCost(total, forward.total, backward.total)
 
 
-class _Flops(TorchDispatchMode):
+class _Flops(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Adds up PyTorch's own counts of every matrix product within the block (its FlopCounterMode also tells
     the modules apart, at several times the cost)."""
 
