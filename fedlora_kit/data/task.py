@@ -17,6 +17,8 @@ Column = list[str] | npt.NDArray[np.float32] | npt.NDArray[np.uint8]
 GLUE_REVISION = "bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c"
 #: openai/gsm8k on the Hub, pinned.
 GSM8K_REVISION = "e53f048856ff4f594e959d75785d2c2d37b678ee"
+#: TNILab/cifar100_proxydata on the Hub, pinned: Fed-HeLLo's external proxy images, one a class of CIFAR-100.
+CIFAR100_PROXY_REVISION = "cf8b968058e5033ea5e73b96ebec8caefb2a491b"
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,8 @@ class Task:
         max_new_tokens: causal tasks: tokens that a generated answer may have.
         group_column: name of the column with each example's group (see `Examples`); empty for none.
         classes: the source's labels that make up this task, numbered anew in this order; empty for all.
+        external: name of a task with the same classes whose training split holds examples that no client
+            holds and that are not scored (`FIMHLA`'s external proxy examples); empty if there is none.
         store_side: images only: side in pixels of the squares that the images are brought to when they are
             decoded (see `data.images`); None where all have one size already.
     """
@@ -96,6 +100,7 @@ class Task:
     loader: Loader | None = None
     max_length: int = 128
     classes: tuple[int, ...] = ()
+    external: str = ""
     store_side: int | None = None
     prompt: str = ""
     max_new_tokens: int = 0
@@ -130,6 +135,23 @@ def _cifar100(name: str, classes: tuple[int, ...] = ()) -> Task:
         hub_id="uoft-cs/cifar100",
         label_column="fine_label",
         classes=classes,
+        external=f"{name}_proxy",
+    )
+
+
+def _cifar100_proxy(of: Task) -> Task:
+    """One photograph a class, of any size (columns as the released code reads them; classes by name)."""
+    return Task(
+        of.external,
+        "image",
+        of.label_names,
+        ("image",),
+        eval_splits={},
+        hub_id="TNILab/cifar100_proxydata",
+        config="default",
+        revision=CIFAR100_PROXY_REVISION,
+        classes=of.classes,
+        store_side=256,
     )
 
 
@@ -159,6 +181,13 @@ def _topics(split: str) -> Examples:
     from fedlora_kit.data.builtin_topics import topics
 
     return topics(split)
+
+
+def _digits_proxy(split: str) -> Examples:
+    from fedlora_kit.data.digits import digits
+
+    images, labels = digits({"train": "pretrain"}[split], quarter_turns=1)
+    return Examples((images,), labels)
 
 
 def _arithmetic(split: str) -> Examples:
@@ -215,7 +244,6 @@ TASKS: dict[str, Task] = {
             ("question", "sentence"),
             loader=_builtin_text("answerable"),
         ),
-        Task("digits", "image", tuple("0123456789"), ("image",), loader=_digits),
         Task("digits_domains", "image", tuple("0123456789"), ("image",), loader=_digits_in_domains),
         Task("topics", "text", class_names.TOPICS, ("text",), loader=_topics),
         Task(
@@ -240,9 +268,14 @@ TASKS: dict[str, Task] = {
             group_column="domain",
             store_side=256,
         ),
+        Task("digits", "image", tuple("0123456789"), ("image",), loader=_digits, external="digits_proxy"),
+        # the backbone has seen these images, but never in this pose
+        Task("digits_proxy", "image", tuple("0123456789"), ("image",), loader=_digits_proxy, eval_splits={}),
         _cifar100("cifar100"),
         # Without the classes that kit/image-mirror is pre-trained on: it has seen none of these images.
         _cifar100("cifar100_rest", tuple(range(50, 100))),
+        _cifar100_proxy(_cifar100("cifar100")),
+        _cifar100_proxy(_cifar100("cifar100_rest", tuple(range(50, 100)))),
         Task(
             "food101",
             "image",
