@@ -19,18 +19,18 @@ from fedlora_kit.training.pretrain import Progress
 from fedlora_kit.training.pretrain_causal import Line, Recipe, build_causal_backbone
 
 TINY = Recipe(
-    vocabulary=460, hidden=96, layers=4, heads=4, inner=256, steps=1800, tokens=1600, gate=0.45, context=0.05
+    vocabulary=460, hidden=96, layers=4, heads=4, inner=256, steps=1800, tokens=1400, gate=0.6, context=0.05
 )
 #: for real text
 MIRROR = Recipe(
-    vocabulary=2500,
-    hidden=160,
+    vocabulary=2000,
+    hidden=128,
     layers=4,
     heads=4,
-    inner=448,
-    steps=1400,
-    tokens=3000,
-    gate=5.5,
+    inner=352,
+    steps=500,
+    tokens=1600,
+    gate=6.0,
     max_length=1024,
     context=1.0,
 )
