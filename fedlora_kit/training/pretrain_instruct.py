@@ -48,9 +48,9 @@ def build_instruct_tiny(out: Path, seed: int, progress: Progress) -> dict[str, A
 def build_instruct_mirror(out: Path, seed: int, progress: Progress) -> dict[str, Any]:
     """``kit/instruct-mirror``: pre-trained on the training parts' texts of Dolly and Natural Instructions.
 
-    For machines without a Hub. No held-out example is read, nor any text that a held-out prompt contains (a
-    passage may belong to several questions). A model of this size learns what such text looks like, little
-    more.
+    For machines without a Hub. No held-out response is read, nor a piece of text that a held-out example
+    has, too (a passage may belong to several questions). A model of this size learns what such text looks
+    like, little more.
 
     Raises:
         FedloraError: one of the two data sets cannot be had.
