@@ -87,13 +87,13 @@ def test_a_mirror_of_another_shape_is_one_clear_error(mirror, changed, message):
 
 
 def test_groups_stay_with_their_examples():
-    examples = Examples((np.zeros((4, 1, 2, 2), np.float32),), np.arange(4), np.array(list("abcd")))
+    examples = Examples((np.zeros((4, 1, 2, 2), np.float32),), np.arange(4), groups=np.array(list("abcd")))
     order = np.array([3, 1])
     assert examples.take(order).groups.tolist() == ["d", "b"]
     data = encode_images(examples, ImageInput(2, 1, (0.5,), (0.5,)))
     assert data.subset(np.array([2, 3, 1])).subset(np.array([1, 2])).groups.tolist() == ["d", "b"]
     with pytest.raises(BadValue, match="differ in length"):
-        Examples((["a", "b"],), np.arange(2), np.arange(3))
+        Examples((["a", "b"],), np.arange(2), groups=np.arange(3))
 
 
 # --- the stand-in --------------------------------------------------------------------------------

@@ -86,4 +86,4 @@ def digits_in_domains(split: str) -> Examples:
         turns, contrast = DOMAINS[name]
         mine = groups == group
         made[mine] = np.rot90(images[mine], turns, axes=(2, 3)) * contrast
-    return Examples((made,), labels, np.array(names)[groups])
+    return Examples((made,), labels, groups=np.array(names)[groups])

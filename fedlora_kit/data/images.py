@@ -70,7 +70,7 @@ def _read(folder: Path, grouped: bool) -> Examples | None:
     except (OSError, ValueError, EOFError):
         shutil.rmtree(folder, ignore_errors=True)
         return None
-    return Examples((pixels,), labels, groups)
+    return Examples((pixels,), labels, groups=groups)
 
 
 def _decode(spec: Task, split: str, table: Any, folder: Path) -> None:

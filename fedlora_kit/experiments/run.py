@@ -97,7 +97,7 @@ def _train(spec: RunSpec, work: Work, device: torch.device) -> Entry:
             started,
             resumed_after_round=checkpoint.round_index if checkpoint else None,
             seed=spec.seed,
-            data=fingerprint(get_task(spec.data.task)),
+            data="; ".join(fingerprint(get_task(name)) for name in spec.tasks()),
             model=backbone_fingerprint(spec.model.backbone),
             source=source_digest(),
         ),

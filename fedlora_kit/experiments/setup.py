@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from fedlora_kit.data.encoded import EncodedData, EncodedImages, encode_images, encode_text
@@ -77,7 +78,13 @@ def _encoded(
     if kind.modality == "causal":
         parts = {
             n: encode_causal(
-                e, tokenizer, prompt=prompt, max_length=max_length, max_new_tokens=max_new_tokens
+                e,
+                tokenizer,
+                prompt=prompt,
+                max_length=max_length,
+                max_new_tokens=max_new_tokens,
+                metric=kind.metric,
+                too_long=kind.too_long,
             )
             for n, e in {"": loaded.train, **loaded.evals}.items()
         }
@@ -123,11 +130,15 @@ def split_indices(spec: RunSpec, train: EncodedData) -> list[np.ndarray[tuple[in
 
 
 def set_aside(
-    train: EncodedData, proxy_examples: int, streams: Streams
+    train: EncodedData, proxy_examples: int, streams: Streams, proxy: str = "random"
 ) -> tuple[EncodedData, EncodedData | None]:
     """Training examples without the proxy examples, and the proxy examples (None if none are asked for).
 
     They are drawn from the stream "subset", so that partition and cohorts are drawn as without them.
+
+    Args:
+        proxy: "random", or "balanced": equally many of each class, as far as there are enough; classes drawn
+            at random get the examples that are over.
 
     Raises:
         BadValue: more proxy examples than training examples.
@@ -139,9 +150,39 @@ def set_aside(
             f"proxy_examples={proxy_examples} leaves none of {len(train)} training examples",
             "set fewer aside: method.settings.proxy_examples",
         )
-    order = streams.generator("subset", "proxy").permutation(len(train))
-    proxy, rest = np.sort(order[:proxy_examples]), np.sort(order[proxy_examples:])
-    return train.subset(rest), train.subset(proxy)
+    rng = streams.generator("subset", "proxy")
+    order = rng.permutation(len(train))
+    if proxy == "balanced":
+        order = _classes_in_turn(order, train.labels, rng)
+    chosen, rest = np.sort(order[:proxy_examples]), np.sort(order[proxy_examples:])
+    return train.subset(rest), train.subset(chosen)
+
+
+def _classes_in_turn(
+    order: npt.NDArray[np.int64], labels: npt.NDArray[np.int64], rng: np.random.Generator
+) -> npt.NDArray[np.int64]:
+    """A shuffled order in which the classes take turns: one of each, then a second of each, …"""
+    turn = np.empty(len(order))  # how many of its class come before it, ties broken at random a class
+    for label in np.unique(labels):
+        mine = np.flatnonzero(labels[order] == label)
+        turn[mine] = np.arange(mine.size) + rng.random(mine.size)
+    return order[np.argsort(turn, kind="stable")]
+
+
+def external_proxy(spec: RunSpec, proxy_examples: int, streams: Streams) -> EncodedData:
+    """Proxy examples from the task's external set (`Task.external`), drawn from the stream "subset".
+
+    Raises:
+        BadValue: the set has fewer.
+    """
+    outside, _ = load_data(DataSpec(task=spec.tasks()[-1]), spec.model.backbone)
+    if proxy_examples > len(outside):
+        raise BadValue(
+            f"proxy_examples={proxy_examples}, but task {spec.tasks()[-1]!r} has {len(outside)} examples",
+            "ask for fewer: method.settings.proxy_examples",
+        )
+    order = streams.generator("subset", "proxy").permutation(len(outside))
+    return outside.subset(np.sort(order[:proxy_examples]))
 
 
 def build(spec: RunSpec, device: torch.device) -> Federation:
@@ -152,7 +193,10 @@ def build(spec: RunSpec, device: torch.device) -> Federation:
     train, evals = load_data(spec.data, spec.model.backbone)
     streams = Streams(spec.seed)
     chosen = method(spec.method.name, **spec.method.settings)
-    train, proxy = set_aside(train, chosen.proxy_examples, streams)
+    if chosen.proxy_examples and chosen.proxy == "external":
+        proxy: EncodedData | None = external_proxy(spec, chosen.proxy_examples, streams)
+    else:
+        train, proxy = set_aside(train, chosen.proxy_examples, streams, chosen.proxy)
     model = load_backbone(
         spec.model.backbone,
         get_task(spec.data.task).num_labels,

@@ -31,7 +31,7 @@ from fedlora_kit.training.settings import FederationSettings, LocalSettings
 
 _STRICT = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 #: libraries whose version decides a run's numbers
-COMPUTES = ("torch", "transformers", "peft", "opacus", "tokenizers", "numpy", "scikit-learn")
+COMPUTES = ("torch", "transformers", "peft", "opacus", "tokenizers", "numpy", "scikit-learn", "rouge-score")
 
 
 class ModelSpec(BaseModel):
@@ -180,9 +180,16 @@ class RunSpec(BaseModel):
             raise ValueError("local.clip_norm is for runs without DP; DP clips examples by privacy.clip")
         if self.privacy is not None and self.precision == "bf16":
             raise ValueError("precision=bf16 cannot be used under DP: rounded norms would exceed the clip")
-        if self.privacy is not None and method(self.method.name, **self.method.settings).proxy_examples:
+        chosen = method(self.method.name, **self.method.settings)
+        if self.privacy is not None and chosen.proxy_examples:
             raise ValueError(
                 f"method {self.method.name!r} reads its proxy examples without noise: not under DP"
+            )
+        if self.privacy is not None and chosen.penalises:
+            raise ValueError(f"method {self.method.name!r} with a penalty on its ranks: not under DP")
+        if chosen.proxy_examples and chosen.proxy == "external" and not get_task(self.data.task).external:
+            raise ValueError(
+                f"task {self.data.task!r} has no external proxy examples: proxy=random, balanced"
             )
         if self.rounds.cohort is not None and self.rounds.cohort > self.split.clients:
             raise ValueError(f"rounds.cohort={self.rounds.cohort} exceeds split.clients={self.split.clients}")
@@ -205,6 +212,12 @@ class RunSpec(BaseModel):
         """The description as JSON with sorted keys; every default spelled out."""
         return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
 
+    def tasks(self) -> list[str]:
+        """The tasks whose examples the run reads: its own, and that of external proxy examples."""
+        chosen, own = method(self.method.name, **self.method.settings), self.data.task
+        outside = chosen.proxy_examples and chosen.proxy == "external"
+        return [own, get_task(own).external] if outside else [own]
+
     def key(self) -> str:
         """16 hex digits: description, source, data and backbone (see the module's docstring)."""
         parts = (
@@ -213,7 +226,7 @@ class RunSpec(BaseModel):
             *_external_source(METHODS[self.method.name]),
             *_external_source(type(self.split.build(self.seed))),
             *(f"{name}=={version(name)}" for name in COMPUTES),
-            fingerprint(get_task(self.data.task)),
+            *(fingerprint(get_task(name)) for name in self.tasks()),
             backbone_fingerprint(self.model.backbone),
         )
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]

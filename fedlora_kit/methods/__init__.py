@@ -8,6 +8,7 @@ from fedlora_kit.methods.fedra import FedRA
 from fedlora_kit.methods.ffa_lora import FFALoRA
 from fedlora_kit.methods.fim_hla import FIMHLA
 from fedlora_kit.methods.flexlora import FlexLoRA
+from fedlora_kit.methods.flora import FLoRA
 from fedlora_kit.methods.gd_hla import GDHLA
 from fedlora_kit.methods.hetlora import HETLoRA
 from fedlora_kit.methods.resources import Resources
@@ -23,6 +24,7 @@ __all__ = [
     "Context",
     "Exclusive",
     "FFALoRA",
+    "FLoRA",
     "FedHeLLo",
     "FedIT",
     "FedRA",

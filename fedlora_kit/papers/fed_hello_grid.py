@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 #: the methods that are compared; "lora" with full resources for everybody is the upper reference
 METHODS = ("straggler", "exclusive", "fedra", "hetlora", "flexlora", "fed-hello", "lora")
+#: methods beyond the paper's comparison, to be asked for by name
+FURTHER_METHODS = ("flora",)
 #: the official logs' names; the paper writes IID, Non-IID 20/1.0 and Non-IID 10/1.0
 SPLITS = ("iid", "pat_20", "pat_10")
 #: resource configuration -> what its groups can train, by layers and by ranks
@@ -34,7 +36,7 @@ RESOURCES: dict[str, dict[str, Resources]] = {
     "1:1:1": {"layers": ROC_111, "ranks": HETLORA_111},
     "6:3:1": {"layers": ROC_631, "ranks": HETLORA_111.model_copy(update={"groups": ROC_631.groups})},
 }
-RANK_METHODS = ("hetlora", "flexlora")
+RANK_METHODS = ("hetlora", "flexlora", "flora")
 FULL_METHODS = ("lora",)
 #: methods that score layers: they need proxy examples and a schedule
 SCORING_METHODS = ("fed-hello", "fim-hla")
@@ -65,7 +67,7 @@ class Setting:
         batch_size: examples of the one step a round; at least the largest client, so that it takes all.
         proxy_examples: training examples set aside for Fisher scores (methods that score layers).
         seeds: reported seeds.
-        methods, splits: names in `METHODS` and `SPLITS`.
+        methods, splits: names in `METHODS` (or `FURTHER_METHODS`) and `SPLITS`.
         lr, lr_decay: AdamW's rate is lr · lr_decay^t in round t, one for all methods.
         train_limit, eval_limit: at most so many examples; None for all.
         max_tokens: image patches or tokens a physical batch.
@@ -143,13 +145,14 @@ PROFILES: dict[str, Setting] = {
         task="digits",
         backbone="kit/image-tiny",
         clients=12,
-        cohort=6,
-        rounds=20,
+        cohort=4,
+        rounds=16,
         seeds=(0, 1, 2),
         classes={"pat_20": 4, "pat_10": 2},
         min_per_holder=2,
         batch_size=1024,
-        proxy_examples=40,
+        proxy_examples=20,
+        eval_every=2,
         max_tokens=20_000,
     ),
 }
@@ -179,7 +182,7 @@ def _checked(item: str, name: str, value: Any) -> Any:
     if name == "task" and value not in COLUMNS:
         raise UnknownName(f"task of {item}", value, COLUMNS)
     if name in {"methods", "splits"}:
-        allowed = METHODS if name == "methods" else SPLITS
+        allowed = (*METHODS, *FURTHER_METHODS) if name == "methods" else SPLITS
         for one in value:
             if one not in allowed:
                 raise UnknownName(f"{name.removesuffix('s')} of {item}", one, allowed)
@@ -204,6 +207,8 @@ def method_settings(s: Setting, method: str, roc: str, **more: Any) -> dict[str,
         raise UnknownName("resource configuration", roc, RESOURCES)
     if method in FULL_METHODS:
         return dict(more)
+    # under Straggler everybody trains what the weakest group can, the same in all configurations: one run
+    roc = "1:1:1" if method == "straggler" else roc
     limited = RESOURCES[roc]["ranks" if method in RANK_METHODS else "layers"]
     found: dict[str, Any] = {"resources": limited.model_dump(mode="json")}
     if method in SCORING_METHODS:
