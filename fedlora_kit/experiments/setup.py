@@ -78,7 +78,13 @@ def _encoded(
     if kind.modality == "causal":
         parts = {
             n: encode_causal(
-                e, tokenizer, prompt=prompt, max_length=max_length, max_new_tokens=max_new_tokens
+                e,
+                tokenizer,
+                prompt=prompt,
+                max_length=max_length,
+                max_new_tokens=max_new_tokens,
+                metric=kind.metric,
+                too_long=kind.too_long,
             )
             for n, e in {"": loaded.train, **loaded.evals}.items()
         }
@@ -120,7 +126,7 @@ def load_data(spec: DataSpec, backbone_name: str) -> tuple[EncodedData, dict[str
 
 def split_indices(spec: RunSpec, train: EncodedData) -> list[np.ndarray[tuple[int], np.dtype[np.int64]]]:
     """Who holds which training examples."""
-    return spec.split.build(spec.seed).split(train.labels)
+    return spec.split.build(spec.seed).split(train.labels, groups=train.groups)
 
 
 def set_aside(

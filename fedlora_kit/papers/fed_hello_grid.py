@@ -1,4 +1,4 @@
-"""What Fed-HeLLo's experiments have in common: methods × splits × resources, on images.
+"""What Fed-HeLLo's experiments have in common: methods × splits × resources, on any task that classifies.
 
 Every run is described in full by a setting and a place in the product, so two items that ask for the same
 run share it in the store.
@@ -45,6 +45,10 @@ COLUMNS: dict[str, dict[str, str]] = {
     "cifar100": {"cifar100": "test"},
     "cifar100_rest": {"cifar100_rest": "test"},
     "digits": {"digits": "validation"},
+    "domainnet": {"domainnet": "test"},
+    "digits_domains": {"digits_domains": "validation"},
+    "ledgar": {"ledgar": "test"},
+    "topics": {"topics": "validation"},
 }
 REFRESH = 0.1
 """Fed-HeLLo's first Fisher scores, and each refresh, come after this share of the rounds: 50 of 500."""
@@ -57,14 +61,16 @@ class Setting:
     Attributes:
         clients, cohort: clients there are, and those drawn a round.
         classes: split -> classes a client holds (none for "iid").
-        min_per_holder: examples of a class that each of its holders gets at least.
+        min_per_holder: examples of a class that each of its holders gets at least ("pathological" only).
+        partitioner: of all splits but "iid": "pathological" (a class is cut by Dirichlet(1)) or
+            "pathological_domains" (by domains).
         batch_size: examples of the one step a round; at least the largest client, so that it takes all.
         proxy_examples: training examples set aside for Fisher scores (methods that score layers).
         seeds: reported seeds.
         methods, splits: names in `METHODS` (or `FURTHER_METHODS`) and `SPLITS`.
         lr, lr_decay: AdamW's rate is lr · lr_decay^t in round t, one for all methods.
         train_limit, eval_limit: at most so many examples; None for all.
-        max_tokens: image patches a physical batch.
+        max_tokens: image patches or tokens a physical batch.
         mode: "as_described" or "as_released" (see `fed_hello_modes`).
     """
 
@@ -78,6 +84,7 @@ class Setting:
     min_per_holder: int
     batch_size: int
     proxy_examples: int
+    partitioner: str = "pathological"
     methods: tuple[str, ...] = METHODS
     splits: tuple[str, ...] = SPLITS
     lr: float = 0.01
@@ -214,15 +221,14 @@ def split_settings(s: Setting, split: str) -> dict[str, Any]:
     """A split as a run describes it: {"partitioner", "clients", "settings"}."""
     if split == "iid":
         return {"partitioner": "iid", "clients": s.clients}
+    within: dict[str, dict[str, Any]] = {
+        "pathological": {"mode": "dirichlet", "beta": 1.0, "min_per_holder": s.min_per_holder},
+        "pathological_domains": {"leftovers": "deal"},
+    }
     return {
-        "partitioner": "pathological",
+        "partitioner": s.partitioner,
         "clients": s.clients,
-        "settings": {
-            "classes_per_client": s.classes[split],
-            "mode": "dirichlet",
-            "beta": 1.0,
-            "min_per_holder": s.min_per_holder,
-        },
+        "settings": {"classes_per_client": s.classes[split], **within[s.partitioner]},
     }
 
 
