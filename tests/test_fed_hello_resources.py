@@ -58,7 +58,12 @@ def test_steps_cost_what_the_layers_say(costs):
     assert 0 < half < 0.3  # six layers and the patches
     for name in ("fed-hello", "fedra", "hetlora"):
         for column in ("activation_bytes", "backward_flops"):
-            assert table.loc[name][column].is_monotonic_increasing
+            cost = table.loc[name][column]  # layers are drawn: a middle client may be lucky in two rounds
+            assert cost["weak"] < cost["strong"]
+            assert cost["middle"] < cost["strong"]
+    flora, hetlora = table.loc["flora"], table.loc["hetlora"]  # merged into the base, the stack costs nothing
+    assert flora["forward_flops"].tolist() == hetlora["forward_flops"].tolist()
+    assert flora["activation_bytes"].tolist() == hetlora["activation_bytes"].tolist()
     straggler = table.loc["straggler"]
     assert straggler["backward_flops"].nunique() == 1
     # layer 0 trains: the backward pass reaches as far down as that of a client that trains everything

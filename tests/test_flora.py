@@ -106,6 +106,15 @@ def test_two_rounds_are_two_merges_into_the_base_weights(kind):
         torch.testing.assert_close(found[name], expected, atol=1e-5, rtol=1e-4)
 
 
+def test_its_aggregation_has_no_gap():
+    """||B A + M - M_before - sum w B A|| is zero, where FedIT's is not."""
+    rounds = FederationSettings(rounds=2, measure_gap=True)
+    exact = run_federation(flora(rounds=rounds)).history
+    averaged = run_federation(federation("lora", lora=LORA, rounds=rounds)).history
+    assert max(h["aggregation_gap"] for h in exact) < 1e-5
+    assert min(h["aggregation_gap"] for h in averaged) > 1e-2
+
+
 def test_a_resumed_run_ends_bit_identical():
     rounds, snapshots = FederationSettings(rounds=3, cohort=2), []
     whole = run_federation(flora(rounds=rounds), save=lambda now: snapshots.append(copy.deepcopy(now)))

@@ -20,7 +20,6 @@ from fedlora_kit.adapter import AdapterSlot
 from fedlora_kit.errors import BadValue, UnknownName
 from fedlora_kit.methods import method
 from fedlora_kit.models.lora import LoraSettings, attach_lora
-from fedlora_kit.models.residual import RESIDUAL
 from fedlora_kit.papers import fed_hello_grid as grid
 from fedlora_kit.papers.claims import Claim, Status, Verdict
 from fedlora_kit.papers.pairing import MissingCells
@@ -118,11 +117,12 @@ def costs(
         one image, see `step_costs.StepCost`; means over ``rounds``); all zero for a client that takes no
         part. seed is 0: nothing else is random.
     """
-    model_of = cache(partial(_model, tuple({**VIT_B, **(shape or {})}.items())))
+    make = partial(_model, tuple({**VIT_B, **(shape or {})}.items()))
+    model_of = cache(make)  # for the steps: a client merges what it merges, so these have no residuals
     seen: dict[object, StepCost] = {}
     rows = []
     for name in methods:
-        fed = _federation(model_of(FULL_RANK), name)
+        fed = _federation(make(FULL_RANK), name)
         for k, (group, cost) in enumerate(zip(GROUPS, client_costs(fed, cohort=COHORT), strict=True)):
             steps = [_step(fed, k, r, model_of, seen) for r in range(rounds)]
             rows.append(
@@ -175,9 +175,9 @@ def _step(
     rank = fed.method.rank(client)
     model = model_of(FULL_RANK if rank is None else rank)
     slot = AdapterSlot(model)
-    names = [n for n in slot.names if RESIDUAL not in n and fed.method.trains(n, client, r)]
+    names = [n for n in slot.names if fed.method.trains(n, client, r)]
     present = fed.method.present_layers(client, r)
-    key = (rank, fed.method.merges, tuple(names), present)
+    key = (rank, tuple(names), present)
     if key not in seen:
         slot.set_trainable(names)
         config = cast(Any, model).config

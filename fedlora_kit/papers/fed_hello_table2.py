@@ -150,7 +150,7 @@ def deviations(
     changes = [
         f"{f.name}: {getattr(s, f.name)!r} (paper: {getattr(paper, f.name)!r})"
         for f in dataclasses.fields(Setting)
-        if getattr(s, f.name) != getattr(paper, f.name) and f.name not in {"max_tokens", "eval_every", "mode"}
+        if getattr(s, f.name) != getattr(paper, f.name) and f.name not in {"max_tokens", "mode"}
     ]
     schedule = f"Fisher scores from round {s.refresh} on, every {s.refresh} (paper: 50 and 50 of 500 rounds)."
     return [first, *changes, schedule, *common]
