@@ -14,6 +14,7 @@ from fedlora_kit.data.encoded_causal import encode_causal
 from fedlora_kit.data.sources import fingerprint, load_task
 from fedlora_kit.data.task import get_task
 from fedlora_kit.errors import BadValue, FedloraError
+from fedlora_kit.experiments.set_aside import hold_out, set_aside, set_aside_evenly
 from fedlora_kit.experiments.spec import DataSpec, RunSpec
 from fedlora_kit.methods import method
 from fedlora_kit.models.backbones import BACKBONES, backbone_fingerprint, load_backbone, load_tokenizer
@@ -122,37 +123,21 @@ def split_indices(spec: RunSpec, train: EncodedData) -> list[np.ndarray[tuple[in
     return spec.split.build(spec.seed).split(train.labels)
 
 
-def set_aside(
-    train: EncodedData, proxy_examples: int, streams: Streams
-) -> tuple[EncodedData, EncodedData | None]:
-    """Training examples without the proxy examples, and the proxy examples (None if none are asked for).
-
-    They are drawn from the stream "subset", so that partition and cohorts are drawn as without them.
-
-    Raises:
-        BadValue: more proxy examples than training examples.
-    """
-    if not proxy_examples:
-        return train, None
-    if proxy_examples >= len(train):
-        raise BadValue(
-            f"proxy_examples={proxy_examples} leaves none of {len(train)} training examples",
-            "set fewer aside: method.settings.proxy_examples",
-        )
-    order = streams.generator("subset", "proxy").permutation(len(train))
-    proxy, rest = np.sort(order[:proxy_examples]), np.sort(order[proxy_examples:])
-    return train.subset(rest), train.subset(proxy)
-
-
 def build(spec: RunSpec, device: torch.device) -> Federation:
     """Everything the round loop needs.
 
     The head, and LoRA's A, are drawn from the run's stream "init"; every client starts from the same ones.
+    The server's examples are set aside first, then those of the method; the split is of what is left.
     """
     train, evals = load_data(spec.data, spec.model.backbone)
     streams = Streams(spec.seed)
     chosen = method(spec.method.name, **spec.method.settings)
+    train, server = set_aside_evenly(train, spec.data.server_examples, streams)
     train, proxy = set_aside(train, chosen.proxy_examples, streams)
+    held = [
+        hold_out(train.subset(part), spec.data.client_holdout, streams, client)
+        for client, part in enumerate(split_indices(spec, train))
+    ]
     model = load_backbone(
         spec.model.backbone,
         get_task(spec.data.task).num_labels,
@@ -167,7 +152,7 @@ def build(spec: RunSpec, device: torch.device) -> Federation:
     return Federation(
         model=adapted,
         method=chosen,
-        clients=[train.subset(part) for part in split_indices(spec, train)],
+        clients=[kept for kept, _ in held],
         evals=evals,
         rounds=spec.rounds,
         local=spec.local,
@@ -177,4 +162,6 @@ def build(spec: RunSpec, device: torch.device) -> Federation:
         device=device,
         precision=spec.precision,
         proxy=proxy,
+        server=server,
+        held_out=[own for _, own in held] if spec.data.client_holdout else (),
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -59,12 +59,15 @@ def train_client(
     noise: Noise | None = None,
     gradients: PerExampleGradients | None = None,
     rank: int | None = None,
+    pull: tuple[float, Mapping[str, torch.Tensor]] | None = None,
 ) -> LocalResult:
     """Train the tensors that are trainable in ``slot`` on the client's data, in place.
 
     Args:
         noise, gradients: both given for DP-SGD, both None otherwise.
         rank: directions beyond it are set to zero after every step (DP's noise and weight decay included).
+        pull: (strength, center): adds strength / 2 |v - center|² to the loss of each step, after any
+            clipping.
 
     Raises:
         NonFinite: the loss is NaN or infinite; the tensors are as after the last good step.
@@ -76,6 +79,10 @@ def train_client(
     if rank is not None:
         trained = {name: slot.parameters[name] for name in slot.trainable}
         optimizer.register_step_post_hook(lambda *_: zero_beyond(trained, rank))
+    if pull is not None:
+        strength, center = pull
+        pairs = [(slot.parameters[name], center[name]) for name in slot.trainable]
+        optimizer.register_step_pre_hook(lambda *_: _add_pull(pairs, strength))
     torch.manual_seed(streams.seed("dropout", round_index, client))
     data = for_training(data, streams.generator("augment", round_index, client))
     batches = _logical_batches(len(data), settings, streams, round_index, client, noise)
@@ -156,6 +163,14 @@ def _plain_step(
         nn.utils.clip_grad_norm_(parameters, clip_norm)
     optimizer.step()
     return total
+
+
+@torch.no_grad()
+def _add_pull(pairs: Iterable[tuple[nn.Parameter, torch.Tensor]], strength: float) -> None:
+    """Add the gradient of strength / 2 |v - center|² to that of each parameter v."""
+    for parameter, center in pairs:
+        if parameter.grad is not None:
+            parameter.grad.add_(parameter - center.to(parameter), alpha=strength)
 
 
 def _autocast(device: torch.device, precision: str) -> Any:
