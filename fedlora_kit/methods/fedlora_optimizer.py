@@ -176,8 +176,8 @@ class FedLoRAOptimizer(Method):
         """The next global adapter: A_M, A_D, B_M and B_D averaged apart, each with weights n_k.
 
         An update holds factors, or (from a stage) components; a component that nobody sent stays the global
-        adapter's. A vector of length zero has no direction and is left out of the average of directions;
-        where no direction is left, or they cancel, the global adapter's stands.
+        adapter's. A vector of length zero has no direction and is left out of the average of directions.
+        Where none is left to be re-normalised, or they cancel, the global adapter's direction stands.
 
         Args:
             global_state: canonical name -> tensor, the whole adapter.
@@ -218,9 +218,10 @@ class FedLoRAOptimizer(Method):
         weights = sum((w for w, _ in directions), torch.zeros_like(directions[0][0]))
         total = torch.where(weights == 0, torch.ones_like(weights), weights)
         mean = sum((w / total * unit(d, dim) for w, d in directions), torch.zeros_like(before))
+        if not self.renormalise:
+            return mean
         cancelled = torch.linalg.vector_norm(mean, dim=dim, keepdim=True) < 1e-12
-        mean = torch.where(cancelled, before, mean)
-        return unit(mean, dim) if self.renormalise else mean
+        return unit(torch.where(cancelled, before, mean), dim)
 
 
 def _sent(update: ClientUpdate, factor: str, dim: int) -> tuple[torch.Tensor | None, torch.Tensor | None]:
