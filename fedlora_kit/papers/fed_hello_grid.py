@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from fedlora_kit.errors import BadValue, UnknownName
 from fedlora_kit.methods.resources import HETLORA_111, ROC_111, ROC_631, Resources
+from fedlora_kit.papers.fed_hello_modes import DESCRIBED, MODES, RELEASED, constant_rate, released_method
 from fedlora_kit.papers.grid import Cell
 from fedlora_kit.papers.overrides import override, plain
 
@@ -62,6 +63,7 @@ class Setting:
         lr, lr_decay: AdamW's rate is lr · lr_decay^t in round t, one for all methods.
         train_limit, eval_limit: at most so many examples; None for all.
         max_tokens: image patches a physical batch.
+        mode: "as_described" or "as_released" (see `fed_hello_modes`).
     """
 
     task: str
@@ -88,6 +90,7 @@ class Setting:
     eval_every: int = 1
     max_tokens: int = 4096
     precision: str = "fp32"
+    mode: str = DESCRIBED
 
     @property
     def refresh(self) -> int:
@@ -164,6 +167,8 @@ def setting(item: str, profiles: Mapping[str, Setting], profile: str, **override
 
 def _checked(item: str, name: str, value: Any) -> Any:
     made = plain(name, value)
+    if name == "mode" and value not in MODES:
+        raise UnknownName(f"mode of {item}", value, MODES)
     if name == "task" and value not in COLUMNS:
         raise UnknownName(f"task of {item}", value, COLUMNS)
     if name in {"methods", "splits"}:
@@ -238,6 +243,11 @@ def cell(
     from fedlora_kit.experiments.spec import RunSpec
 
     lora = {"rank": s.rank, "alpha": s.alpha, "dropout": s.dropout, "targets": ["q", "v"], "head": "frozen"}
+    settings = method_settings(s, method, roc, **more)
+    lr, lr_decay = s.lr, s.lr_decay
+    if s.mode == RELEASED:
+        method, settings = released_method(method, settings)
+        lr, lr_decay = constant_rate(lr, lr_decay)
     spec = RunSpec.parse(
         {
             "model": {"backbone": s.backbone, "lora": lora},
@@ -248,11 +258,11 @@ def cell(
                 "augment": s.augment,
             },
             "split": split_settings(s, split),
-            "method": {"name": method, "settings": method_settings(s, method, roc, **more)},
+            "method": {"name": method, "settings": settings},
             "local": {
                 "optimizer": "adamw",
-                "lr": s.lr,
-                "lr_decay": s.lr_decay,
+                "lr": lr,
+                "lr_decay": lr_decay,
                 "weight_decay": s.weight_decay,
                 "steps": 1,
                 "batch_size": s.batch_size,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
+from fedlora_kit.papers import fed_hello_modes
 from fedlora_kit.papers.claims import Claim, mean_difference, smaller_drop
 from fedlora_kit.papers.fed_hello_grid import PROFILES as PROFILES
 from fedlora_kit.papers.fed_hello_grid import Setting
@@ -114,9 +115,7 @@ def deviations(s: Setting, own: Sequence[str] = ()) -> list[str]:
     paper = PROFILES["paper"]
     common = [
         *own,
-        "Everything is as the paper describes it, not as its released code does it: layers freeze by their "
-        "number, Fisher scores come from all proxy examples and stay until the next, and the learning rate "
-        "decays (0.99 a round). The official logs come from the released code, at a constant 0.0099.",
+        *fed_hello_modes.deviations(s.mode),
         "One learning rate for all methods, the released 0.01; no tuning is known. A baseline may fare "
         "better at another.",
         "One AdamW step a round on all examples of a client, as the logs' norms show (the shipped settings "
@@ -143,7 +142,7 @@ def deviations(s: Setting, own: Sequence[str] = ()) -> list[str]:
     changes = [
         f"{f.name}: {getattr(s, f.name)!r} (paper: {getattr(paper, f.name)!r})"
         for f in dataclasses.fields(Setting)
-        if getattr(s, f.name) != getattr(paper, f.name) and f.name not in {"max_tokens", "eval_every"}
+        if getattr(s, f.name) != getattr(paper, f.name) and f.name not in {"max_tokens", "eval_every", "mode"}
     ]
     schedule = f"Fisher scores from round {s.refresh} on, every {s.refresh} (paper: 50 and 50 of 500 rounds)."
     return [first, *changes, schedule, *common]
