@@ -18,7 +18,7 @@ from fedlora_kit.training.pretrain_image import build_image_tiny
 from fedlora_kit.training.pretrain_text import Recipe, build_text_tiny
 
 FOLDER = paths.data_dir() / "backbones"
-IN_GIT = ("text-tiny", "image-tiny", "causal-tiny")
+IN_GIT = ("text-tiny", "image-tiny", "causal-tiny", "instruct-tiny")
 TOY = {"layers": 1, "hidden": 16, "heads": 2, "inner": 16}
 
 

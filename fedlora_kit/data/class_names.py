@@ -1,4 +1,4 @@
-"""Class names of the image tasks, in the order of the Hub's label integers."""
+"""Class names: of the image tasks in the order of the Hub's label integers; categories of instructions."""
 
 from __future__ import annotations
 
@@ -35,5 +35,27 @@ FOOD101 = _names(
     pork_chop poutine prime_rib pulled_pork_sandwich ramen ravioli red_velvet_cake risotto samosa
     sashimi scallops seaweed_salad shrimp_and_grits spaghetti_bolognese spaghetti_carbonara
     spring_rolls steak strawberry_shortcake sushi tacos takoyaki tiramisu tuna_tartare waffles
+    """
+)
+
+#: the kinds of the built-in instructions (`data.builtin_instructions`)
+INSTRUCTIONS = _names("last_word reverse opposite sort names sentiment fact count")
+
+#: databricks/databricks-dolly-15k, the column "category"
+DOLLY = _names(
+    """
+    brainstorming classification closed_qa creative_writing general_qa information_extraction open_qa
+    summarization
+    """
+)
+
+#: task files of Super-NaturalInstructions that the kit takes, one kind of work each: the files' names without
+#: ".json". The default of the task natural_instructions; another choice is a task of its own
+#: (`data.natural_instructions.chosen_tasks`).
+NATURAL_INSTRUCTIONS = _names(
+    """
+    task002_quoref_answer_generation task073_commonsenseqa_answer_generation task1572_samsum_summary
+    task1687_sentiment140_classification task181_outcome_extraction task363_sst2_polarity_classification
+    task591_sciq_answer_generation task875_emotion_classification
     """
 )

@@ -6,48 +6,23 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-import numpy as np
-import numpy.typing as npt
-
 from fedlora_kit.data import class_names
+from fedlora_kit.data.examples import Column as Column
+from fedlora_kit.data.examples import Examples as Examples
 from fedlora_kit.errors import BadValue, UnknownName
 
-Column = list[str] | npt.NDArray[np.float32] | npt.NDArray[np.uint8]
 #: nyu-mll/glue on the Hub, pinned.
 GLUE_REVISION = "bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c"
 #: openai/gsm8k on the Hub, pinned.
 GSM8K_REVISION = "e53f048856ff4f594e959d75785d2c2d37b678ee"
+#: databricks/databricks-dolly-15k on the Hub, pinned: the last change of its rows.
+DOLLY_REVISION = "d72c16e4644a463b9c678c71d9440befd4594556"
 
 
-@dataclass(frozen=True)
-class Examples:
-    """Labelled examples.
-
-    Attributes:
-        columns: one or two text columns (lists of n strings), or one image array of shape
-            (n, channels, height, width): float32 in [-1, 1], or uint8 (0 to 255).
-        labels: int64, shape (n,).
-    """
-
-    columns: tuple[Column, ...]
-    labels: npt.NDArray[np.int64]
-
-    def __post_init__(self) -> None:
-        lengths = {len(c) for c in self.columns} | {len(self.labels)}
-        if len(lengths) != 1:
-            raise BadValue(
-                f"columns and labels differ in length: {sorted(lengths)}", "give one label an example"
-            )
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def take(self, indices: npt.NDArray[np.int64]) -> Examples:
-        """The examples at ``indices``, in that order."""
-        columns = tuple(
-            c[indices] if isinstance(c, np.ndarray) else [c[i] for i in indices] for c in self.columns
-        )
-        return Examples(columns, self.labels[indices])
+#: how a causal model's answers are scored: by GSM8K's final number, or by ROUGE-L (see `training.scoring`)
+Metric = Literal["final_number", "rouge_l"]
+#: what becomes of a causal task's examples that are longer than its ``max_length``
+TooLong = Literal["error", "leave_out"]
 
 
 Loader = Callable[[str], Examples]
@@ -60,18 +35,24 @@ class Task:
     Attributes:
         name: the kit's name for it ("sst2").
         modality: "text", "image" or "causal".
-        label_names: class names; the label's integer is its position here. A causal task has one, and every
-            label is 0.
+        label_names: class names; the label's integer is its position here. For a causal task these are
+            categories that divide the examples among clients; no model predicts them. One name: none.
         columns: names of the example columns in the source (one or two sentences, or one image; for a causal
-            task the question and the answer).
+            task the question and the answer, or instruction, input and response).
         train_split: split to train on.
         eval_splits: scored name -> split, e.g. ``{"matched": "validation_matched"}``.
         hub_id, config, revision: the data set on the Hub; empty when ``loader`` gives the examples.
         loader: split name -> examples, for built-in tasks and for data handed over by the caller.
-        max_length: longest encoded example, in tokens; longer ones are cut (an error for causal tasks).
+        max_length: longest encoded example, in tokens; longer ones are cut (causal tasks: see ``too_long``).
         prompt: causal tasks: name of the template around the question (see `data.prompts`).
         max_new_tokens: causal tasks: tokens that a generated answer may have.
         classes: the source's labels that make up this task, numbered anew in this order; empty for all.
+        metric: causal tasks: how answers are scored.
+        too_long: causal tasks: examples longer than ``max_length`` are an error, or are left out.
+        held_out: where the source has the training split only: examples of each class that make up the split
+            "test" (see `data.held_out`); 0 where the source has its own test split.
+        layout: "table" (one table a split), or "task_files" (see `data.natural_instructions`).
+        label_column: column of the classes, as integers, or as names from ``label_names``; empty for none.
         store_side: images only: side in pixels of the squares that the images are brought to when they are
             decoded (see `data.images`); None where all have one size already.
     """
@@ -92,6 +73,10 @@ class Task:
     store_side: int | None = None
     prompt: str = ""
     max_new_tokens: int = 0
+    metric: Metric = "final_number"
+    too_long: TooLong = "error"
+    held_out: int = 0
+    layout: Literal["table", "task_files"] = "table"
 
     @property
     def num_labels(self) -> int:
@@ -161,6 +146,26 @@ def _answers(name: str, **extra: object) -> Task:
     )
 
 
+def _instructions(split: str) -> Examples:
+    from fedlora_kit.data import builtin_instructions
+
+    return builtin_instructions.examples(split)
+
+
+def _responses(name: str, label_names: tuple[str, ...], **extra: object) -> Task:
+    """A causal task with the columns instruction, input and response, scored by ROUGE-L."""
+    return Task(
+        name,
+        "causal",
+        label_names,
+        ("instruction", "context", "response"),
+        eval_splits={"test": "test"},
+        label_column="category",
+        metric="rouge_l",
+        **extra,  # type: ignore[arg-type]
+    )
+
+
 TASKS: dict[str, Task] = {
     t.name: t
     for t in (
@@ -218,6 +223,36 @@ TASKS: dict[str, Task] = {
             max_length=1024,
             prompt="alpaca",
             max_new_tokens=400,
+        ),
+        _responses(
+            "instructions",
+            class_names.INSTRUCTIONS,
+            loader=_instructions,
+            max_length=96,
+            prompt="plain",
+            max_new_tokens=16,
+        ),
+        _responses(
+            "dolly",
+            class_names.DOLLY,
+            hub_id="databricks/databricks-dolly-15k",
+            revision=DOLLY_REVISION,
+            max_length=1024,
+            too_long="leave_out",
+            held_out=50,
+            prompt="alpaca",
+            max_new_tokens=128,
+        ),
+        _responses(
+            "natural_instructions",
+            class_names.NATURAL_INSTRUCTIONS,
+            hub_id="allenai/natural-instructions",
+            layout="task_files",
+            max_length=1024,
+            too_long="leave_out",
+            held_out=100,
+            prompt="alpaca",
+            max_new_tokens=128,
         ),
     )
 }

@@ -78,7 +78,13 @@ def _encoded(
     if kind.modality == "causal":
         parts = {
             n: encode_causal(
-                e, tokenizer, prompt=prompt, max_length=max_length, max_new_tokens=max_new_tokens
+                e,
+                tokenizer,
+                prompt=prompt,
+                max_length=max_length,
+                max_new_tokens=max_new_tokens,
+                metric=kind.metric,
+                too_long=kind.too_long,
             )
             for n, e in {"": loaded.train, **loaded.evals}.items()
         }

@@ -31,7 +31,7 @@ from fedlora_kit.training.settings import FederationSettings, LocalSettings
 
 _STRICT = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 #: libraries whose version decides a run's numbers
-COMPUTES = ("torch", "transformers", "peft", "opacus", "tokenizers", "numpy", "scikit-learn")
+COMPUTES = ("torch", "transformers", "peft", "opacus", "tokenizers", "numpy", "scikit-learn", "rouge-score")
 
 
 class ModelSpec(BaseModel):
