@@ -13,10 +13,10 @@ of one to six words that follows from the input alone:
     Count the words.                   dog dog dog red                           three dog and one red
 
 The pre-training text (`corpus`) has the same words and the same relations between them, but never an
-instruction and never a bare input with its response: "big is not small.", "The list dog red tree ends in
-tree.", "Ann has a red ball. … So Ben has a blue book.". What the federated adapter has to learn is to do what
-it is told, and how the response is wanted. A response may be partly right: two of three words in order, the
-thing but not its colour. So ROUGE-L says more than exact match.
+instruction and never an input with its response right after it, but whole statements: "Other than big hot is
+small cold.", "Backwards dog red tree reads tree red dog.". What the federated adapter has to learn is which
+instruction asks for which of these skills, and how the response is wanted. A response may be partly right:
+two of three words in order, the thing but not its colour. So ROUGE-L says more than exact match.
 """
 
 from __future__ import annotations
@@ -158,61 +158,32 @@ KINDS: dict[str, Callable[[np.random.Generator], Item]] = {
 }
 
 
+#: kind -> what stands before an input in the pre-training text, and between it and what follows
+STATEMENTS: dict[str, tuple[str, str]] = {
+    "last_word": ("At its end", "has"),
+    "reverse": ("Backwards", "reads"),
+    "opposite": ("Other than", "is"),
+    "sort": ("In rising order", "makes"),
+    "names": ("People in", "are"),
+    "sentiment": ("In short", "means that"),
+    "fact": ("Of {name}, from", "we know that"),
+    "count": ("In all", "comes to"),
+}
+
+
 def corpus(lines: int, seed: int) -> list[tuple[str, str]]:
-    """Pre-training text: pairs of a context (drawn at random) and what follows from it."""
+    """Pre-training text: pairs of a context (drawn at random) and what follows from it.
+
+    Now and then a line breaks where a statement's parts meet: the sign is a known one.
+    """
     rng = np.random.default_rng(seed)
-    makers = list(_STATEMENTS)
-    return [makers[int(rng.integers(len(makers)))](rng) for _ in range(lines)]
+    return [_statement(rng) for _ in range(lines)]
 
 
-def _list_statement(rng: np.random.Generator) -> tuple[str, str]:
-    words = _some(rng, WORDS + COLOURS + THINGS, 2, 5)
-    told = f"The list {' '.join(words)} "
-    if rng.random() < 0.3:
-        return told, f"ends in {words[-1]}."
-    return told, f"is {' '.join(reversed(words))} from behind."
-
-
-def _opposite_statement(rng: np.random.Generator) -> tuple[str, str]:
-    _, given, wanted = _opposite(rng)
-    joined = ", ".join(f"{a} is not {b}" for a, b in zip(given.split(), wanted.split(), strict=True))
-    return "", f"{joined}."
-
-
-def _number_statement(rng: np.random.Generator) -> tuple[str, str]:
-    _, given, wanted = _sort(rng)
-    return f"Numbers {', '.join(given.split())}: ", f"{', '.join(wanted.split())} from the least on."
-
-
-def _gift_statement(rng: np.random.Generator) -> tuple[str, str]:
-    _, told, who = _names(rng)
-    first, second = who.split(" and ")
-    return told, f" {second} was with {first}."
-
-
-def _verdict_statement(rng: np.random.Generator) -> tuple[str, str]:
-    _, told, verdict = _sentiment(rng)
-    return told, f", so they found it {verdict.split()[-1]}."
-
-
-def _fact_statement(rng: np.random.Generator) -> tuple[str, str]:
-    sentences, name, thing = _facts(rng)
-    return f"{' '.join(sentences)} So ", f"{thing} is what {name} has."
-
-
-def _count_statement(rng: np.random.Generator) -> tuple[str, str]:
-    word, number = str(rng.choice(WORDS + COLOURS + THINGS)), int(rng.integers(1, len(NUMBERS) + 1))
-    return f"Seen: {' '.join([word] * number)}. ", f"So {word} was seen {NUMBERS[number - 1]} times."
-
-
-_STATEMENTS = (
-    _list_statement,
-    _list_statement,
-    _opposite_statement,
-    _number_statement,
-    _gift_statement,
-    _verdict_statement,
-    _fact_statement,
-    _fact_statement,
-    _count_statement,
-)
+def _statement(rng: np.random.Generator) -> tuple[str, str]:
+    kind = str(rng.choice(INSTRUCTIONS))
+    instruction, given, said = KINDS[kind](rng)
+    before, between = STATEMENTS[kind]
+    before = before.format(name=instruction.removeprefix("What has ").removesuffix("?"))
+    first, second, third = ("\n" if rng.random() < 0.3 else " " for _ in range(3))
+    return f"{before}{first}{given}{second}{between}{third}", f"{said}."

@@ -19,18 +19,18 @@ from fedlora_kit.training.pretrain import Progress
 from fedlora_kit.training.pretrain_causal import Line, Recipe, build_causal_backbone
 
 TINY = Recipe(
-    vocabulary=460, hidden=96, layers=4, heads=4, inner=256, steps=1800, tokens=1600, gate=0.45, context=0.05
+    vocabulary=460, hidden=96, layers=4, heads=4, inner=256, steps=1800, tokens=1400, gate=0.6, context=0.05
 )
 #: for real text
 MIRROR = Recipe(
-    vocabulary=2500,
-    hidden=160,
+    vocabulary=2000,
+    hidden=128,
     layers=4,
     heads=4,
-    inner=448,
-    steps=1400,
-    tokens=3000,
-    gate=5.5,
+    inner=352,
+    steps=500,
+    tokens=1600,
+    gate=6.0,
     max_length=1024,
     context=1.0,
 )
@@ -48,9 +48,9 @@ def build_instruct_tiny(out: Path, seed: int, progress: Progress) -> dict[str, A
 def build_instruct_mirror(out: Path, seed: int, progress: Progress) -> dict[str, Any]:
     """``kit/instruct-mirror``: pre-trained on the training parts' texts of Dolly and Natural Instructions.
 
-    For machines without a Hub. No held-out example is read, nor any text that a held-out prompt contains (a
-    passage may belong to several questions). A model of this size learns what such text looks like, little
-    more.
+    For machines without a Hub. No held-out response is read, nor a piece of text that a held-out example
+    has, too (a passage may belong to several questions). A model of this size learns what such text looks
+    like, little more.
 
     Raises:
         FedloraError: one of the two data sets cannot be had.
