@@ -10,6 +10,8 @@ import torch
 
 from fedlora_kit.adapter import State
 from fedlora_kit.models.components import component_names, decompose, part_of, vector_dim
+from fedlora_kit.papers.claims import Claim, Verdict
+from fedlora_kit.papers.pairing import MissingCells
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -60,7 +62,7 @@ def step_frame(before: State, after: State, axis: str) -> pd.DataFrame:
     """What a stage changed, component by component over all modules.
 
     Returns:
-        component, and the largest absolute change of an entry.
+        component, and change: the largest absolute one of an entry.
     """
     largest = dict.fromkeys(("A_M", "A_D", "B_M", "B_D"), 0.0)
     for name, tensor in before.items():
@@ -71,7 +73,40 @@ def step_frame(before: State, after: State, axis: str) -> pd.DataFrame:
         for old, new, component in pairs:
             part = str(part_of(component))
             largest[part] = max(largest[part], float((new - old).abs().max()))
-    return pd.DataFrame({"component": list(largest), "largest change": list(largest.values())})
+    return pd.DataFrame({"component": list(largest), "change": list(largest.values())})
+
+
+def claims() -> list[Claim]:
+    """What the abstract says of the two optimisers, as predicates over `step_frame` with a column stage."""
+    return [
+        Claim(
+            "global_moves_a_direction",
+            "the global optimiser trains A's direction and nothing else",
+            "abstract",
+            "SEEN",
+            lambda r: _moves_alone(r, "global optimiser", "A_D"),
+        ),
+        Claim(
+            "local_moves_b_magnitude",
+            "the local optimisers train B's magnitude and nothing else",
+            "abstract",
+            "SEEN",
+            lambda r: _moves_alone(r, "local optimiser", "B_M"),
+        ),
+    ]
+
+
+def _moves_alone(changes: pd.DataFrame, stage: str, component: str, rounding: float = 1e-5) -> Verdict:
+    rows = changes[changes["stage"].str.startswith(stage)]
+    if rows.empty:
+        raise MissingCells(f"no result of the {stage}", "run it")
+    own = float(rows.loc[rows["component"] == component, "change"].min())
+    rest = float(rows.loc[rows["component"] != component, "change"].max())
+    return Verdict(
+        "reproduced" if own > rounding >= rest else "not reproduced",
+        f"largest change of {component} {own:.1e}, of the others {rest:.1e}; rounding is below {rounding:.0e}",
+        {"own": own, "rest": rest},
+    )
 
 
 def figure(state: State, module: str, axis: str = "rank") -> Figure:
@@ -159,7 +194,7 @@ def _pipeline(place: Axes) -> None:
     for (x, width, *_), (following, *_) in pairwise(_STEPS):
         place.add_patch(FancyArrowPatch((x + width + 0.08, 1.65), (following - 0.08, 1.65), **arrow))
     place.add_patch(FancyArrowPatch((6.25, 0.8), (1.05, 0.8), connectionstyle="arc3,rad=-0.17", **arrow))
-    place.text(3.65, 0.02, "the global adapter, next round", ha="center", fontsize=9)
-    place.text(8.85, 0.42, "one personalised adapter a client", ha="center", fontsize=9, color=B_COLOUR)
+    place.text(3.65, 0.12, "the global adapter, next round", ha="center", fontsize=9)
+    place.text(8.85, 0.5, "one personalised adapter a client", ha="center", fontsize=9, color=B_COLOUR)
     place.set(xlim=(-0.15, 10.05), ylim=(-0.1, 2.6))
     place.axis("off")
