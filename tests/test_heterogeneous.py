@@ -10,7 +10,7 @@ from tiny import ARCHITECTURES, data, federation, text_data
 
 from fedlora_kit.adapter import AdapterSlot, digest, size_bytes
 from fedlora_kit.errors import BadValue, FedloraError
-from fedlora_kit.experiments.setup import set_aside
+from fedlora_kit.experiments.set_aside import set_aside
 from fedlora_kit.methods import METHODS, ClientUpdate, FlexLoRA, HETLoRA, weighted_mean
 from fedlora_kit.methods.flexlora import redistribute
 from fedlora_kit.methods.ranks import truncated

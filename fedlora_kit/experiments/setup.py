@@ -7,7 +7,6 @@ from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from fedlora_kit.data.encoded import EncodedData, EncodedImages, encode_images, encode_text
@@ -15,6 +14,7 @@ from fedlora_kit.data.encoded_causal import encode_causal
 from fedlora_kit.data.sources import fingerprint, load_task
 from fedlora_kit.data.tasks import get_task
 from fedlora_kit.errors import BadValue, FedloraError
+from fedlora_kit.experiments.set_aside import hold_out, set_aside, set_aside_evenly
 from fedlora_kit.experiments.spec import DataSpec, RunSpec
 from fedlora_kit.methods import method
 from fedlora_kit.models.backbones import BACKBONES, backbone_fingerprint, load_backbone, load_tokenizer
@@ -129,47 +129,7 @@ def split_indices(spec: RunSpec, train: EncodedData) -> list[np.ndarray[tuple[in
     return spec.split.build(spec.seed).split(train.labels, groups=train.groups)
 
 
-def set_aside(
-    train: EncodedData, proxy_examples: int, streams: Streams, proxy: str = "random"
-) -> tuple[EncodedData, EncodedData | None]:
-    """Training examples without the proxy examples, and the proxy examples (None if none are asked for).
-
-    They are drawn from the stream "subset", so that partition and cohorts are drawn as without them.
-
-    Args:
-        proxy: "random", or "balanced": equally many of each class, as far as there are enough; classes drawn
-            at random get the examples that are over.
-
-    Raises:
-        BadValue: more proxy examples than training examples.
-    """
-    if not proxy_examples:
-        return train, None
-    if proxy_examples >= len(train):
-        raise BadValue(
-            f"proxy_examples={proxy_examples} leaves none of {len(train)} training examples",
-            "set fewer aside: method.settings.proxy_examples",
-        )
-    rng = streams.generator("subset", "proxy")
-    order = rng.permutation(len(train))
-    if proxy == "balanced":
-        order = _classes_in_turn(order, train.labels, rng)
-    chosen, rest = np.sort(order[:proxy_examples]), np.sort(order[proxy_examples:])
-    return train.subset(rest), train.subset(chosen)
-
-
-def _classes_in_turn(
-    order: npt.NDArray[np.int64], labels: npt.NDArray[np.int64], rng: np.random.Generator
-) -> npt.NDArray[np.int64]:
-    """A shuffled order in which the classes take turns: one of each, then a second of each, …"""
-    turn = np.empty(len(order))  # how many of its class come before it, ties broken at random a class
-    for label in np.unique(labels):
-        mine = np.flatnonzero(labels[order] == label)
-        turn[mine] = np.arange(mine.size) + rng.random(mine.size)
-    return order[np.argsort(turn, kind="stable")]
-
-
-def external_proxy(spec: RunSpec, proxy_examples: int, streams: Streams) -> EncodedData:
+def _external(spec: RunSpec, proxy_examples: int, streams: Streams) -> EncodedData:
     """Proxy examples from the task's external set (`Task.external`), drawn from the stream "subset".
 
     Raises:
@@ -189,14 +149,20 @@ def build(spec: RunSpec, device: torch.device) -> Federation:
     """Everything the round loop needs.
 
     The head, and LoRA's A, are drawn from the run's stream "init"; every client starts from the same ones.
+    The server's examples are set aside first, then those of the method; the split is of what is left.
     """
     train, evals = load_data(spec.data, spec.model.backbone)
     streams = Streams(spec.seed)
     chosen = method(spec.method.name, **spec.method.settings)
+    train, server = set_aside_evenly(train, spec.data.server_examples, streams)
     if chosen.proxy_examples and chosen.proxy == "external":
-        proxy: EncodedData | None = external_proxy(spec, chosen.proxy_examples, streams)
+        proxy: EncodedData | None = _external(spec, chosen.proxy_examples, streams)
     else:
         train, proxy = set_aside(train, chosen.proxy_examples, streams, chosen.proxy)
+    held = [
+        hold_out(train.subset(part), spec.data.client_holdout, streams, client)
+        for client, part in enumerate(split_indices(spec, train))
+    ]
     model = load_backbone(
         spec.model.backbone,
         get_task(spec.data.task).num_labels,
@@ -211,7 +177,7 @@ def build(spec: RunSpec, device: torch.device) -> Federation:
     return Federation(
         model=adapted,
         method=chosen,
-        clients=[train.subset(part) for part in split_indices(spec, train)],
+        clients=[kept for kept, _ in held],
         evals=evals,
         rounds=spec.rounds,
         local=spec.local,
@@ -221,4 +187,6 @@ def build(spec: RunSpec, device: torch.device) -> Federation:
         device=device,
         precision=spec.precision,
         proxy=proxy,
+        server=server,
+        held_out=[own for _, own in held] if spec.data.client_holdout else (),
     )

@@ -86,6 +86,12 @@ class DataSpec(BaseModel):
         prompt, max_new_tokens: causal tasks: the template around the question, and the tokens that a
             generated answer may have; None takes the task's own.
         Which examples these are is drawn once a task, the same for all seeds.
+        server_examples: training examples set aside at the server, as evenly over the labels as there are; no
+            client trains on them. For methods that train at the server; set it for the others too, so that
+            all see the same split.
+        client_holdout: share of each client's own examples, in [0, 1), that it does not train on: they score
+            its own adapter. At least one of a client's examples if the share is above 0 and it has two.
+        Both are drawn with the run's seed.
     """
 
     model_config = _STRICT
@@ -98,6 +104,8 @@ class DataSpec(BaseModel):
     augment: Augment = "none"
     prompt: str | None = None
     max_new_tokens: int | None = Field(None, ge=1)
+    server_examples: int = Field(0, ge=0)
+    client_holdout: float = Field(0.0, ge=0, lt=1)
 
     @field_validator("task")
     @classmethod
@@ -185,11 +193,18 @@ class RunSpec(BaseModel):
             raise ValueError(
                 f"method {self.method.name!r} reads its proxy examples without noise: not under DP"
             )
-        if self.privacy is not None and chosen.penalises:
-            raise ValueError(f"method {self.method.name!r} with a penalty on its ranks: not under DP")
+        if self.privacy is not None and chosen.not_private:
+            raise ValueError(f"method {self.method.name!r} cannot run under DP: {chosen.not_private}")
+        if self.privacy is not None and self.model.lora.use_dora:
+            raise ValueError("model.lora.use_dora cannot run under DP: Opacus' hooks lose its gradients")
         if chosen.proxy_examples and chosen.proxy == "external" and not get_task(self.data.task).external:
             raise ValueError(
                 f"task {self.data.task!r} has no external proxy examples: proxy=random, balanced"
+            )
+        if chosen.server_stage and not self.data.server_examples:
+            raise ValueError(
+                f"method {self.method.name!r} trains at the server: set data.server_examples, or "
+                "method.settings.global_data to 'clients'"
             )
         if self.rounds.cohort is not None and self.rounds.cohort > self.split.clients:
             raise ValueError(f"rounds.cohort={self.rounds.cohort} exceeds split.clients={self.split.clients}")

@@ -15,6 +15,7 @@ import torch
 
 from fedlora_kit.adapter import State
 from fedlora_kit.errors import BadValue, FedloraError, UnknownName
+from fedlora_kit.methods.stages import Stage
 from fedlora_kit.randomness import Streams
 
 
@@ -60,8 +61,12 @@ class Method(ABC):
             ``lora_residual``, which holds what was merged (`models.residual`).
         proxy_examples: examples that `refresh` reads; no client trains on them.
         proxy: where they come from: "random" or "balanced" training examples, or the task's "external" ones.
-        penalises: whether `penalty` may give a term: then the method does not run under DP.
         score_one_logit: score as Fed-HeLLo's released code (see `defects`).
+        one_global: whether the global adapter is whole by itself. If not (some of LoRA stays with its
+            client), the task's scored parts see each client's own adapter, and their mean is given.
+        sends_head: whether an aggregated head is sent; if not, it stays with its client.
+        not_private: why the method cannot run under DP; empty if it can.
+        server_stage: whether a stage trains at the server, on examples set aside for it.
     """
 
     name: ClassVar[str] = ""
@@ -72,7 +77,10 @@ class Method(ABC):
     proxy_examples: int = 0
     proxy: str = "random"
     score_one_logit: bool = False
-    penalises: bool = False
+    one_global: ClassVar[bool] = True
+    sends_head: ClassVar[bool] = True
+    not_private: str = ""
+    server_stage: bool = False
     _context: Context | None = None
 
     def bind(self, context: Context) -> None:
@@ -164,6 +172,31 @@ class Method(ABC):
     def sends_untrained(self, tensor: str, client: int, round_index: int) -> bool:
         """Whether a tensor that did not train is sent all the same, as it came (a defect, see `defects`)."""
         return False
+
+    def local_start(self, global_state: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor]) -> State:
+        """The adapter in which a client's local training starts.
+
+        Args:
+            own: what stays with the client: the tensors that it trained and did not send, and what its stages
+                left (there also components, see `models.components`).
+        """
+        return {**global_state, **own}
+
+    def stages(self, round_index: int, last: bool) -> Sequence[Stage]:
+        """What follows the aggregation of this round, in order; ``last`` in the last round."""
+        return ()
+
+    def stage_start(
+        self, stage: Stage, global_state: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor]
+    ) -> State:
+        """The adapter in which a stage starts at a client; by default the client's own."""
+        return self.personalised(global_state, own)
+
+    def personalised(
+        self, global_state: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor]
+    ) -> State:
+        """A client's own adapter: the one that its own held-out examples score."""
+        return {**global_state, **own}
 
     def aggregate(self, global_state: Mapping[str, torch.Tensor], updates: Sequence[ClientUpdate]) -> State:
         """The next global adapter: a pure function of the last one and the updates.

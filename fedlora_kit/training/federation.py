@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
 from fedlora_kit.adapter import AdapterSlot, State, all_finite
 from fedlora_kit.data.encoded import EncodedData
-from fedlora_kit.errors import BadValue, NonFinite
+from fedlora_kit.errors import NonFinite
 from fedlora_kit.methods.aggregation_gap import aggregation_gap
 from fedlora_kit.methods.base import ClientUpdate, Context, Method
 from fedlora_kit.methods.ranks import truncated, without_padding
@@ -26,13 +24,15 @@ from fedlora_kit.privacy.dpsgd import PerExampleGradients
 from fedlora_kit.privacy.ledger import Ledger
 from fedlora_kit.privacy.settings import PrivacySettings
 from fedlora_kit.randomness import Streams
+from fedlora_kit.training.checks import check
 from fedlora_kit.training.depth import only_layers
-from fedlora_kit.training.evaluation import evaluate
 from fedlora_kit.training.fisher import fisher_scores
 from fedlora_kit.training.local import train_client
 from fedlora_kit.training.noise_plan import noise_of_clients
 from fedlora_kit.training.records import privacy_report, round_record, teach_again
+from fedlora_kit.training.scores import global_scores, local_scores
 from fedlora_kit.training.settings import FederationSettings, LocalSettings
+from fedlora_kit.training.stages import run_stages
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,9 @@ class Federation:
         head: what happens to the classification head.
         streams: the run's random streams.
         proxy: examples set aside for methods that score layers (`Method.proxy_examples`).
+        server: examples at the server, for methods that train there (`Method.server_stage`).
+        held_out: each client's own examples that it does not train on, None for a client without any; empty
+            for no such evaluation.
     """
 
     model: nn.Module
@@ -61,6 +64,8 @@ class Federation:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     precision: str = "fp32"
     proxy: EncodedData | None = None
+    server: EncodedData | None = None
+    held_out: Sequence[EncodedData | None] = ()
 
     def __post_init__(self) -> None:
         if self.method.merges:
@@ -78,7 +83,7 @@ class Snapshot:
     Attributes:
         next_round: index of the round to come.
         state: the global adapter.
-        personal: client -> its own tensors that are never sent.
+        personal: client -> its own tensors that are never sent, components (`models.components`) among them.
         history: one record a finished round.
         ledger: the privacy ledger's plain data, or None without DP.
     """
@@ -118,7 +123,7 @@ def run_federation(
         BadValue: a client has no examples, or the cohort is larger than the federation.
         NonFinite: a loss or an update became NaN or infinite.
     """
-    _check(fed)
+    check(fed)
     fed.method.bind(fed.method.context)  # a federation may run again: nothing is left of the last time
     slot = AdapterSlot(fed.model)
     sizes = [len(c) for c in fed.clients]
@@ -140,7 +145,7 @@ def run_federation(
                     continue
                 hooks.prepare(trained_names(fed, slot, k, r))
                 rank = fed.method.rank(k)
-                received = truncated({**now.state, **now.personal.get(k, {})}, rank)
+                received = truncated(fed.method.local_start(now.state, now.personal.get(k, {})), rank)
                 slot.write(received)
                 with only_layers(fed.model, fed.method.present_layers(k, r)):
                     result = train_client(
@@ -181,8 +186,16 @@ def run_federation(
             record = round_record(r, cohort, payloads, results, scores, fed.method.memory())
             if fed.rounds.measure_gap and updates:
                 record["aggregation_gap"] = aggregation_gap(before, now.state, updates)
+            stages = run_stages(fed, slot, now, r, cohort)
+            if stages:
+                hooks.forget()
+                record["stages"] = stages
+                record["bytes_up"] += sum(stage["bytes_up"] for stage in stages)
             if fed.rounds.evaluates(r):
-                record["eval"] = _evaluate(fed, slot, now)
+                record["eval"] = global_scores(fed, slot, now)
+                local = local_scores(fed, slot, now)
+                if local is not None:
+                    record["local"] = local
                 if ledger is not None:
                     record["epsilon"] = ledger.largest_epsilon()
             now.history.append(record)
@@ -213,33 +226,7 @@ def trained_names(fed: Federation, slot: AdapterSlot, client: int, round_index: 
 
 def is_sent(fed: Federation, name: str) -> bool:
     """Whether a trained tensor is sent; the others stay with their client."""
-    return fed.method.sends(name) if ".lora_" in name else fed.head == "aggregated"
-
-
-def _check(fed: Federation) -> None:
-    empty = [k for k, c in enumerate(fed.clients) if len(c) == 0]
-    if empty:
-        raise BadValue(
-            f"client {empty[0]} has no examples ({len(empty)} of {len(fed.clients)} clients)",
-            "use fewer clients, more examples, or a partitioner with a minimum per client",
-        )
-    if fed.method.proxy_examples and fed.proxy is None:
-        raise BadValue(
-            f"method {fed.method.name!r} scores layers on proxy examples, and there are none",
-            f"set {fed.method.proxy_examples} training examples aside as Federation.proxy",
-        )
-    if fed.privacy is not None and (fed.method.proxy_examples or fed.method.penalises):
-        why = (
-            "its scores read examples without noise"
-            if fed.method.proxy_examples
-            else "its steps add a penalty"
-        )
-        raise BadValue(f"method {fed.method.name!r} cannot run under DP: {why}", "use another method")
-    if fed.rounds.cohort is not None and fed.rounds.cohort > len(fed.clients):
-        raise BadValue(
-            f"cohort={fed.rounds.cohort}, but there are {len(fed.clients)} clients",
-            f"choose a cohort of at most {len(fed.clients)}",
-        )
+    return fed.method.sends(name) if ".lora_" in name else fed.head == "aggregated" and fed.method.sends_head
 
 
 def _score_layers(
@@ -253,23 +240,6 @@ def _score_layers(
     scores = fisher_scores(fed.model, slot, fed.proxy, fed.device, fed.method.score_one_logit)
     fed.method.refresh(scores, round_index)
     return scores
-
-
-def _evaluate(fed: Federation, slot: AdapterSlot, now: Snapshot) -> dict[str, dict[str, float]]:
-    """Scores of the global adapter; with personal tensors, the mean over the clients' own adapters."""
-    adapters = [{**now.state, **own} for _, own in sorted(now.personal.items())] or [now.state]
-    scores: dict[str, list[dict[str, Any]]] = {name: [] for name in fed.evals}
-    for adapter in adapters:
-        slot.write(adapter)
-        for name, data in fed.evals.items():
-            score = evaluate(fed.model, data, fed.device, fed.rounds.eval_max_tokens)
-            if not math.isfinite(score["loss"]):  # argmax of NaN is class 0: it would pass for a result
-                raise NonFinite(f"the loss on {name!r}", now.next_round, None)
-            scores[name].append(score)
-    return {
-        name: {key: float(np.mean([s[key] for s in all_scores])) for key in all_scores[0]}
-        for name, all_scores in scores.items()
-    }
 
 
 class _Hooks:
@@ -288,6 +258,11 @@ class _Hooks:
         self._names = names
         if self._fed.privacy is not None:
             self.gradients = PerExampleGradients(self._fed.model)
+
+    def forget(self) -> None:
+        """Others have changed what trains: set it anew next time, whatever it is."""
+        self._close()
+        self._names = None
 
     def _close(self) -> None:
         if self.gradients is not None:
