@@ -84,6 +84,14 @@ def test_the_classes_are_dealt_as_without_domains():
     assert counted == plain == [2] * 12
 
 
+def test_what_a_client_holds_does_not_depend_on_its_number():
+    """Its number decides about its resources: the two must not go together."""
+    labels, groups = np.repeat(np.arange(10), 60), np.tile(np.arange(4), 150)
+    sizes = np.mean([[len(p) for p in split(labels, groups, 2, 40, s)] for s in range(60)], axis=0)
+    # The standard error of the difference is 0.2; if the first holders got each domain once, it would be 7.5.
+    assert abs(sizes[:20].mean() - sizes[20:].mean()) < 1
+
+
 def test_a_class_that_lacks_a_domain_needs_fewer_holders():
     labels = np.repeat([0, 1], 20)
     groups = np.array([0] * 20 + [0, 1] * 10)

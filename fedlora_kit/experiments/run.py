@@ -12,7 +12,7 @@ import torch
 
 from fedlora_kit.adapter import AdapterSlot, State, count, digest, save_peft
 from fedlora_kit.data.sources import fingerprint
-from fedlora_kit.data.task import get_task
+from fedlora_kit.data.tasks import get_task
 from fedlora_kit.errors import FedloraError, NonFinite, NothingMoved
 from fedlora_kit.experiments.checkpoints import Checkpoint
 from fedlora_kit.experiments.provenance import collect

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from fedlora_kit.data.image_ops import Augment
 from fedlora_kit.data.prompts import template
 from fedlora_kit.data.sources import fingerprint
-from fedlora_kit.data.task import get_task
+from fedlora_kit.data.tasks import get_task
 from fedlora_kit.errors import BadValue
 from fedlora_kit.experiments.source import source_digest
 from fedlora_kit.methods import METHODS, method

@@ -78,7 +78,9 @@ OWN = (
     "The label-skewed splits follow the partitioner's branch for data with domains: the holders of a class "
     "get its domains, each at least once, and a client sees a class in one domain. The released code drops "
     "what its rounding leaves over; here everything is dealt out (leftovers: deal). Whether the authors ran "
-    "this branch, and with how many classes a client, is UNKNOWN.",
+    "this branch, and with how many classes a client, is UNKNOWN. There clients of low numbers, who are "
+    "those with the least resources, hold the most examples; here the holders of a class get its domains in "
+    "random order.",
     "Images are decoded to the middle square of 256 × 256. Fed-HeLLo's Fisher scores come from 121 training "
     "examples, the size of the authors' own proxy set of one web image a class, which is not used here.",
 )

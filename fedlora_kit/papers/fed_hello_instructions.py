@@ -85,14 +85,15 @@ _SMOKE = Setting(
     task="instructions",
     backbone="kit/instruct-tiny",
     clients=12,
-    cohort=4,
-    rounds=10,
+    cohort=3,
+    rounds=8,
     seeds=(0, 1, 2),
     classes=SPLITS,
     min_per_holder=2,
-    batch_size=24,
+    batch_size=12,
     proxy_examples=16,
     splits=("cat_2",),
+    steps=2,
     eval_limit=64,
     eval_every=0,
     max_tokens=4096,
@@ -214,7 +215,7 @@ def lengths(s: Setting) -> dict[str, Mapping[str, int]]:
     """Of the training examples and the test part: how many there are, and how many were too long."""
     from fedlora_kit.data.encoded_causal import EncodedCausal, encode_causal
     from fedlora_kit.data.sources import load_task
-    from fedlora_kit.data.task import get_task
+    from fedlora_kit.data.tasks import get_task
     from fedlora_kit.models.backbones import load_tokenizer
 
     task, tokenizer = get_task(s.task), load_tokenizer(s.backbone)

@@ -26,13 +26,15 @@ class PathologicalDomains(Partitioner):
             equal part of what the domain has if that is less, and nobody gets the rest.
         seed: seed of the dealing and the cuts.
 
-    Classes are dealt as in `Pathological`. Then the holders of a class get its domains: in random order, each
-    domain once, and the holders that are left a domain drawn at random. So the domains of a client's classes
-    differ from class to class. Where a class has fewer examples in a domain than holders there, some of them
+    Classes are dealt as in `Pathological`. Then the holders of a class get its domains, in random order: each
+    domain once, and as many more, drawn at random, as there are holders left. So a client's domains differ
+    from class to class. Where a class has fewer examples in a domain than holders there, some of them
     get none, and hold a class less. The domain of each example is the ``groups`` argument of ``split``.
 
     Source: Fed-HeLLo (arXiv 2506.12213) as released, the branch of its partitioner for data with domains,
-    which drops the leftovers. There the domains of all classes count, here those that a class has.
+    which drops the leftovers. There the domains of all classes count, here those that a class has. There the
+    holders with the lowest numbers get each domain once, and the others share with them, so that low numbers
+    hold more; as the numbers decide about the resources, too, that is not done here.
 
     Raises:
         BadValue: no groups; more classes a client than there are; a class that nobody would hold; fewer
@@ -72,7 +74,7 @@ class PathologicalDomains(Partitioner):
             assigned = self._domains(label, domains.size, len(clients), rng)
             for domain in range(domains.size):
                 mine = rng.permutation(rows[member == domain])
-                there = [client for client, got in zip(clients, assigned, strict=True) if got == domain]
+                there = rng.permutation(np.array(clients)[assigned == domain])  # the first get one more
                 pieces = np.array_split(mine, len(there))
                 if self.leftovers == "drop":
                     most = rows.size // domains.size // len(there)
@@ -89,4 +91,4 @@ class PathologicalDomains(Partitioner):
                 "give more clients or a larger classes_per_client",
             )
         extra = rng.integers(domains, size=holders - domains)
-        return np.concatenate([rng.permutation(domains), extra])
+        return rng.permutation(np.concatenate([np.arange(domains), extra]))

@@ -95,7 +95,8 @@ for split in setting.splits:
     parts = split_indices(spec, train)
     counts = label_counts(parts, train.labels, kind.num_labels)
     display(partition_figure(counts, kind.label_names, other.words(setting, split)))
-    display(partition_figure(*domainnet.domain_counts(parts, train.groups), "the same by domain"))
+    by_domain = domainnet.domain_counts(parts, train.groups)
+    display(partition_figure(*by_domain, "the same clients by domain", what="domain"))
 
 # %% [markdown]
 # ## Who can afford what
