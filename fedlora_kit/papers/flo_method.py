@@ -104,7 +104,7 @@ def _moves_alone(changes: pd.DataFrame, stage: str, component: str, rounding: fl
     rest = float(rows.loc[rows["component"] != component, "change"].max())
     return Verdict(
         "reproduced" if own > rounding >= rest else "not reproduced",
-        f"largest change of {component} {own:.1e}, of the others {rest:.1e}; rounding is below {rounding:.0e}",
+        f"largest change of {component} {own:.1e}, of the others {rest:.1e}; rounding: {rounding:.0e}",
         {"own": own, "rest": rest},
     )
 
