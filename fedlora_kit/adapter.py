@@ -144,16 +144,21 @@ def save_peft(model: nn.Module, state: Mapping[str, torch.Tensor], folder: Path)
 
     The classification head goes along in PEFT's ``modules_to_save`` form, also when it was frozen: a head
     drawn at random belongs to the result, and without it the logits could not be had again. So
-    ``PeftModel.from_pretrained(backbone, folder)`` gives the logits of this run.
+    ``PeftModel.from_pretrained(backbone, folder)`` gives the logits of this run. What was merged into the
+    base (`models.residual`) is written as factors of a higher rank.
     """
     from safetensors.torch import save_file
 
+    from fedlora_kit.models.residual import factorised
     from fedlora_kit.models.targets import head_prefix
 
     base: nn.Module = model.get_base_model()  # type: ignore[operator]
     head = head_prefix(base)
-    tensors = {_exported(name): t.detach().cpu().contiguous() for name, t in state.items()}
+    plain, rank = factorised(state)
+    tensors = {_exported(name): t.detach().cpu().contiguous() for name, t in plain.items()}
     config: Any = copy.copy(model.peft_config["default"])  # type: ignore[index]
+    if rank is not None:  # with the same scale alpha / r
+        config.lora_alpha, config.r = config.lora_alpha / config.r * rank, rank
     config.inference_mode = True
     config.target_modules = sorted(config.target_modules)  # PEFT keeps a set: its order is not stable
     config.base_model_name_or_path = None

@@ -9,6 +9,7 @@ from fedlora_kit.errors import BadValue, UnknownName
 from fedlora_kit.papers import fed_hello_instructions as instructions
 from fedlora_kit.papers.claims import judge_all
 from fedlora_kit.papers.fed_hello_grid import METHODS
+from fedlora_kit.papers.fed_hello_instructions_claims import claims, deviations
 from fedlora_kit.papers.grid import results_frame, run_cells
 
 BOTH = ["dolly", "natural_instructions"]
@@ -27,7 +28,7 @@ def test_every_run_of_every_profile_is_a_valid_description(data_set, profile):
         assert c.spec.rounds.eval_max_tokens > 0
         classes = {"iid": None, "cat_2": 2, "cat_1": 1}[c.coords["split"]]
         assert c.spec.split.settings.get("classes_per_client") == classes
-    assert instructions.deviations(data_set, s)
+    assert deviations(data_set, s)
 
 
 def test_the_methods_share_resources():
@@ -43,12 +44,12 @@ def test_the_methods_share_resources():
 
 def test_what_is_changed_is_declared():
     s = dataclasses.replace(instructions.setting("dolly", "paper"), backbone="kit/instruct-mirror", rounds=3)
-    said = " ".join(instructions.deviations("dolly", s))
+    said = " ".join(deviations("dolly", s))
     assert "rounds: 3 (paper-size setting: 60)" in said
     assert "pre-trained for minutes" in said
     assert "eight of different kinds" not in said
     paper = instructions.setting("natural_instructions", "paper")
-    assert "eight of different kinds" in " ".join(instructions.deviations("natural_instructions", paper))
+    assert "eight of different kinds" in " ".join(deviations("natural_instructions", paper))
 
 
 @pytest.mark.parametrize(
@@ -80,12 +81,13 @@ def test_from_the_runs_to_the_claims():
     assert len(results) == 4
     assert results["rouge_l"].between(0, 100).all()
     assert (results["accuracy"] <= results["rouge_l"]).all()
-    judged = {j.claim.id: j.verdict.status for j in judge_all(instructions.claims("dolly"), results)}
+    judged = {j.claim.id: j.verdict.status for j in judge_all(claims("dolly"), results)}
     assert judged["above_straggler_cat_2"] in {"reproduced", "not reproduced"}
     assert {status for name, status in judged.items() if name != "above_straggler_cat_2"} == {"not testable"}
     start = instructions.start(s, "cpu")
     assert start["examples"] == 4
     assert set(instructions.lengths(s)) == {"train", "test"}
+    assert len(instructions.train_labels(s)) == instructions.lengths(s)["train"]["examples"]
     assert instructions.lengths(s)["test"]["left out, too long"] == 0
 
 
@@ -105,7 +107,7 @@ def test_the_claims_are_about_rouge_l_on_each_items_own_splits():
         ]
         return pd.DataFrame(rows)
 
-    claims = instructions.claims("natural_instructions")
-    assert len(claims) == 10
-    assert {j.verdict.status for j in judge_all(claims, results(5))} == {"reproduced"}
-    assert {j.verdict.status for j in judge_all(claims, results(-5))} == {"not reproduced"}
+    made = claims("natural_instructions")
+    assert len(made) == 10
+    assert {j.verdict.status for j in judge_all(made, results(5))} == {"reproduced"}
+    assert {j.verdict.status for j in judge_all(made, results(-5))} == {"not reproduced"}

@@ -54,7 +54,9 @@ def meaning(name, state):
         return state
     modules = [n.removesuffix(".lora_A.weight") for n in state if ".lora_A" in n]
     rest = {n: t for n, t in state.items() if ".lora_" not in n}
-    return {**{m: product(state, m) for m in modules if f"{m}.lora_B.weight" in state}, **rest}
+    whole = {m: product(state, m) for m in modules if f"{m}.lora_B.weight" in state}
+    merged = {m: state.get(f"{m}.lora_residual.weight", 0.0) for m in whole}  # in the base weights already
+    return {**{m: whole[m] + merged[m] for m in whole}, **rest}
 
 
 def random_updates(names_shapes, weights, seed):
@@ -74,6 +76,10 @@ SHAPES = {
 }  # a non-square Linear 5 -> 3
 
 
+def shapes(m):
+    return {**SHAPES, "m.lora_residual.weight": (3, 5)} if m.merges else SHAPES
+
+
 def sent_shapes(m):
     return {n: s for n, s in SHAPES.items() if ".lora_" not in n or (m.trains(n, 0, 0) and m.sends(n))}
 
@@ -87,7 +93,7 @@ def sent_shapes(m):
 )
 def test_aggregation_is_a_pure_function_of_a_set_of_updates(name, weights, seed, random):
     m = method(name)
-    start = {n: torch.full(s, 0.25) for n, s in SHAPES.items()}
+    start = {n: torch.full(s, 0.25) for n, s in shapes(m).items()}
     updates = random_updates(sent_shapes(m), weights, seed)
     before = digest(start), [digest(u.tensors) for u in updates]
     result = m.aggregate(start, updates)
@@ -95,7 +101,7 @@ def test_aggregation_is_a_pure_function_of_a_set_of_updates(name, weights, seed,
     random.shuffle(shuffled)
     assert digest(m.aggregate(start, shuffled)) == digest(result)  # permuting clients changes nothing
     assert (digest(start), [digest(u.tensors) for u in updates]) == before  # inputs are left alone
-    assert {n: tuple(t.shape) for n, t in result.items()} == SHAPES  # whole adapter, same shapes
+    assert {n: tuple(t.shape) for n, t in result.items()} == shapes(m)  # whole adapter, same shapes
     scaled = [ClientUpdate(u.client, u.num_examples * 7, u.tensors) for u in updates]
     for n, t in m.aggregate(start, scaled).items():
         torch.testing.assert_close(t, result[n])  # weights count relative to each other
@@ -104,7 +110,7 @@ def test_aggregation_is_a_pure_function_of_a_set_of_updates(name, weights, seed,
 @pytest.mark.parametrize("name", ALL)
 def test_equal_updates_are_a_fixed_point(name):
     m = method(name)
-    start = {n: torch.zeros(s) for n, s in SHAPES.items()}
+    start = {n: torch.zeros(s) for n, s in shapes(m).items()}
     one = random_updates(sent_shapes(m), [5], seed=1)[0]
     result = meaning(name, m.aggregate(start, [ClientUpdate(k, 5 + k, one.tensors) for k in range(4)]))
     for n, t in meaning(name, one.tensors).items():
@@ -114,10 +120,10 @@ def test_equal_updates_are_a_fixed_point(name):
 @pytest.mark.parametrize("name", ALL)
 def test_what_is_not_sent_stays_bit_for_bit(name):
     m = method(name)
-    start = {n: torch.randn(s) for n, s in SHAPES.items()}
+    start = {n: torch.randn(s) for n, s in shapes(m).items()}
     result = m.aggregate(start, random_updates({"head.bias": (4,)}, [1, 2], seed=0))
-    assert digest({n: result[n] for n in SHAPES if n != "head.bias"}) == digest(
-        {n: start[n] for n in SHAPES if n != "head.bias"}
+    assert digest({n: result[n] for n in start if n != "head.bias"}) == digest(
+        {n: start[n] for n in start if n != "head.bias"}
     )
 
 
@@ -171,10 +177,11 @@ def test_exactly_what_should_train_has_moved(name, privacy):
     start = AdapterSlot(fed.model).read()
     outcome = run_federation(fed)
     trained = set(trained_names(fed, AdapterSlot(fed.model), 0, 0))
+    moves = {n for n in start if ".lora_residual" in n} if fed.method.merges else trained
     for n, t in whole(fed, outcome).items():
-        assert torch.equal(t, start[n]) == (n not in trained), n
+        assert torch.equal(t, start[n]) == (n not in moves), n
     for n, t in outcome.state.items():
-        assert torch.equal(t, start[n]) == (n not in trained or not is_sent(fed, n)), n
+        assert torch.equal(t, start[n]) == (n not in moves or not is_sent(fed, n)), n
 
 
 @pytest.mark.parametrize("head", ["aggregated", "personal"])

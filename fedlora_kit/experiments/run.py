@@ -12,7 +12,7 @@ import torch
 
 from fedlora_kit.adapter import AdapterSlot, State, count, digest, save_peft
 from fedlora_kit.data.sources import fingerprint
-from fedlora_kit.data.task import get_task
+from fedlora_kit.data.tasks import get_task
 from fedlora_kit.errors import FedloraError, NonFinite, NothingMoved
 from fedlora_kit.experiments.checkpoints import Checkpoint
 from fedlora_kit.experiments.provenance import collect
@@ -97,7 +97,7 @@ def _train(spec: RunSpec, work: Work, device: torch.device) -> Entry:
             started,
             resumed_after_round=checkpoint.round_index if checkpoint else None,
             seed=spec.seed,
-            data=fingerprint(get_task(spec.data.task)),
+            data="; ".join(fingerprint(get_task(name)) for name in spec.tasks()),
             model=backbone_fingerprint(spec.model.backbone),
             source=source_digest(),
         ),

@@ -13,11 +13,15 @@ Indices = npt.NDArray[np.int64]
 
 
 def set_aside(
-    train: EncodedData, proxy_examples: int, streams: Streams
+    train: EncodedData, proxy_examples: int, streams: Streams, proxy: str = "random"
 ) -> tuple[EncodedData, EncodedData | None]:
     """Training examples without the proxy examples, and the proxy examples (None if none are asked for).
 
     They are drawn from the stream "subset", so that partition and cohorts are drawn as without them.
+
+    Args:
+        proxy: "random", or "balanced": equally many of each class, as far as there are enough; classes drawn
+            at random get the examples that are over.
 
     Raises:
         BadValue: more proxy examples than training examples.
@@ -29,9 +33,21 @@ def set_aside(
             f"proxy_examples={proxy_examples} leaves none of {len(train)} training examples",
             "set fewer aside: method.settings.proxy_examples",
         )
-    order = streams.generator("subset", "proxy").permutation(len(train))
-    proxy, rest = np.sort(order[:proxy_examples]), np.sort(order[proxy_examples:])
-    return train.subset(rest), train.subset(proxy)
+    rng = streams.generator("subset", "proxy")
+    order = rng.permutation(len(train))
+    if proxy == "balanced":
+        order = _classes_in_turn(order, train.labels, rng)
+    chosen, rest = np.sort(order[:proxy_examples]), np.sort(order[proxy_examples:])
+    return train.subset(rest), train.subset(chosen)
+
+
+def _classes_in_turn(order: Indices, labels: Indices, rng: np.random.Generator) -> Indices:
+    """A shuffled order in which the classes take turns: one of each, then a second of each, …"""
+    turn = np.empty(len(order))  # how many of its class come before it, ties broken at random a class
+    for label in np.unique(labels):
+        mine = np.flatnonzero(labels[order] == label)
+        turn[mine] = np.arange(mine.size) + rng.random(mine.size)
+    return order[np.argsort(turn, kind="stable")]
 
 
 def set_aside_evenly(
@@ -49,25 +65,10 @@ def set_aside_evenly(
             f"data.server_examples={server_examples} leaves none of {len(train)} training examples",
             "set fewer aside",
         )
-    chosen = evenly(train.labels, server_examples, streams.generator("subset", "server"))
-    rest = np.setdiff1d(np.arange(len(train)), chosen)
+    rng = streams.generator("subset", "server")
+    order = _classes_in_turn(rng.permutation(len(train)), train.labels, rng)
+    chosen, rest = np.sort(order[:server_examples]), np.sort(order[server_examples:])
     return train.subset(rest), train.subset(chosen)
-
-
-def evenly(labels: Indices, wanted: int, rng: np.random.Generator) -> Indices:
-    """Positions of ``wanted`` examples, drawn in turn from every label that still has some; ascending.
-
-    >>> labels = np.array([0, 0, 0, 0, 1, 1, 2])
-    >>> labels[evenly(labels, 5, np.random.default_rng(0))].tolist()
-    [0, 0, 1, 1, 2]
-    """
-    order = rng.permutation(len(labels))
-    turn = np.zeros(len(labels), dtype=np.int64)  # how many of its label come before an example
-    for label in np.unique(labels):
-        mine = order[labels[order] == label]
-        turn[mine] = np.arange(len(mine))
-    place = np.argsort(order)
-    return np.sort(np.lexsort((place, turn))[:wanted])
 
 
 def hold_out(

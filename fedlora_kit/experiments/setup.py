@@ -12,7 +12,7 @@ import torch
 from fedlora_kit.data.encoded import EncodedData, EncodedImages, encode_images, encode_text
 from fedlora_kit.data.encoded_causal import encode_causal
 from fedlora_kit.data.sources import fingerprint, load_task
-from fedlora_kit.data.task import get_task
+from fedlora_kit.data.tasks import get_task
 from fedlora_kit.errors import BadValue, FedloraError
 from fedlora_kit.experiments.set_aside import hold_out, set_aside, set_aside_evenly
 from fedlora_kit.experiments.spec import DataSpec, RunSpec
@@ -126,7 +126,23 @@ def load_data(spec: DataSpec, backbone_name: str) -> tuple[EncodedData, dict[str
 
 def split_indices(spec: RunSpec, train: EncodedData) -> list[np.ndarray[tuple[int], np.dtype[np.int64]]]:
     """Who holds which training examples."""
-    return spec.split.build(spec.seed).split(train.labels)
+    return spec.split.build(spec.seed).split(train.labels, groups=train.groups)
+
+
+def external_proxy(spec: RunSpec, proxy_examples: int, streams: Streams) -> EncodedData:
+    """Proxy examples from the task's external set (`Task.external`), drawn from the stream "subset".
+
+    Raises:
+        BadValue: the set has fewer.
+    """
+    outside, _ = load_data(DataSpec(task=spec.tasks()[-1]), spec.model.backbone)
+    if proxy_examples > len(outside):
+        raise BadValue(
+            f"proxy_examples={proxy_examples}, but task {spec.tasks()[-1]!r} has {len(outside)} examples",
+            "ask for fewer: method.settings.proxy_examples",
+        )
+    order = streams.generator("subset", "proxy").permutation(len(outside))
+    return outside.subset(np.sort(order[:proxy_examples]))
 
 
 def build(spec: RunSpec, device: torch.device) -> Federation:
@@ -139,7 +155,10 @@ def build(spec: RunSpec, device: torch.device) -> Federation:
     streams = Streams(spec.seed)
     chosen = method(spec.method.name, **spec.method.settings)
     train, server = set_aside_evenly(train, spec.data.server_examples, streams)
-    train, proxy = set_aside(train, chosen.proxy_examples, streams)
+    if chosen.proxy_examples and chosen.proxy == "external":
+        proxy: EncodedData | None = external_proxy(spec, chosen.proxy_examples, streams)
+    else:
+        train, proxy = set_aside(train, chosen.proxy_examples, streams, chosen.proxy)
     held = [
         hold_out(train.subset(part), spec.data.client_holdout, streams, client)
         for client, part in enumerate(split_indices(spec, train))

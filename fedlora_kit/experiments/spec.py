@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from fedlora_kit.data.image_ops import Augment
 from fedlora_kit.data.prompts import template
 from fedlora_kit.data.sources import fingerprint
-from fedlora_kit.data.task import get_task
+from fedlora_kit.data.tasks import get_task
 from fedlora_kit.errors import BadValue
 from fedlora_kit.experiments.source import source_digest
 from fedlora_kit.methods import METHODS, method
@@ -197,10 +197,16 @@ class RunSpec(BaseModel):
             raise ValueError(f"method {self.method.name!r} cannot run under DP: {chosen.not_private}")
         if self.privacy is not None and self.model.lora.use_dora:
             raise ValueError("model.lora.use_dora cannot run under DP: Opacus' hooks lose its gradients")
+        if self.privacy is not None and chosen.penalises:
+            raise ValueError(f"method {self.method.name!r} with a penalty on its ranks: not under DP")
         if chosen.server_stage and not self.data.server_examples:
             raise ValueError(
                 f"method {self.method.name!r} trains at the server: set data.server_examples, or "
                 "method.settings.global_data to 'clients'"
+            )
+        if chosen.proxy_examples and chosen.proxy == "external" and not get_task(self.data.task).external:
+            raise ValueError(
+                f"task {self.data.task!r} has no external proxy examples: proxy=random, balanced"
             )
         if self.rounds.cohort is not None and self.rounds.cohort > self.split.clients:
             raise ValueError(f"rounds.cohort={self.rounds.cohort} exceeds split.clients={self.split.clients}")
@@ -223,6 +229,12 @@ class RunSpec(BaseModel):
         """The description as JSON with sorted keys; every default spelled out."""
         return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
 
+    def tasks(self) -> list[str]:
+        """The tasks whose examples the run reads: its own, and that of external proxy examples."""
+        chosen, own = method(self.method.name, **self.method.settings), self.data.task
+        outside = chosen.proxy_examples and chosen.proxy == "external"
+        return [own, get_task(own).external] if outside else [own]
+
     def key(self) -> str:
         """16 hex digits: description, source, data and backbone (see the module's docstring)."""
         parts = (
@@ -231,7 +243,7 @@ class RunSpec(BaseModel):
             *_external_source(METHODS[self.method.name]),
             *_external_source(type(self.split.build(self.seed))),
             *(f"{name}=={version(name)}" for name in COMPUTES),
-            fingerprint(get_task(self.data.task)),
+            *(fingerprint(get_task(name)) for name in self.tasks()),
             backbone_fingerprint(self.model.backbone),
         )
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]

@@ -11,6 +11,7 @@ from fedlora_kit.methods.fedsa_lora import FedSALoRA
 from fedlora_kit.methods.ffa_lora import FFALoRA
 from fedlora_kit.methods.fim_hla import FIMHLA
 from fedlora_kit.methods.flexlora import FlexLoRA
+from fedlora_kit.methods.flora import FLoRA
 from fedlora_kit.methods.gd_hla import GDHLA
 from fedlora_kit.methods.hetlora import HETLoRA
 from fedlora_kit.methods.local_only import LocalOnly
@@ -29,6 +30,7 @@ __all__ = [
     "Ditto",
     "Exclusive",
     "FFALoRA",
+    "FLoRA",
     "FedHeLLo",
     "FedIT",
     "FedLoRAOptimizer",

@@ -57,7 +57,11 @@ class Method(ABC):
     Attributes:
         keeps_factors: whether `aggregate` hands back averages of the factors A and B themselves; if not, new
             factors of the averaged product, of which the product alone has a meaning.
-        proxy_examples: training examples to set aside for `refresh`; no client trains on them.
+        merges: whether rounds are merged into the base weights; each adapted module then has a tensor more,
+            ``lora_residual``, which holds what was merged (`models.residual`).
+        proxy_examples: examples that `refresh` reads; no client trains on them.
+        proxy: where they come from: "random" or "balanced" training examples, or the task's "external" ones.
+        penalises: whether `penalty` may give a term: then the method does not run under DP.
         score_one_logit: score as Fed-HeLLo's released code (see `defects`).
         one_global: whether the global adapter is whole by itself. If not (some of LoRA stays with its
             client), the task's scored parts see each client's own adapter, and their mean is given.
@@ -70,12 +74,15 @@ class Method(ABC):
     title: ClassVar[str] = ""
     source: ClassVar[str] = ""
     keeps_factors: ClassVar[bool] = True
+    merges: ClassVar[bool] = False
     proxy_examples: int = 0
+    proxy: str = "random"
     score_one_logit: bool = False
     one_global: ClassVar[bool] = True
     sends_head: ClassVar[bool] = True
     not_private: ClassVar[str] = ""
     server_stage: bool = False
+    penalises: bool = False
     _context: Context | None = None
 
     def bind(self, context: Context) -> None:
@@ -111,6 +118,39 @@ class Method(ABC):
         before the first local step and again after each. What travels does not include them.
         """
         return None
+
+    def received_rank(self, client: int, cohort: Sequence[int]) -> int | None:
+        """Directions of each module that the server sends to a client, None for the adapter's own rank.
+
+        Args:
+            cohort: clients whose updates made up what is sent.
+        """
+        return self.rank(client)
+
+    def penalty(self, tensors: Mapping[str, torch.Tensor], client: int) -> torch.Tensor | None:
+        """A term to add to the loss of each local step, () shaped, or None.
+
+        Args:
+            tensors: the adapter as it trains; the term is differentiated with respect to it.
+        """
+        return None
+
+    def after_training(self, client: int, received: State, trained: Mapping[str, torch.Tensor]) -> None:
+        """Learn from a client's local training; the rank of what it sends is asked for after this.
+
+        Args:
+            received: what it started from.
+            trained: the tensors that trained.
+        """
+        return
+
+    def memory(self) -> dict[str, Any] | None:
+        """What the method has learned and must know again after a resumption: plain data, or None."""
+        return None
+
+    def remember(self, memory: Mapping[str, Any]) -> None:
+        """Take back what `memory` gave, after a `bind`."""
+        return
 
     def present_layers(self, client: int, round_index: int) -> frozenset[int] | None:
         """Layers that stay in the client's model, None for all; its forward pass skips the others."""

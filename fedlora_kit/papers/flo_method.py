@@ -114,7 +114,8 @@ def figure(state: State, module: str, axis: str = "rank") -> Figure:
     from matplotlib import pyplot as plt
 
     fig = plt.figure(figsize=(9.2, 6.6))
-    top, bottom = fig.subfigures(2, 1, height_ratios=[1.25, 1.0])
+    halves: Any = fig.subfigures(2, 1, height_ratios=[1.25, 1.0])
+    top, bottom = halves
     axes = top.subplots(2, 3, width_ratios=[6, 1.1, 6])
     for row, factor in enumerate(("A", "B")):
         name = f"{module}.lora_{factor}.weight"

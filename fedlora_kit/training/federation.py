@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from fedlora_kit.methods.aggregation_gap import aggregation_gap
 from fedlora_kit.methods.base import ClientUpdate, Context, Method
 from fedlora_kit.methods.ranks import truncated, without_padding
 from fedlora_kit.models.lora import HeadPolicy
+from fedlora_kit.models.residual import add_residuals
 from fedlora_kit.models.targets import layer_index
 from fedlora_kit.privacy.dpsgd import PerExampleGradients
 from fedlora_kit.privacy.ledger import Ledger
@@ -27,7 +29,7 @@ from fedlora_kit.training.depth import only_layers
 from fedlora_kit.training.fisher import fisher_scores
 from fedlora_kit.training.local import train_client
 from fedlora_kit.training.noise_plan import noise_of_clients
-from fedlora_kit.training.records import privacy_report, round_record
+from fedlora_kit.training.records import privacy_report, round_record, teach_again
 from fedlora_kit.training.scores import global_scores, local_scores
 from fedlora_kit.training.settings import FederationSettings, LocalSettings
 from fedlora_kit.training.stages import run_stages
@@ -66,6 +68,8 @@ class Federation:
     held_out: Sequence[EncodedData | None] = ()
 
     def __post_init__(self) -> None:
+        if self.method.merges:
+            add_residuals(self.model)
         slot = AdapterSlot(self.model)
         layers = {layer_index(name) for name in slot.names} - {None}
         rank = next((len(p) for name, p in slot.parameters.items() if ".lora_A" in name), 0)
@@ -126,9 +130,7 @@ def run_federation(
     noise = noise_of_clients(fed.privacy, sizes, fed.local.batch_size, fed.rounds.rounds * fed.local.steps)
     ledger = Ledger(len(sizes), fed.privacy.delta, fed.privacy.accountant) if fed.privacy else None
     now = resume or Snapshot(0, slot.read(), {}, [], None)
-    for record in [record for record in now.history if "layer_scores" in record][-1:]:
-        # a resumed run goes on with the scores that it had
-        fed.method.refresh(record["layer_scores"], record["round"])
+    teach_again(fed.method, now.history)
     if ledger is not None and now.ledger is not None:
         ledger.restore(now.ledger)
 
@@ -143,7 +145,8 @@ def run_federation(
                     continue
                 hooks.prepare(trained_names(fed, slot, k, r))
                 rank = fed.method.rank(k)
-                slot.write(truncated(fed.method.local_start(now.state, now.personal.get(k, {})), rank))
+                received = truncated(fed.method.local_start(now.state, now.personal.get(k, {})), rank)
+                slot.write(received)
                 with only_layers(fed.model, fed.method.present_layers(k, r)):
                     result = train_client(
                         fed.model,
@@ -158,10 +161,15 @@ def run_federation(
                         noise=noise[k] if noise else None,
                         gradients=hooks.gradients,
                         rank=rank,
+                        penalty=partial(fed.method.penalty, slot.parameters, k),
                     )
                 trained = slot.read(slot.trainable)
                 if not all_finite(trained):
                     raise NonFinite("adapter", r, k)
+                fed.method.after_training(k, received, trained)
+                if rank != fed.method.rank(k):  # it has pruned itself
+                    rank = fed.method.rank(k)
+                    trained = truncated(trained, rank)
                 sent = {name: t for name, t in trained.items() if is_sent(fed, name)}
                 kept = {name: t for name, t in trained.items() if name not in sent}
                 sent.update(slot.read(n for n in slot.names if fed.method.sends_untrained(n, k, r)))
@@ -175,9 +183,7 @@ def run_federation(
             before = now.state
             if updates:  # else nobody of the cohort could train: the global adapter stays
                 now.state = fed.method.aggregate(now.state, updates)
-            record = round_record(r, cohort, payloads, results)
-            if scores is not None:
-                record["layer_scores"] = scores
+            record = round_record(r, cohort, payloads, results, scores, fed.method.memory())
             if fed.rounds.measure_gap and updates:
                 record["aggregation_gap"] = aggregation_gap(before, now.state, updates)
             stages = run_stages(fed, slot, now, r, cohort)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -108,7 +109,7 @@ def _train(
             client=client,
             device=fed.device,
             precision=fed.precision,
-            pull=(stage.pull, center) if stage.pull else None,
+            penalty=partial(_pull, inner, stage.pull, center),
         )
         trained = inner.read(inner.trainable)
         if not all_finite(trained):
@@ -117,6 +118,14 @@ def _train(
         what, where = str(error.args[0]), None if client == SERVER else client
         raise NonFinite(f"{what} of stage {stage.name!r}", round_index, where) from error
     return result, trained
+
+
+def _pull(slot: AdapterSlot, strength: float, center: State) -> torch.Tensor | None:
+    """The proximal term strength / 2 |v - center|² of what trains; None for strength 0."""
+    if not strength:
+        return None
+    squares = [(slot.parameters[n] - center[n].to(slot.parameters[n])).square().sum() for n in slot.trainable]
+    return strength / 2 * torch.stack(squares).sum()
 
 
 def stage_settings(stage: Stage, local: LocalSettings, round_index: int) -> LocalSettings:

@@ -53,6 +53,7 @@ from fedlora_kit.data.prompts import template
 from fedlora_kit.papers import fed_hello_grid as grid
 from fedlora_kit.papers import fed_hello_instructions as instructions
 from fedlora_kit.papers.claims import judge_all
+from fedlora_kit.papers.fed_hello_instructions_claims import claims, deviations
 from fedlora_kit.papers.grid import mean_std_table, results_frame, run_cells
 from fedlora_kit.papers.reported import published
 from fedlora_kit.partition import label_counts, partition_figure
@@ -123,7 +124,7 @@ out.table(pd.DataFrame(instructions.lengths(setting)).T.reset_index(names="part"
 # The splits at seed 0: one row a client, one column a category.
 
 # %%
-labels = data.train.labels
+labels = instructions.train_labels(setting)
 for split in setting.splits:
     parts = grid.split_partitioner(setting, split, seed=0).split(labels)
     counts = label_counts(parts, labels, kind.num_labels)
@@ -182,10 +183,10 @@ out.comparison(compare(results, reported, ["split", "method"], "ROUGE-L", "rouge
 # ## The claims, judged
 
 # %%
-out.claims(judge_all(instructions.claims(data_set), results))
+out.claims(judge_all(claims(data_set), results))
 
 # %% [markdown]
 # ## Where this departs from the paper
 
 # %%
-out.note(instructions.deviations(data_set, setting))
+out.note(deviations(data_set, setting))
