@@ -13,8 +13,9 @@ from tiny import federation, text_data
 from fedlora_kit.adapter import DORA, AdapterSlot, digest, load_peft
 from fedlora_kit.errors import BadValue
 from fedlora_kit.experiments import run as run_module
+from fedlora_kit.experiments import set_aside
 from fedlora_kit.experiments.run import run
-from fedlora_kit.experiments.set_aside import hold_out, set_aside_evenly
+from fedlora_kit.experiments.set_aside import evenly, hold_out
 from fedlora_kit.experiments.setup import build
 from fedlora_kit.experiments.spec import RunSpec
 from fedlora_kit.experiments.store import Store
@@ -194,16 +195,22 @@ def test_held_out_parts_must_fit_the_clients():
 # --- setting aside -------------------------------------------------------------------------------
 
 
-def test_the_servers_examples_take_the_labels_in_turn():
-    whole = text_data(73, seed=4)
-    labels = np.bincount(whole.labels)
-    for wanted in (1, 9, 40):
-        rest, server = set_aside_evenly(whole, wanted, Streams(3))
-        assert (len(server), len(rest)) == (wanted, 73 - wanted)
-        counts = np.bincount(server.labels, minlength=3)
-        assert counts.max() - counts[labels > counts].min(initial=counts.max()) <= 1
-        assert (counts + np.bincount(rest.labels, minlength=3) == labels).all()
-    assert set_aside_evenly(whole, 0, Streams(3)) == (whole, None)
+def test_evenly_takes_labels_in_turn():
+    import doctest
+
+    assert doctest.testmod(set_aside).failed == 0
+    labels = np.repeat([0, 1, 2], [50, 3, 20])
+    for wanted in (1, 9, 12, 30, 73):
+        chosen = evenly(labels, wanted, np.random.default_rng(3))
+        assert len(set(chosen.tolist())) == wanted
+        counts = np.bincount(labels[chosen], minlength=3)
+        fair = min(wanted // 3, 3)
+        assert counts[1] == (fair if wanted % 3 == 0 or fair == 3 else counts[1])
+        if wanted <= 9:
+            assert counts.max() - counts.min() <= 1
+        else:
+            assert counts[1] == 3
+            assert abs(counts[0] - counts[2]) <= 1 or counts[2] == 20
 
 
 def test_a_client_holds_out_a_share_of_its_own():

@@ -34,20 +34,11 @@ def set_aside(
             "set fewer aside: method.settings.proxy_examples",
         )
     rng = streams.generator("subset", "proxy")
-    order = rng.permutation(len(train))
     if proxy == "balanced":
-        order = _classes_in_turn(order, train.labels, rng)
-    chosen, rest = np.sort(order[:proxy_examples]), np.sort(order[proxy_examples:])
-    return train.subset(rest), train.subset(chosen)
-
-
-def _classes_in_turn(order: Indices, labels: Indices, rng: np.random.Generator) -> Indices:
-    """A shuffled order in which the classes take turns: one of each, then a second of each, …"""
-    turn = np.empty(len(order))  # how many of its class come before it, ties broken at random a class
-    for label in np.unique(labels):
-        mine = np.flatnonzero(labels[order] == label)
-        turn[mine] = np.arange(mine.size) + rng.random(mine.size)
-    return order[np.argsort(turn, kind="stable")]
+        chosen = evenly(train.labels, proxy_examples, rng)
+    else:
+        chosen = np.sort(rng.permutation(len(train))[:proxy_examples])
+    return train.subset(np.setdiff1d(np.arange(len(train)), chosen)), train.subset(chosen)
 
 
 def set_aside_evenly(
@@ -65,10 +56,27 @@ def set_aside_evenly(
             f"data.server_examples={server_examples} leaves none of {len(train)} training examples",
             "set fewer aside",
         )
-    rng = streams.generator("subset", "server")
-    order = _classes_in_turn(rng.permutation(len(train)), train.labels, rng)
-    chosen, rest = np.sort(order[:server_examples]), np.sort(order[server_examples:])
+    chosen = evenly(train.labels, server_examples, streams.generator("subset", "server"))
+    rest = np.setdiff1d(np.arange(len(train)), chosen)
     return train.subset(rest), train.subset(chosen)
+
+
+def evenly(labels: Indices, wanted: int, rng: np.random.Generator) -> Indices:
+    """Positions of ``wanted`` examples, drawn in turn from every label that still has some; ascending.
+
+    Labels drawn at random get the examples that are over.
+
+    >>> labels = np.array([0, 0, 0, 0, 1, 1, 2])
+    >>> labels[evenly(labels, 5, np.random.default_rng(0))].tolist()
+    [0, 0, 1, 1, 2]
+    """
+    order = rng.permutation(len(labels))
+    turn = np.zeros(len(labels), dtype=np.int64)  # how many of its label come before an example
+    for label in np.unique(labels):
+        mine = order[labels[order] == label]
+        turn[mine] = np.arange(len(mine))
+    place = np.argsort(order)  # within a turn the labels come at random
+    return np.sort(np.lexsort((place, turn))[:wanted])
 
 
 def hold_out(

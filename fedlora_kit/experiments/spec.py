@@ -197,16 +197,14 @@ class RunSpec(BaseModel):
             raise ValueError(f"method {self.method.name!r} cannot run under DP: {chosen.not_private}")
         if self.privacy is not None and self.model.lora.use_dora:
             raise ValueError("model.lora.use_dora cannot run under DP: Opacus' hooks lose its gradients")
-        if self.privacy is not None and chosen.penalises:
-            raise ValueError(f"method {self.method.name!r} with a penalty on its ranks: not under DP")
+        if chosen.proxy_examples and chosen.proxy == "external" and not get_task(self.data.task).external:
+            raise ValueError(
+                f"task {self.data.task!r} has no external proxy examples: proxy=random, balanced"
+            )
         if chosen.server_stage and not self.data.server_examples:
             raise ValueError(
                 f"method {self.method.name!r} trains at the server: set data.server_examples, or "
                 "method.settings.global_data to 'clients'"
-            )
-        if chosen.proxy_examples and chosen.proxy == "external" and not get_task(self.data.task).external:
-            raise ValueError(
-                f"task {self.data.task!r} has no external proxy examples: proxy=random, balanced"
             )
         if self.rounds.cohort is not None and self.rounds.cohort > self.split.clients:
             raise ValueError(f"rounds.cohort={self.rounds.cohort} exceeds split.clients={self.split.clients}")

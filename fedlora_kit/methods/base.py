@@ -61,7 +61,6 @@ class Method(ABC):
             ``lora_residual``, which holds what was merged (`models.residual`).
         proxy_examples: examples that `refresh` reads; no client trains on them.
         proxy: where they come from: "random" or "balanced" training examples, or the task's "external" ones.
-        penalises: whether `penalty` may give a term: then the method does not run under DP.
         score_one_logit: score as Fed-HeLLo's released code (see `defects`).
         one_global: whether the global adapter is whole by itself. If not (some of LoRA stays with its
             client), the task's scored parts see each client's own adapter, and their mean is given.
@@ -80,9 +79,8 @@ class Method(ABC):
     score_one_logit: bool = False
     one_global: ClassVar[bool] = True
     sends_head: ClassVar[bool] = True
-    not_private: ClassVar[str] = ""
+    not_private: str = ""
     server_stage: bool = False
-    penalises: bool = False
     _context: Context | None = None
 
     def bind(self, context: Context) -> None:

@@ -54,10 +54,6 @@ def _check_private(fed: Federation) -> None:
             f"method {fed.method.name!r} cannot run under DP: its scores read examples without noise",
             "use rgd-hla, or leave privacy out",
         )
-    if fed.method.penalises:
-        raise BadValue(
-            f"method {fed.method.name!r} cannot run under DP: its steps add a penalty", "use another method"
-        )
     if fed.method.not_private:
         raise BadValue(
             f"method {fed.method.name!r} cannot run under DP: {fed.method.not_private}",

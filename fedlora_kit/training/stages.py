@@ -109,7 +109,7 @@ def _train(
             client=client,
             device=fed.device,
             precision=fed.precision,
-            penalty=partial(_pull, inner, stage.pull, center),
+            penalty=partial(_proximal, inner, stage.pull, center),
         )
         trained = inner.read(inner.trainable)
         if not all_finite(trained):
@@ -120,12 +120,12 @@ def _train(
     return result, trained
 
 
-def _pull(slot: AdapterSlot, strength: float, center: State) -> torch.Tensor | None:
-    """The proximal term strength / 2 |v - center|² of what trains; None for strength 0."""
+def _proximal(slot: AdapterSlot, strength: float, center: State) -> torch.Tensor | None:
+    """strength / 2 |v - center|², v what trains; None without strength."""
     if not strength:
         return None
-    squares = [(slot.parameters[n] - center[n].to(slot.parameters[n])).square().sum() for n in slot.trainable]
-    return strength / 2 * torch.stack(squares).sum()
+    distances = [(slot.parameters[n] - center[n]).square().sum() for n in slot.trainable]
+    return strength / 2 * torch.stack(distances).sum()
 
 
 def stage_settings(stage: Stage, local: LocalSettings, round_index: int) -> LocalSettings:
