@@ -9,7 +9,8 @@ from tiny import image_data, text_data
 from fedlora_kit.data import get_task, load_task
 from fedlora_kit.data.digits import digits
 from fedlora_kit.errors import BadValue, UnknownName
-from fedlora_kit.experiments.setup import build, external_proxy, load_data, resolve_device, set_aside
+from fedlora_kit.experiments.set_aside import set_aside
+from fedlora_kit.experiments.setup import build, external_proxy, load_data, resolve_device
 from fedlora_kit.experiments.spec import RunSpec
 from fedlora_kit.methods import method
 from fedlora_kit.papers import fed_hello_grid as grid
