@@ -12,22 +12,20 @@ import numpy as np
 import torch
 from torch import nn
 
-from fedlora_kit.adapter import AdapterSlot, State, all_finite
+from fedlora_kit.adapter import AdapterSlot, State
 from fedlora_kit.data.encoded import EncodedData
 from fedlora_kit.errors import BadValue, NonFinite
 from fedlora_kit.methods.aggregation_gap import aggregation_gap
 from fedlora_kit.methods.base import ClientUpdate, Context, Method
-from fedlora_kit.methods.ranks import truncated, without_padding
+from fedlora_kit.methods.ranks import without_padding
 from fedlora_kit.models.lora import HeadPolicy
 from fedlora_kit.models.targets import layer_index
-from fedlora_kit.privacy.dpsgd import PerExampleGradients
 from fedlora_kit.privacy.ledger import Ledger
 from fedlora_kit.privacy.settings import PrivacySettings
 from fedlora_kit.randomness import Streams
-from fedlora_kit.training.depth import only_layers
+from fedlora_kit.training.cohort import Cohort, Hooks
 from fedlora_kit.training.evaluation import evaluate
 from fedlora_kit.training.fisher import fisher_scores
-from fedlora_kit.training.local import train_client
 from fedlora_kit.training.noise_plan import noise_of_clients
 from fedlora_kit.training.records import privacy_report, round_record
 from fedlora_kit.training.settings import FederationSettings, LocalSettings
@@ -127,46 +125,26 @@ def run_federation(
     if ledger is not None and now.ledger is not None:
         ledger.restore(now.ledger)
 
-    with _quiet_randomness(fed.device), _Hooks(fed, slot) as hooks:
+    cohort_training = Cohort(fed, slot, noise)
+    with _quiet_randomness(fed.device), cohort_training.hooks as hooks:
         fed.model.train()
         for r in range(now.next_round, fed.rounds.rounds):
             updates, results, payloads = [], [], []
             scores = _score_layers(fed, slot, hooks, now, r)
             cohort = cohort_of(fed, r)
-            for k in cohort:
-                if not fed.method.takes_part(k, r):
-                    continue
-                hooks.prepare(trained_names(fed, slot, k, r))
-                rank = fed.method.rank(k)
-                slot.write(truncated({**now.state, **now.personal.get(k, {})}, rank))
-                with only_layers(fed.model, fed.method.present_layers(k, r)):
-                    result = train_client(
-                        fed.model,
-                        slot,
-                        fed.clients[k],
-                        fed.local,
-                        fed.streams,
-                        round_index=r,
-                        client=k,
-                        device=fed.device,
-                        precision=fed.precision,
-                        noise=noise[k] if noise else None,
-                        gradients=hooks.gradients,
-                        rank=rank,
-                    )
-                trained = slot.read(slot.trainable)
-                if not all_finite(trained):
-                    raise NonFinite("adapter", r, k)
-                sent = {name: t for name, t in trained.items() if is_sent(fed, name)}
-                kept = {name: t for name, t in trained.items() if name not in sent}
-                sent.update(slot.read(n for n in slot.names if fed.method.sends_untrained(n, k, r)))
+            able = [k for k in cohort if fed.method.takes_part(k, r)]
+            for done in cohort_training.train(now.state, now.personal, able, r):
+                k = done.client
+                sent = {name: t for name, t in done.tensors.items() if is_sent(fed, name)}
+                kept = {name: t for name, t in done.tensors.items() if name not in sent}
+                sent |= {n: t.clone() for n, t in done.start.items() if fed.method.sends_untrained(n, k, r)}
                 if kept:
                     now.personal[k] = {**now.personal.get(k, {}), **kept}
                 if ledger is not None and noise:
-                    ledger.record(k, noise[k].sigma, noise[k].sample_rate, result.steps)
+                    ledger.record(k, noise[k].sigma, noise[k].sample_rate, done.result.steps)
                 updates.append(ClientUpdate(k, sizes[k], sent))
-                payloads.append(without_padding(sent, rank))
-                results.append(result)
+                payloads.append(without_padding(sent, fed.method.rank(k)))
+                results.append(done.result)
             before = now.state
             if updates:  # else nobody of the cohort could train: the global adapter stays
                 now.state = fed.method.aggregate(now.state, updates)
@@ -235,7 +213,7 @@ def _check(fed: Federation) -> None:
 
 
 def _score_layers(
-    fed: Federation, slot: AdapterSlot, hooks: _Hooks, now: Snapshot, round_index: int
+    fed: Federation, slot: AdapterSlot, hooks: Hooks, now: Snapshot, round_index: int
 ) -> list[float] | None:
     """New importance scores of the layers where the method wants them before this round, else None."""
     if not fed.method.refreshes(round_index) or fed.proxy is None:
@@ -262,36 +240,6 @@ def _evaluate(fed: Federation, slot: AdapterSlot, now: Snapshot) -> dict[str, di
         name: {key: float(np.mean([s[key] for s in all_scores])) for key in all_scores[0]}
         for name, all_scores in scores.items()
     }
-
-
-class _Hooks:
-    """Sets what trains and keeps the per-example hooks in step with it (attached anew only on a change)."""
-
-    def __init__(self, fed: Federation, slot: AdapterSlot) -> None:
-        self._fed, self._slot = fed, slot
-        self._names: list[str] | None = None
-        self.gradients: PerExampleGradients | None = None
-
-    def prepare(self, names: list[str]) -> None:
-        if names == self._names:
-            return
-        self._close()
-        self._slot.set_trainable(names)
-        self._names = names
-        if self._fed.privacy is not None:
-            self.gradients = PerExampleGradients(self._fed.model)
-
-    def _close(self) -> None:
-        if self.gradients is not None:
-            self.gradients.close()
-            self.gradients = None
-            self._fed.model.train()
-
-    def __enter__(self) -> _Hooks:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._close()
 
 
 @contextmanager
