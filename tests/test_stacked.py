@@ -55,9 +55,9 @@ def outcomes(name="lora", *, local=LOCALS["sgd"], **changes):
     kind = changes.get("kind", "roberta")
     base = {
         "sizes": SIZES,
-        "depth": 4,
+        "depth": 3,
         "lora": LoraSettings(rank=4, alpha=8, targets=("q", "v", "up", "down")),  # up, down: not square
-        "rounds": FederationSettings(rounds=2),
+        "rounds": FederationSettings(rounds=2, eval_every=0),
         "settings": resources(name),
         "proxy": data(kind, 5, seed=77),
     }
@@ -79,7 +79,7 @@ def assert_equal(one, other, atol=1e-5):
     for a, b in zip(one.history, other.history, strict=True):
         a, b = dict(a), dict(b)
         for h in (a, b):
-            h.pop("eval"), h.pop("layer_scores", None)
+            h.pop("eval", None), h.pop("layer_scores", None)
         assert a.pop("train_loss") == pytest.approx(b.pop("train_loss"), rel=1e-4, nan_ok=True)
         assert a == b  # cohorts, examples, bytes
     assert one.privacy == other.privacy
@@ -92,7 +92,7 @@ def test_a_stack_equals_client_after_client(name, kind):
 
 
 @pytest.mark.parametrize("head", ["aggregated", "personal"])
-@pytest.mark.parametrize("kind", ["roberta", "bert", "vit", "llama"])
+@pytest.mark.parametrize("kind", ["bert", "vit", "llama"])
 def test_heads_optimisers_and_architectures(kind, head):
     lora = LoraSettings(rank=4, alpha=8, targets=("q", "up"), head=head)
     assert_equal(*outcomes("lora", kind=kind, lora=lora, local=LOCALS["adamw, clipped"]))
@@ -122,7 +122,7 @@ def test_equal_batches_and_random_views():
         EncodedImages(
             rng.integers(0, 255, (9, 1, 8, 8), dtype=np.uint8),
             rng.integers(0, 3, 9),
-            wanted=ImageInput(4, mean=(0.5,), std=(0.5,)),
+            wanted=ImageInput(4, channels=1, mean=(0.5,), std=(0.5,)),
             augment="crop_flip",
         )
         for _ in range(4)

@@ -54,7 +54,7 @@ class _LoraLinear(torch.autograd.Function):
         scaled = gradient.reshape(len(a), -1, gradient.shape[-1])  # (G, n, out)
         grad_x = grad_a = grad_b = None
         if to_b:
-            grad_b = torch.bmm(scaled.transpose(1, 2), inner).mul_(ctx.scale)  # (G, out, r)
+            grad_b = torch.bmm(inner.transpose(1, 2), scaled).mul_(ctx.scale).transpose(1, 2)  # (G, out, r)
         if to_a or to_x:
             through = torch.bmm(scaled, b).mul_(ctx.scale)  # (G, n, r)
             if to_a:

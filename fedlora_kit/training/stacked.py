@@ -17,7 +17,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from fedlora_kit.adapter import State
-from fedlora_kit.data.batches import Indices
+from fedlora_kit.data.batches import Indices, cuts
 from fedlora_kit.data.encoded import Batch, EncodedData, EncodedText, for_training
 from fedlora_kit.errors import NonFinite, NothingMoved
 from fedlora_kit.privacy.stacked import clipped_sums, draw_noise
@@ -280,13 +280,9 @@ class _Loader:
 
     def _equal_cuts(self, batches: list[Indices]) -> list[list[Indices]]:
         """Equally many rows of each client, the longest of each first."""
-        cuts, start = [], 0
-        while start < len(batches[0]):
-            width = max(int(n[b[start]]) for n, b in zip(self.lengths, batches, strict=True))
-            size = max(1, self.budget // (max(1, width) * len(batches)))
-            cuts.append([b[start : start + size] for b in batches])
-            start += size
-        return cuts
+        longest = np.max([n[b] for n, b in zip(self.lengths, batches, strict=True)], axis=0)
+        places = cuts(longest, self.budget, rows=len(batches))
+        return [[b[start:stop] for b in batches] for start, stop in places]
 
     def _cuts(self, batches: list[Indices]) -> list[list[Indices]]:
         """Rows of all clients by length; within a cut, each client's own."""
@@ -294,13 +290,8 @@ class _Loader:
         rows = np.concatenate(batches)
         tokens = np.concatenate([n[b] for n, b in zip(self.lengths, batches, strict=True)])
         order = np.argsort(-tokens, kind="stable")
-        cuts, start = [], 0
-        while start < len(order):
-            size = max(1, self.budget // max(1, int(tokens[order[start]])))
-            chosen = order[start : start + size]
-            cuts.append([rows[chosen[owners[chosen] == k]] for k in range(len(batches))])
-            start += size
-        return cuts
+        places = [order[start:stop] for start, stop in cuts(tokens[order], self.budget)]
+        return [[rows[p[owners[p] == k]] for k in range(len(batches))] for p in places]
 
     def _piece(self, cut: list[Indices], equal: bool) -> Piece:
         held = [(k, rows) for k, rows in enumerate(cut) if len(rows)]
