@@ -80,6 +80,7 @@ class Cohort:
         self._fed, self._slot, self._noise = fed, slot, noise
         self.hooks = Hooks(fed, slot)
         self._tokens: dict[int, float] = {}  # client -> tokens of its batch, filled as clients are drawn
+        self._named: tuple[int, dict[int, list[str]]] = (-1, {})
         self._stack: LoraStack | None = None
         if fed.local.stack == "never":
             return
@@ -114,8 +115,14 @@ class Cohort:
 
     def names(self, client: int, round_index: int) -> list[str]:
         """Tensors that train at a client in a round: LoRA's by the method, the head's by the head policy."""
-        method = self._fed.method
-        return [n for n in self._slot.names if ".lora_" not in n or method.trains(n, client, round_index)]
+        if self._named[0] != round_index:
+            self._named = (round_index, {})
+        known, method = self._named[1], self._fed.method
+        if client not in known:  # a method may draw for each answer: ask once
+            known[client] = [
+                n for n in self._slot.names if ".lora_" not in n or method.trains(n, client, round_index)
+            ]
+        return known[client]
 
     def _start(self, state: State, personal: Mapping[int, State], client: int) -> State:
         return truncated({**state, **personal.get(client, {})}, self._fed.method.rank(client))
@@ -198,7 +205,8 @@ class Cohort:
         stacks: list[list[int]] = []
         while suited:
             stacks.append(sorted(self._next_stack(suited), key=place.__getitem__))
-        return [s for s in stacks if len(s) > 1 or forced]
+        # under DP a stack of one pays as well: rows cost less than hooks (docs/performance.md)
+        return [s for s in stacks if len(s) > 1 or forced or fed.privacy is not None]
 
     def _next_stack(self, suited: list[int]) -> list[int]:
         """Take the next clients off the list: no more than a step's token budget holds."""

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import nn
 
 from fedlora_kit.adapter import AdapterSlot
-from fedlora_kit.data.encoded import EncodedData
+from fedlora_kit.data.batches import physical_batches
+from fedlora_kit.data.encoded import EncodedData, EncodedImages, EncodedText
 from fedlora_kit.errors import FedloraError
 from fedlora_kit.models.targets import layer_index
+from fedlora_kit.training.lora_stack import LoraStack, repeated, why_not_modules
+
+#: tokens and examples of one pass, at most: every example takes a copy of the adapter along
+_TOKENS, _EXAMPLES = 2048, 32
 
 
 def fisher_scores(
@@ -23,7 +30,7 @@ def fisher_scores(
 
     Args:
         slot: its LoRA tensors must be trainable; their values are what is scored, and stay.
-        data: proxy examples, at least one; taken one at a time.
+        data: proxy examples, at least one; each has a gradient of its own.
         one_logit: take the raw logit of the label, of the first example alone (a defect, `methods.defects`).
 
     Raises:
@@ -39,13 +46,10 @@ def fisher_scores(
     fisher = [torch.zeros_like(p, dtype=torch.float64) for p in parameters]
     training = model.training
     model.eval()
-    examples = 1 if one_logit else len(data)
-    for i in range(examples):
-        inputs, label = data.batch(np.array([i]), device)
-        logits = model(**inputs).logits.float()  # (1, classes)
-        scored = logits[0, label].sum() if one_logit else -nn.functional.cross_entropy(logits, label)
-        for total, gradient in zip(fisher, torch.autograd.grad(scored, parameters), strict=True):
-            total.add_(gradient.double() ** 2, alpha=1 / examples)
+    if one_logit or why_not_modules(model, slot) or not isinstance(data, (EncodedText, EncodedImages)):
+        fisher = _one_by_one(model, slot, names, data, device, one_logit)
+    else:
+        fisher = _together(model, slot, names, data, device)
     model.train(training)
     scores: dict[int, float] = {}
     for name, total in zip(names, fisher, strict=True):
@@ -53,3 +57,44 @@ def fisher_scores(
         assert layer is not None
         scores[layer] = scores.get(layer, 0.0) + float(total.norm())
     return [scores[layer] for layer in sorted(scores)]
+
+
+def _one_by_one(
+    model: nn.Module,
+    slot: AdapterSlot,
+    names: Sequence[str],
+    data: EncodedData,
+    device: torch.device,
+    one_logit: bool,
+) -> list[torch.Tensor]:
+    """The mean squared gradient of each tensor, float64, one backward pass an example."""
+    parameters = [slot.parameters[n] for n in names]
+    fisher = [torch.zeros_like(p, dtype=torch.float64) for p in parameters]
+    examples = 1 if one_logit else len(data)
+    for i in range(examples):
+        inputs, label = data.batch(np.array([i]), device)
+        logits = model(**inputs).logits.float()  # (1, classes)
+        scored = logits[0, label].sum() if one_logit else -nn.functional.cross_entropy(logits, label)
+        for total, gradient in zip(fisher, torch.autograd.grad(scored, parameters), strict=True):
+            total.add_(gradient.double() ** 2, alpha=1 / examples)
+    return fisher
+
+
+def _together(
+    model: nn.Module, slot: AdapterSlot, names: Sequence[str], data: EncodedData, device: torch.device
+) -> list[torch.Tensor]:
+    """The same in one pass for many examples: each row of a batch has its own copy of the adapter."""
+    stack = LoraStack(model, slot)
+    held = {n: p.detach()[None] for n, p in slot.parameters.items()}  # (1, *shape)
+    fisher = [torch.zeros_like(slot.parameters[n], dtype=torch.float64) for n in names]
+    for rows in physical_batches(data.lengths, np.arange(len(data)), _TOKENS):
+        for start in range(0, len(rows), _EXAMPLES):
+            inputs, labels = data.batch(rows[start : start + _EXAMPLES], device)
+            own = repeated(held, torch.zeros(len(labels), dtype=torch.int64, device=device))
+            trained = [own[n].requires_grad_() for n in names]
+            with stack.installed():
+                stack.tensors = own
+                loss = nn.functional.cross_entropy(model(**inputs).logits.float(), labels, reduction="sum")
+            for total, gradient in zip(fisher, torch.autograd.grad(loss, trained), strict=True):
+                total.add_((gradient.double() ** 2).sum(0), alpha=1 / len(data))
+    return fisher

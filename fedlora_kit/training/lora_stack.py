@@ -107,7 +107,7 @@ class LoraStack:
         scale = float(module.scaling["default"])  # type: ignore[index]
 
         def forward(x: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
-            return _LoraLinear.apply(  # type: ignore[no-any-return]
+            return _LoraLinear.apply(  # type: ignore[no-any-return, no-untyped-call]
                 x, self.tensors[a], self.tensors[b], base.weight, base.bias, scale
             )
 

@@ -88,7 +88,7 @@ class _Flat:
 
     def tensors(self, flat: torch.Tensor, fixed: Mapping[str, torch.Tensor]) -> Tensors:
         """Name -> (G, \\*shape) out of (G, D), and the tensors that do not train."""
-        parts = flat.split(self.sizes, dim=1)
+        parts = torch.split(flat, self.sizes, dim=1)
         shaped = {n: p.view(len(flat), *s) for n, p, s in zip(self.names, parts, self.shapes, strict=True)}
         return {**shaped, **fixed}
 
