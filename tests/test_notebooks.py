@@ -83,6 +83,8 @@ CUT = {
         "variants": "as_described,unordered_levels,as_released",
         **SHORT_HELLO,
     },
+    "fed-hello/proxy_data": {"seeds": "2", **SHORT_HELLO},
+    "fed-hello/fim_schedule": {"seeds": "2", **SHORT_HELLO, "rounds": "4", "shares": "0.25,0.5"},
     "fed-hello/domainnet": {
         "seeds": "2",
         "methods": "fedra,fed-hello",

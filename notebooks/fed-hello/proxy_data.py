@@ -38,7 +38,8 @@ import pandas as pd
 from IPython.display import display
 
 from fedlora_kit.data import get_task, load_task
-from fedlora_kit.experiments.setup import load_data, set_aside
+from fedlora_kit.experiments.set_aside import set_aside
+from fedlora_kit.experiments.setup import load_data
 from fedlora_kit.papers import fed_hello_grid as grid
 from fedlora_kit.papers import fed_hello_proxy as proxy
 from fedlora_kit.papers.claims import judge_all
