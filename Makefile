@@ -32,6 +32,7 @@ notebooks: $(STAMP)  ## write each .ipynb anew from its .py
 bench: $(STAMP)      ## the benchmarks: ratios measured side by side
 	$(BIN)/python benchmarks/federated_overhead.py
 	$(BIN)/python benchmarks/image_batches.py
+	$(BIN)/python benchmarks/layer_groups.py
 
 lock: $(STAMP)       ## pin what is installed now
 	$(BIN)/python -m pip freeze --exclude-editable | grep -v '^fedlora' | sed 's/+cpu$$//' > requirements.lock

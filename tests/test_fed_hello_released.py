@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from fedlora_kit.errors import BadValue, UnknownName
-from fedlora_kit.methods.defects import AS_RELEASED, DEFECTS
+from fedlora_kit.methods.defects import AS_RELEASED, DEFECTS, frozen_by_substring
 from fedlora_kit.papers import fed_hello_grid as grid
 from fedlora_kit.papers import fed_hello_released as released
 from fedlora_kit.papers.claims import judge_all
@@ -57,8 +57,20 @@ def test_the_claims():
     judged = judge_all(released.claims(ALL), pd.DataFrame(rows))
     assert {j.verdict.status for j in judged} == {"reproduced"}
     assert len(judged) == len(ALL) - 1
+    shallow = judge_all(released.claims(ALL, depth=4), pd.DataFrame(rows))
+    untested = {j.claim.id: j.verdict.reason for j in shallow if j.verdict.status == "not testable"}
+    assert set(untested) == {"costs_freeze_by_substring"}
+    assert "4 layers" in untested["costs_freeze_by_substring"]
+    deep = judge_all(released.claims(ALL, depth=12), pd.DataFrame(rows))
+    assert {j.verdict.status for j in deep} == {"reproduced"}
     same = pd.DataFrame(rows).assign(accuracy_best=60.0)
     assert {j.verdict.status for j in judge_all(released.claims(ALL), same)} == {"not reproduced"}
+
+
+@pytest.mark.parametrize(("depth", "acts"), [(4, False), (10, False), (11, True), (12, True)])
+def test_freezing_by_substring_needs_eleven_layers(depth, acts):
+    halves = [range(0, depth, 2), range(1, depth, 2), range(depth // 2), range(depth // 2, depth)]
+    assert any(frozen_by_substring(layers, depth) for layers in halves) == acts
 
 
 def test_parameters_are_checked():

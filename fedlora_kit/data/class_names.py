@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from fedlora_kit.data.builtin_grammar import DEEDS, GOODS
+
 
 def _names(text: str) -> tuple[str, ...]:
     return tuple(text.split())
@@ -37,6 +39,35 @@ FOOD101 = _names(
     spring_rolls steak strawberry_shortcake sushi tacos takoyaki tiramisu tuna_tartare waffles
     """
 )
+
+#: LexGLUE's data card lists them in this order, which is alphabetical
+LEDGAR = tuple(
+    name.replace("_", " ")
+    for name in _names(
+        """
+        Adjustments Agreements Amendments Anti-Corruption_Laws Applicable_Laws Approvals Arbitration
+        Assignments Assigns Authority Authorizations Base_Salary Benefits Binding_Effects Books Brokers
+        Capitalization Change_In_Control Closings Compliance_With_Laws Confidentiality
+        Consent_To_Jurisdiction Consents Construction Cooperation Costs Counterparts Death Defined_Terms
+        Definitions Disability Disclosures Duties Effective_Dates Effectiveness Employment Enforceability
+        Enforcements Entire_Agreements Erisa Existence Expenses Fees Financial_Statements Forfeitures
+        Further_Assurances General Governing_Laws Headings Indemnifications Indemnity Insurances Integration
+        Intellectual_Property Interests Interpretations Jurisdictions Liens Litigations Miscellaneous
+        Modifications No_Conflicts No_Defaults No_Waivers Non-Disparagement Notices Organizations
+        Participations Payments Positions Powers Publicity Qualifications Records Releases Remedies
+        Representations Sales Sanctions Severability Solvency Specific_Performance Submission_To_Jurisdiction
+        Subsidiaries Successors Survival Tax_Withholdings Taxes Terminations Terms Titles
+        Transactions_With_Affiliates Use_Of_Proceeds Vacations Venues Vesting Waiver_Of_Jury_Trials Waivers
+        Warranties Withholdings
+        """
+    )
+)
+
+#: the data card's list could be read in part only (0 to 49, in alphabetical order), so these are numbers
+DOMAINNET121 = tuple(f"class {number:03d}" for number in range(121))
+
+#: a deed and a thing, each in the first of its words
+TOPICS = tuple(f"{deed[0]} {good[0]}" for deed in DEEDS for good in GOODS)
 
 #: the kinds of the built-in instructions (`data.builtin_instructions`)
 INSTRUCTIONS = _names("last_word reverse opposite sort names sentiment fact count")

@@ -40,6 +40,7 @@ class EncodedCausal:
         max_new_tokens: tokens that a generated answer may have.
         metric: how generated answers are scored (see `training.scoring`).
         left_out: examples that were longer than allowed and are not among the n.
+        groups: (n,) group of each example, or None; for the partitioners.
     """
 
     tokens: npt.NDArray[np.int32]
@@ -51,6 +52,7 @@ class EncodedCausal:
     max_new_tokens: int
     metric: Metric = "final_number"
     left_out: int = 0
+    groups: npt.NDArray[Any] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -99,6 +101,7 @@ class EncodedCausal:
             labels=self.labels[indices],
             references=tuple(self.references[i] for i in indices),
             left_out=0,
+            groups=None if self.groups is None else self.groups[indices],
         )
 
     def _padded(
@@ -166,6 +169,7 @@ def encode_causal(
         max_new_tokens,
         metric,
         len(rows) - len(kept),
+        None if examples.groups is None else examples.groups[kept],
     )
 
 

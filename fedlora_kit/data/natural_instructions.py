@@ -29,7 +29,7 @@ MOST_INSTANCES = 600
 
 
 def chosen_tasks(like: Task, name: str, files: Sequence[str]) -> Task:
-    """A task of your own on other task files, to be handed to `data.task.register_task`.
+    """A task of your own on other task files, to be handed to `data.tasks.register_task`.
 
     Args:
         like: the task natural_instructions.

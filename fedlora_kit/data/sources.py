@@ -142,12 +142,13 @@ def _of_classes(spec: Task, examples: Examples) -> Examples:
     rows = np.flatnonzero(np.isin(examples.labels, spec.classes))
     new = {old: label for label, old in enumerate(spec.classes)}
     part = examples.take(rows)
-    return Examples(part.columns, np.array([new[int(label)] for label in part.labels], dtype=np.int64))
+    labels = np.array([new[int(label)] for label in part.labels], dtype=np.int64)
+    return Examples(part.columns, labels, groups=part.groups)
 
 
 def _from_table(spec: Task, split: str, table: Any) -> Examples:
     _checked(spec, split, table)
-    for column in (*spec.columns, spec.label_column):
+    for column in (*spec.columns, spec.label_column, spec.group_column):
         empty = [row for row, value in enumerate(table[column]) if value is None] if column else []
         if empty:
             raise FedloraError(
@@ -156,9 +157,11 @@ def _from_table(spec: Task, split: str, table: Any) -> Examples:
                 "the file is damaged or of another version; fetch it again",
             )
     columns = tuple([str(x) for x in table[c]] for c in spec.columns)
+    labels = np.zeros(len(table), np.int64)
     if spec.label_column:
-        return Examples(columns, _labels(spec, split, table[spec.label_column]))
-    return Examples(columns, np.zeros(len(table), np.int64))
+        labels = _labels(spec, split, table[spec.label_column])
+    groups = np.asarray(table[spec.group_column]) if spec.group_column else None
+    return Examples(columns, labels, groups=groups)
 
 
 def _labels(spec: Task, split: str, column: Any) -> npt.NDArray[np.int64]:
@@ -177,8 +180,8 @@ def _labels(spec: Task, split: str, column: Any) -> npt.NDArray[np.int64]:
 
 def _checked(spec: Task, split: str, table: Any) -> Any:
     """The table, if it has the task's columns."""
-    labelled = (spec.label_column,) if spec.label_column else ()
-    missing = [c for c in (*spec.columns, *labelled) if c not in table.column_names]
+    wanted = [c for c in (*spec.columns, spec.label_column, spec.group_column) if c]
+    missing = [c for c in wanted if c not in table.column_names]
     if missing:
         raise FedloraError(
             f"{spec.hub_id} ({split}) has no column {', '.join(missing)}; "
@@ -240,6 +243,8 @@ def _content(spec: Task) -> str:
             else:
                 digest.update("\x00".join(column).encode())
         digest.update(examples.labels.tobytes())
+        if examples.groups is not None:
+            digest.update("\x00".join(map(str, examples.groups)).encode())
         digest.update(json.dumps(examples.references).encode() if examples.references else b"")
     return digest.hexdigest()[:16]
 

@@ -33,5 +33,6 @@ class FedHeLLo(FIMHLA):
         levels: int = 3,
         proxy_examples: int = 100,
         defects: Sequence[str] = (),
+        proxy: str = "random",
     ) -> None:
-        super().__init__(resources, pattern, start, every, levels, proxy_examples, defects)
+        super().__init__(resources, pattern, start, every, levels, proxy_examples, defects, proxy)

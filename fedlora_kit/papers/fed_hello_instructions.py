@@ -215,7 +215,7 @@ def lengths(s: Setting) -> dict[str, Mapping[str, int]]:
     """Of the training examples and the test part: how many there are, and how many were too long."""
     from fedlora_kit.data.encoded_causal import EncodedCausal, encode_causal
     from fedlora_kit.data.sources import load_task
-    from fedlora_kit.data.task import get_task
+    from fedlora_kit.data.tasks import get_task
     from fedlora_kit.models.backbones import load_tokenizer
 
     task, tokenizer = get_task(s.task), load_tokenizer(s.backbone)

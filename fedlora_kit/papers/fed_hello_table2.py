@@ -110,9 +110,17 @@ def _flexlora_below(split: str) -> Claim:
     )
 
 
-def deviations(s: Setting, own: Sequence[str] = ()) -> list[str]:
-    """Where a run of a setting departs from the paper, and what the paper leaves unknown."""
-    paper = PROFILES["paper"]
+def deviations(
+    s: Setting, own: Sequence[str] = (), *, paper: Setting | None = None, stand_in: str = ""
+) -> list[str]:
+    """Where a run of a setting departs from the paper, and what the paper leaves unknown.
+
+    Args:
+        own: what is special about the item.
+        paper: the setting of the paper's size; Table II's if not given.
+        stand_in: what stands in for the item's data set, where something does.
+    """
+    paper = paper or PROFILES["paper"]
     common = [
         *own,
         *fed_hello_modes.deviations(s.mode),
@@ -131,7 +139,7 @@ def deviations(s: Setting, own: Sequence[str] = ()) -> list[str]:
     ]
     if s == paper:
         return common
-    first = (
+    first = stand_in or (
         "Smoke profile: 8 × 8 digits turned by a quarter on the kit's own ViT of 4 layers (groups train 2, 3 "
         f"and 4) stand in for CIFAR-100. Ten classes: Non-IID 20/1.0 becomes {s.classes['pat_20']} classes a "
         f"client, Non-IID 10/1.0 becomes {s.classes['pat_10']} (in proportion it would be 2 and 1). Figures "
@@ -142,7 +150,7 @@ def deviations(s: Setting, own: Sequence[str] = ()) -> list[str]:
     changes = [
         f"{f.name}: {getattr(s, f.name)!r} (paper: {getattr(paper, f.name)!r})"
         for f in dataclasses.fields(Setting)
-        if getattr(s, f.name) != getattr(paper, f.name) and f.name not in {"max_tokens", "eval_every", "mode"}
+        if getattr(s, f.name) != getattr(paper, f.name) and f.name not in {"max_tokens", "mode"}
     ]
     schedule = f"Fisher scores from round {s.refresh} on, every {s.refresh} (paper: 50 and 50 of 500 rounds)."
     return [first, *changes, schedule, *common]

@@ -212,7 +212,7 @@ def build_causal_mirror(out: Path, seed: int, progress: Progress) -> dict[str, A
     not read. A model of this size learns the form of the answers, not how to solve the problems.
     """
     from fedlora_kit.data.sources import load_split
-    from fedlora_kit.data.task import get_task
+    from fedlora_kit.data.tasks import get_task
 
     task = get_task("gsm8k")
     questions, answers = load_split(task, task.train_split).columns

@@ -61,7 +61,7 @@ def build_instruct_mirror(out: Path, seed: int, progress: Progress) -> dict[str,
 def mirror_lines() -> list[Line]:
     """Pieces of the training parts' contexts, inputs and answers, without those of the held-out parts."""
     from fedlora_kit.data.sources import load_task
-    from fedlora_kit.data.task import get_task
+    from fedlora_kit.data.tasks import get_task
 
     lines: list[str] = []
     for name in ("dolly", "natural_instructions"):
