@@ -51,8 +51,9 @@ def deviations(data_set: str, s: Setting) -> list[str]:
         "model's depth; HETLoRA's and FlexLoRA's ranks are its 1, 4 and 16 of 16.",
         "The Fisher scores are of the log-likelihood of the whole response. FedRA's clients train without "
         "the layers they do not hold; what is scored is always the whole global model.",
-        "One learning rate for all methods, untuned. A baseline may fare better at another. lora is FedAvg "
-        "with every client training everything: an upper reference of ours.",
+        "One learning rate for all methods, untuned (at laptop size the better of two tried for lora on a "
+        "seed that is not reported, scored on the test part). A baseline may fare better at another. lora is "
+        "FedAvg with every client training everything: an upper reference of ours.",
     ]
     if data_set == "natural_instructions":
         common.insert(
