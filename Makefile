@@ -30,9 +30,14 @@ notebooks: $(STAMP)  ## write each .ipynb anew from its .py
 	$(BIN)/python tools/sync_notebooks.py
 
 bench: $(STAMP)      ## the benchmarks: ratios measured side by side
-	$(BIN)/python benchmarks/federated_overhead.py
-	$(BIN)/python benchmarks/image_batches.py
+	$(BIN)/python benchmarks/federated_overhead.py --out benchmarks/results
+	$(BIN)/python benchmarks/image_batches.py --out benchmarks/results
 	$(BIN)/python benchmarks/layer_groups.py
+	$(BIN)/python benchmarks/stacked_clients.py
+	$(BIN)/python benchmarks/glue_rounds.py
+	$(BIN)/python benchmarks/dp_step.py
+	$(BIN)/python benchmarks/depth.py
+	$(BIN)/python benchmarks/growth.py
 
 lock: $(STAMP)       ## pin what is installed now
 	$(BIN)/python -m pip freeze --exclude-editable | grep -v '^fedlora' | sed 's/+cpu$$//' > requirements.lock

@@ -105,14 +105,13 @@ def test_a_personal_head_stays_with_its_client_and_leaks_to_nobody():
     assert digest(head_of(outcome.state)) == digest(head_of(start))  # the server's never moved
     heads = [digest(outcome.personal[k]) for k in range(3)]
     assert len(set(heads)) == 3
-    alone = run_federation(
-        federation(lora=LoraSettings(rank=2, head="personal"), rounds=FederationSettings(rounds=1))
-    )
-    only = run_federation(
-        federation(
-            sizes=(12,), lora=LoraSettings(rank=2, head="personal"), rounds=FederationSettings(rounds=1)
-        )
-    )
+    once = {
+        "lora": LoraSettings(rank=2, head="personal"),
+        "rounds": FederationSettings(rounds=1),
+        "local": LocalSettings(lr=0.1, steps=3, batch_size=4, stack="never"),
+    }
+    alone = run_federation(federation(**once))
+    only = run_federation(federation(sizes=(12,), **once))
     assert digest(alone.personal[0]) == digest(
         only.personal[0]
     )  # client 0's first head, with or without others

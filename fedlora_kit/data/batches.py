@@ -16,6 +16,9 @@ from fedlora_kit.errors import BadValue
 
 Indices = npt.NDArray[np.int64]
 
+#: what a further pass through a small model costs, in tokens: measured at width 128 on a CPU, less when wider
+PASS_TOKENS = 256
+
 
 def shuffled_batches(n: int, batch_size: int, steps: int, rng: np.random.Generator) -> Iterator[Indices]:
     """``steps`` logical batches of ``min(batch_size, n)`` distinct examples each.
@@ -68,10 +71,40 @@ def physical_batches(lengths: npt.NDArray[np.int64], indices: Indices, max_token
             batch to itself.
     """
     order = indices[np.argsort(-lengths[indices], kind="stable")]
-    batches: list[Indices] = []
+    return [order[start:stop] for start, stop in cuts(lengths[order], max_tokens)]
+
+
+def cuts(lengths: npt.NDArray[np.int64], max_tokens: int, rows: int = 1) -> list[tuple[int, int]]:
+    """Where to cut places of descending length: within the budget, and where it saves more than it costs.
+
+    A cut costs a further pass through the model, as much as ``PASS_TOKENS`` tokens; it saves the padding of
+    what comes after it.
+
+    Args:
+        lengths: tokens of each place, descending.
+        max_tokens: budget for (rows × places × longest) of a piece; at least one place is in each.
+        rows: examples at each place.
+
+    Returns:
+        (first, behind the last) of each piece.
+
+    >>> cuts(np.array([40, 40, 9, 9, 9, 9, 9, 9, 9, 9, 9]), 4096)
+    [(0, 2), (2, 11)]
+    >>> cuts(np.array([40, 40, 9, 9]), 4096)
+    [(0, 4)]
+    """
+    pieces: list[tuple[int, int]] = []
     start = 0
-    while start < len(order):
-        size = max(1, max_tokens // max(1, int(lengths[order[start]])))
-        batches.append(order[start : start + size])
-        start += size
-    return batches
+    while start < len(lengths):
+        longest = max(1, int(lengths[start]))
+        stop = min(len(lengths), start + max(1, max_tokens // (rows * longest)))
+        while stop - start > 1:
+            places = np.arange(start + 1, stop)
+            saved = rows * (stop - places) * (longest - lengths[places])
+            best = int(saved.argmax())
+            if saved[best] <= PASS_TOKENS:
+                break
+            stop = int(places[best])
+        pieces.append((start, stop))
+        start = stop
+    return pieces

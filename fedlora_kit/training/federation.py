@@ -5,29 +5,25 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
 
-from fedlora_kit.adapter import AdapterSlot, State, all_finite
+from fedlora_kit.adapter import AdapterSlot, State
 from fedlora_kit.data.encoded import EncodedData
-from fedlora_kit.errors import NonFinite
 from fedlora_kit.methods.aggregation_gap import aggregation_gap
 from fedlora_kit.methods.base import ClientUpdate, Context, Method
 from fedlora_kit.methods.ranks import truncated, without_padding
 from fedlora_kit.models.lora import HeadPolicy
 from fedlora_kit.models.residual import add_residuals
 from fedlora_kit.models.targets import layer_index
-from fedlora_kit.privacy.dpsgd import PerExampleGradients
 from fedlora_kit.privacy.ledger import Ledger
 from fedlora_kit.privacy.settings import PrivacySettings
 from fedlora_kit.randomness import Streams
 from fedlora_kit.training.checks import check
-from fedlora_kit.training.depth import only_layers
+from fedlora_kit.training.cohort import Cohort, Hooks
 from fedlora_kit.training.fisher import fisher_scores
-from fedlora_kit.training.local import train_client
 from fedlora_kit.training.noise_plan import noise_of_clients
 from fedlora_kit.training.records import privacy_report, round_record, teach_again
 from fedlora_kit.training.scores import global_scores, local_scores
@@ -134,52 +130,29 @@ def run_federation(
     if ledger is not None and now.ledger is not None:
         ledger.restore(now.ledger)
 
-    with _quiet_randomness(fed.device), _Hooks(fed, slot) as hooks:
+    cohort_training = Cohort(fed, slot, noise)
+    with _quiet_randomness(fed.device), cohort_training.hooks as hooks:
         fed.model.train()
         for r in range(now.next_round, fed.rounds.rounds):
             updates, results, payloads = [], [], []
             scores = _score_layers(fed, slot, hooks, now, r)
             cohort = cohort_of(fed, r)
-            for k in cohort:
-                if not fed.method.takes_part(k, r):
-                    continue
-                hooks.prepare(trained_names(fed, slot, k, r))
-                rank = fed.method.rank(k)
-                received = truncated(fed.method.local_start(now.state, now.personal.get(k, {})), rank)
-                slot.write(received)
-                with only_layers(fed.model, fed.method.present_layers(k, r)):
-                    result = train_client(
-                        fed.model,
-                        slot,
-                        fed.clients[k],
-                        fed.local,
-                        fed.streams,
-                        round_index=r,
-                        client=k,
-                        device=fed.device,
-                        precision=fed.precision,
-                        noise=noise[k] if noise else None,
-                        gradients=hooks.gradients,
-                        rank=rank,
-                        penalty=partial(fed.method.penalty, slot.parameters, k),
-                    )
-                trained = slot.read(slot.trainable)
-                if not all_finite(trained):
-                    raise NonFinite("adapter", r, k)
-                fed.method.after_training(k, received, trained)
-                if rank != fed.method.rank(k):  # it has pruned itself
-                    rank = fed.method.rank(k)
-                    trained = truncated(trained, rank)
+            able = [k for k in cohort if fed.method.takes_part(k, r)]
+            for done in cohort_training.train(now.state, now.personal, able, r):
+                k = done.client
+                fed.method.after_training(k, done.start, done.tensors)
+                rank = fed.method.rank(k)  # it may have pruned itself
+                trained = truncated(done.tensors, rank)
                 sent = {name: t for name, t in trained.items() if is_sent(fed, name)}
                 kept = {name: t for name, t in trained.items() if name not in sent}
-                sent.update(slot.read(n for n in slot.names if fed.method.sends_untrained(n, k, r)))
+                sent |= {n: t.clone() for n, t in done.start.items() if fed.method.sends_untrained(n, k, r)}
                 if kept:
                     now.personal[k] = {**now.personal.get(k, {}), **kept}
                 if ledger is not None and noise:
-                    ledger.record(k, noise[k].sigma, noise[k].sample_rate, result.steps)
+                    ledger.record(k, noise[k].sigma, noise[k].sample_rate, done.result.steps)
                 updates.append(ClientUpdate(k, sizes[k], sent))
-                payloads.append(without_padding(sent, rank))
-                results.append(result)
+                payloads.append(without_padding(sent, fed.method.rank(k)))
+                results.append(done.result)
             before = now.state
             if updates:  # else nobody of the cohort could train: the global adapter stays
                 now.state = fed.method.aggregate(now.state, updates)
@@ -188,7 +161,7 @@ def run_federation(
                 record["aggregation_gap"] = aggregation_gap(before, now.state, updates)
             stages = run_stages(fed, slot, now, r, cohort)
             if stages:
-                hooks.forget()
+                hooks.release()
                 record["stages"] = stages
                 record["bytes_up"] += sum(stage["bytes_up"] for stage in stages)
             if fed.rounds.evaluates(r):
@@ -230,7 +203,7 @@ def is_sent(fed: Federation, name: str) -> bool:
 
 
 def _score_layers(
-    fed: Federation, slot: AdapterSlot, hooks: _Hooks, now: Snapshot, round_index: int
+    fed: Federation, slot: AdapterSlot, hooks: Hooks, now: Snapshot, round_index: int
 ) -> list[float] | None:
     """New importance scores of the layers where the method wants them before this round, else None."""
     if not fed.method.refreshes(round_index) or fed.proxy is None:
@@ -240,41 +213,6 @@ def _score_layers(
     scores = fisher_scores(fed.model, slot, fed.proxy, fed.device, fed.method.score_one_logit)
     fed.method.refresh(scores, round_index)
     return scores
-
-
-class _Hooks:
-    """Sets what trains and keeps the per-example hooks in step with it (attached anew only on a change)."""
-
-    def __init__(self, fed: Federation, slot: AdapterSlot) -> None:
-        self._fed, self._slot = fed, slot
-        self._names: list[str] | None = None
-        self.gradients: PerExampleGradients | None = None
-
-    def prepare(self, names: list[str]) -> None:
-        if names == self._names:
-            return
-        self._close()
-        self._slot.set_trainable(names)
-        self._names = names
-        if self._fed.privacy is not None:
-            self.gradients = PerExampleGradients(self._fed.model)
-
-    def forget(self) -> None:
-        """Others have changed what trains: set it anew next time, whatever it is."""
-        self._close()
-        self._names = None
-
-    def _close(self) -> None:
-        if self.gradients is not None:
-            self.gradients.close()
-            self.gradients = None
-            self._fed.model.train()
-
-    def __enter__(self) -> _Hooks:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._close()
 
 
 @contextmanager

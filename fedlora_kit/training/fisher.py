@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import nn
 
 from fedlora_kit.adapter import AdapterSlot
-from fedlora_kit.data.encoded import EncodedData
+from fedlora_kit.data.batches import physical_batches
+from fedlora_kit.data.encoded import EncodedData, EncodedImages, EncodedText
 from fedlora_kit.data.encoded_causal import IGNORED
 from fedlora_kit.errors import FedloraError
 from fedlora_kit.models.targets import layer_index
+from fedlora_kit.training.lora_stack import LoraStack, repeated, why_not_modules
 from fedlora_kit.training.objective import example_losses
+
+#: tokens and examples of one pass, at most: every example takes a copy of the adapter along
+_TOKENS, _EXAMPLES = 2048, 32
 
 
 def fisher_scores(
@@ -27,7 +34,7 @@ def fisher_scores(
 
     Args:
         slot: its LoRA tensors must be trainable; their values are what is scored, and stay.
-        data: proxy examples, at least one; taken one at a time.
+        data: proxy examples, at least one; each has a gradient of its own.
         one_logit: take the raw logit of the label, of the first example alone (a defect, `methods.defects`).
 
     Raises:
@@ -43,12 +50,10 @@ def fisher_scores(
     fisher = [torch.zeros_like(p, dtype=torch.float64) for p in parameters]
     training = model.training
     model.eval()
-    examples = 1 if one_logit else len(data)
-    for i in range(examples):
-        inputs, label = data.batch(np.array([i]), device)
-        scored = _scored(model(**inputs).logits.float(), label, one_logit)
-        for total, gradient in zip(fisher, torch.autograd.grad(scored, parameters), strict=True):
-            total.add_(gradient.double() ** 2, alpha=1 / examples)
+    if one_logit or why_not_modules(model, slot) or not isinstance(data, (EncodedText, EncodedImages)):
+        fisher = _one_by_one(model, slot, names, data, device, one_logit)
+    else:
+        fisher = _together(model, slot, names, data, device)
     model.train(training)
     scores: dict[int, float] = {}
     for name, total in zip(names, fisher, strict=True):
@@ -68,3 +73,43 @@ def _scored(logits: torch.Tensor, label: torch.Tensor, one_logit: bool) -> torch
         return logits[0, label].sum()
     tokens = 1 if label.ndim == 1 else int((label[:, 1:] != IGNORED).sum())
     return -example_losses(logits, label).sum() * tokens
+
+
+def _one_by_one(
+    model: nn.Module,
+    slot: AdapterSlot,
+    names: Sequence[str],
+    data: EncodedData,
+    device: torch.device,
+    one_logit: bool,
+) -> list[torch.Tensor]:
+    """The mean squared gradient of each tensor, float64, one backward pass an example."""
+    parameters = [slot.parameters[n] for n in names]
+    fisher = [torch.zeros_like(p, dtype=torch.float64) for p in parameters]
+    examples = 1 if one_logit else len(data)
+    for i in range(examples):
+        inputs, label = data.batch(np.array([i]), device)
+        scored = _scored(model(**inputs).logits.float(), label, one_logit)
+        for total, gradient in zip(fisher, torch.autograd.grad(scored, parameters), strict=True):
+            total.add_(gradient.double() ** 2, alpha=1 / examples)
+    return fisher
+
+
+def _together(
+    model: nn.Module, slot: AdapterSlot, names: Sequence[str], data: EncodedData, device: torch.device
+) -> list[torch.Tensor]:
+    """The same in one pass for many examples: each row of a batch has its own copy of the adapter."""
+    stack = LoraStack(model, slot)
+    held = {n: p.detach()[None] for n, p in slot.parameters.items()}  # (1, *shape)
+    fisher = [torch.zeros_like(slot.parameters[n], dtype=torch.float64) for n in names]
+    for rows in physical_batches(data.lengths, np.arange(len(data)), _TOKENS):
+        for start in range(0, len(rows), _EXAMPLES):
+            inputs, labels = data.batch(rows[start : start + _EXAMPLES], device)
+            own = repeated(held, torch.zeros(len(labels), dtype=torch.int64, device=device))
+            trained = [own[n].requires_grad_() for n in names]
+            with stack.installed():
+                stack.tensors = own
+                loss = nn.functional.cross_entropy(model(**inputs).logits.float(), labels, reduction="sum")
+            for total, gradient in zip(fisher, torch.autograd.grad(loss, trained), strict=True):
+                total.add_((gradient.double() ** 2).sum(0), alpha=1 / len(data))
+    return fisher

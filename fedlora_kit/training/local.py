@@ -75,13 +75,13 @@ def train_client(
     """
     parameters = [slot.parameters[name] for name in slot.trainable]
     before = [p.detach().clone() for p in parameters]
-    optimizer = _optimizer(parameters, settings, round_index)
+    optimizer = make_optimizer(parameters, settings, round_index)
     if rank is not None:
         trained = {name: slot.parameters[name] for name in slot.trainable}
         optimizer.register_step_post_hook(lambda *_: zero_beyond(trained, rank))
     torch.manual_seed(streams.seed("dropout", round_index, client))
     data = for_training(data, streams.generator("augment", round_index, client))
-    batches = _logical_batches(len(data), settings, streams, round_index, client, noise)
+    batches = logical_batches(len(data), settings, streams, round_index, client, noise)
     if noise is not None:
         generator = torch.Generator(device).manual_seed(streams.seed("noise", round_index, client))
         optimizer = private_optimizer(
@@ -120,18 +120,20 @@ def train_client(
     return LocalResult(total / seen if seen else float("nan"), seen, steps)
 
 
-def _logical_batches(
+def logical_batches(
     n: int, settings: LocalSettings, streams: Streams, round_index: int, client: int, noise: Noise | None
 ) -> Iterable[Indices]:
+    """The local steps' batches of a client of ``n`` examples: shuffled, or Poisson samples under DP."""
     if noise is None:
         rng = streams.generator("data", round_index, client)
         return shuffled_batches(n, settings.batch_size, settings.steps, rng)
     return poisson_batches(n, noise.sample_rate, settings.steps, streams.seed("data", round_index, client))
 
 
-def _optimizer(
+def make_optimizer(
     parameters: list[nn.Parameter], settings: LocalSettings, round_index: int
 ) -> torch.optim.Optimizer:
+    """A fresh optimiser for one round."""
     rate = settings.rate(round_index)
     if settings.optimizer == "sgd":
         return torch.optim.SGD(

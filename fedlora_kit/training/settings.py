@@ -21,6 +21,9 @@ class LocalSettings(BaseModel):
         clip_norm: largest norm of the gradient of a batch without DP; None for no clipping.
         max_tokens: padded tokens a physical batch; changes memory and speed, not the result beyond
             rounding.
+        stack: "auto" trains clients with small batches together, in one pass over the backbone (see
+            `training.cohort`), "never" trains them one after the other, "always" together or not at all;
+            changes speed and memory, not the result beyond rounding.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -34,6 +37,7 @@ class LocalSettings(BaseModel):
     batch_size: int = Field(32, ge=1)
     clip_norm: float | None = Field(None, gt=0)
     max_tokens: int = Field(4096, ge=1)
+    stack: Literal["auto", "never", "always"] = "auto"
 
     @model_validator(mode="after")
     def _momentum_is_sgd(self) -> LocalSettings:

@@ -1,0 +1,56 @@
+"""Which clients may be trained in one stack, and which should be."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from fedlora_kit.adapter import AdapterSlot
+from fedlora_kit.data.encoded import EncodedData, EncodedImages, EncodedText
+from fedlora_kit.training.lora_stack import why_not_modules
+
+#: clients in one stack, at most: more gained nothing where it was measured (docs/performance.md)
+CLIENTS = 8
+#: tokens of one client's batch beyond which the matrices are large enough without company
+TOKENS = 1000
+
+
+def why_not_model(model: nn.Module, slot: AdapterSlot, precision: str) -> str | None:
+    """Why no client of this model can be stacked; None if there is no reason.
+
+    Dropout is one: a stack would draw it for all rows at once, and not as a client does alone.
+    """
+    if precision != "fp32":
+        return f"precision={precision} rounds a stack in other places than a client alone"
+    dropping = [m.p for m in model.modules() if isinstance(m, nn.Dropout) and m.p > 0]
+    config: Any = getattr(model, "config", None)
+    named = config.to_dict() if hasattr(config, "to_dict") else {}
+    rates = {k: v for k, v in named.items() if "drop" in k and isinstance(v, float) and v > 0}
+    if dropping or rates:
+        return f"the model has dropout ({next(iter(rates), 'dropout')}={[*rates.values(), *dropping][0]:g})"
+    if any(getattr(m, "gradient_checkpointing", False) for m in model.modules()):
+        return "gradient checkpointing runs the layers a second time"
+    return why_not_modules(model, slot)
+
+
+def why_not_client(data: EncodedData, present: frozenset[int] | None) -> str | None:
+    """Why a client cannot be stacked in a round; None if there is no reason.
+
+    Args:
+        present: see `Method.present_layers`.
+    """
+    if present is not None:
+        return "its model lacks layers, and a stack passes through one model"
+    if not isinstance(data, (EncodedText, EncodedImages)):
+        return f"batches of {type(data).__name__} are not put together"
+    return None
+
+
+def tokens_per_example(data: EncodedData, model: nn.Module) -> float:
+    """Mean length of a client's examples, tokens; images as the backbone's patches count them."""
+    config: Any = getattr(model, "config", None)
+    if isinstance(data, EncodedImages) and hasattr(config, "patch_size"):
+        return float((config.image_size // config.patch_size) ** 2 + 1)
+    return float(np.mean(data.lengths))

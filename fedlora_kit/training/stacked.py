@@ -1,0 +1,320 @@
+"""Local training of several clients in one forward and backward pass over the frozen backbone.
+
+What one client does is what `training.local` says, which is the reference: the same batches, the same noise,
+the same optimiser, to rounding. All that trains lies in one tensor, a row a client, (K, D): clipping, the
+optimiser and every check are then one operation for all clients and tensors instead of one each.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from fedlora_kit.adapter import State
+from fedlora_kit.data.batches import Indices, cuts
+from fedlora_kit.data.encoded import Batch, EncodedData, EncodedText, for_training
+from fedlora_kit.errors import NonFinite, NothingMoved
+from fedlora_kit.privacy.stacked import clipped_sums, draw_noise
+from fedlora_kit.randomness import Streams
+from fedlora_kit.training.local import LocalResult, Noise, logical_batches, make_optimizer
+from fedlora_kit.training.lora_stack import LoraStack, Tensors
+from fedlora_kit.training.objective import example_losses
+from fedlora_kit.training.settings import LocalSettings
+
+
+@dataclass(frozen=True)
+class Member:
+    """One client of a stack.
+
+    Attributes:
+        client: client id.
+        data: its examples.
+        start: the adapter that it begins with, truncated to its rank.
+        trains: names of the tensors that train here, in model order.
+        rank: directions beyond it stay zero; None for the adapter's own rank.
+        noise: its DP setting; None without DP.
+    """
+
+    client: int
+    data: EncodedData
+    start: State
+    trains: Sequence[str]
+    rank: int | None = None
+    noise: Noise | None = None
+
+
+class _Flat:
+    """The stack's trained tensors side by side, (K, D), and what of each client may move."""
+
+    def __init__(self, members: Sequence[Member], device: torch.device) -> None:
+        start = members[0].start
+        trained = {n for m in members for n in m.trains}
+        self.names = [n for n in start if n in trained]
+        self.shapes = [start[n].shape for n in self.names]
+        self.sizes = [start[n].numel() for n in self.names]
+        self.fixed = {n: torch.stack([m.start[n] for m in members]) for n in start if n not in trained}
+        whole = torch.stack([torch.cat([m.start[n].reshape(-1) for n in self.names]) for m in members])
+        self.start = whole.to(device)  # (K, D)
+        self.values = nn.Parameter(self.start.clone())
+        every = len(self.names)
+        #: (K, D), what trains at all; None if everything does at every client
+        self.trained = (
+            None if all(len(m.trains) == every for m in members) else self._mask(members, device, ranks=False)
+        )
+        #: the same without what lies beyond a client's rank
+        self.moves = (
+            self.trained if all(m.rank is None for m in members) else self._mask(members, device, ranks=True)
+        )
+
+    def _mask(self, members: Sequence[Member], device: torch.device, ranks: bool) -> torch.Tensor:
+        rows = []
+        for m in members:
+            parts = []
+            for name, shape in zip(self.names, self.shapes, strict=True):
+                part = torch.full(shape, name in m.trains, device=device)
+                if ranks and m.rank is not None and ".lora_A" in name:
+                    part[m.rank :] = False
+                if ranks and m.rank is not None and ".lora_B" in name:
+                    part[:, m.rank :] = False
+                parts.append(part.reshape(-1))
+            rows.append(torch.cat(parts))
+        return torch.stack(rows)
+
+    def tensors(self, flat: torch.Tensor, fixed: Mapping[str, torch.Tensor]) -> Tensors:
+        """Name -> (G, \\*shape) out of (G, D), and the tensors that do not train."""
+        parts = torch.split(flat, self.sizes, dim=1)
+        shaped = {n: p.view(len(flat), *s) for n, p, s in zip(self.names, parts, self.shapes, strict=True)}
+        return {**shaped, **fixed}
+
+    @torch.no_grad()
+    def hold(self) -> None:
+        """Undo what a step did where a client trains nothing: weight decay and noise reach that, too."""
+        if self.moves is not None:
+            self.values.copy_(torch.where(self.moves, self.values, self.start))
+
+
+def train_stack(
+    model: nn.Module,
+    stack: LoraStack,
+    members: Sequence[Member],
+    settings: LocalSettings,
+    streams: Streams,
+    *,
+    round_index: int,
+    device: torch.device,
+) -> list[tuple[State, LocalResult]]:
+    """Train all members; returns each one's trained tensors and result, in their order.
+
+    Raises:
+        NonFinite: some client's loss or tensors became NaN or infinite (not necessarily the client that would
+            have been first, client after client).
+        NothingMoved: the steps changed nothing at some client.
+    """
+    flat = _Flat(members, device)
+    optimizer = make_optimizer([flat.values], settings, round_index)
+    loader = _Loader(members, settings, streams, round_index, device)
+    private = members[0].noise is not None
+    generators = [
+        torch.Generator(device).manual_seed(streams.seed("noise", round_index, m.client)) for m in members
+    ]
+    totals, seen = [0.0] * len(members), [0] * len(members)
+    for _ in range(settings.steps):
+        sizes, pieces = loader.step()
+        with stack.installed():
+            losses, gradient = (_private if private else _plain)(model, stack, flat, members, sizes, pieces)
+        for k, loss in enumerate(losses):
+            if not math.isfinite(loss):
+                raise NonFinite("loss", round_index, members[k].client)
+            totals[k] += loss
+            seen[k] += sizes[k]
+        if private:
+            gradient = _noised(gradient, flat, members, generators)
+        elif settings.clip_norm is not None:
+            norms = gradient.norm(2, dim=1, keepdim=True)  # (K, 1): each client's own
+            gradient = gradient * (settings.clip_norm / (norms + 1e-6)).clamp(max=1.0)
+        flat.values.grad = gradient
+        optimizer.step()
+        flat.hold()
+    return _finished(flat, members, totals, seen, settings.steps, round_index)
+
+
+Piece = tuple[Batch, torch.Tensor, torch.Tensor, bool]
+"""Inputs, labels, the rows' clients (positions, ascending), and whether all have equally many rows."""
+
+
+def _plain(
+    model: nn.Module,
+    stack: LoraStack,
+    flat: _Flat,
+    members: Sequence[Member],
+    sizes: Sequence[int],
+    pieces: Sequence[Piece],
+) -> tuple[list[float], torch.Tensor]:
+    """Sums of losses, one a client, and gradients of the means, (K, D)."""
+    device = flat.values.device
+    totals = torch.zeros(len(members), device=device)
+    shares = 1 / torch.tensor(sizes, device=device)  # (K,)
+    flat.values.grad = None
+    for inputs, labels, owners, equal in pieces:
+        if equal:
+            stack.tensors = flat.tensors(flat.values, flat.fixed)
+        else:  # a row a group: each takes its client's tensors along
+            fixed = {n: t.index_select(0, owners) for n, t in flat.fixed.items()}
+            stack.tensors = flat.tensors(flat.values.index_select(0, owners), fixed)
+        losses = example_losses(model(**inputs).logits, labels)  # (R,)
+        totals.index_add_(0, owners, losses.detach())
+        (losses * shares[owners]).sum().backward()  # type: ignore[no-untyped-call]
+    gradient = flat.values.grad
+    assert gradient is not None
+    return totals.tolist(), gradient if flat.trained is None else gradient * flat.trained
+
+
+def _private(
+    model: nn.Module,
+    stack: LoraStack,
+    flat: _Flat,
+    members: Sequence[Member],
+    sizes: Sequence[int],
+    pieces: Sequence[Piece],
+) -> tuple[list[float], torch.Tensor]:
+    """Sums of losses, one a client, and sums of clipped gradients, (K, D)."""
+    device = flat.values.device
+    totals = torch.zeros(len(members), device=device)
+    sums = torch.zeros_like(flat.values)
+    clips = torch.tensor([m.noise.clip if m.noise else 0.0 for m in members], device=device)
+    for inputs, labels, owners, _ in pieces:
+        rows = flat.values.detach().index_select(0, owners).requires_grad_()  # (R, D): a copy an example
+        fixed = {n: t.index_select(0, owners) for n, t in flat.fixed.items()}
+        stack.tensors = flat.tensors(rows, fixed)
+        losses = example_losses(model(**inputs).logits, labels)
+        totals.index_add_(0, owners, losses.detach())
+        losses.sum().backward()  # type: ignore[no-untyped-call]
+        gradients = rows.grad
+        assert gradients is not None
+        if flat.trained is not None:
+            gradients = gradients * flat.trained[owners]
+        sums += clipped_sums(gradients, owners, clips, len(members))
+    return totals.tolist(), sums
+
+
+def _noised(
+    sums: torch.Tensor, flat: _Flat, members: Sequence[Member], generators: Sequence[torch.Generator]
+) -> torch.Tensor:
+    """(K, D): noise added, divided by each client's expected batch size q n."""
+    rows = []
+    for k, m in enumerate(members):
+        assert m.noise is not None
+        own = [shape for n, shape in zip(flat.names, flat.shapes, strict=True) if n in m.trains]
+        drawn = iter(draw_noise(m.noise.sigma * m.noise.clip, own, generators[k], sums))
+        parts = [
+            next(drawn).reshape(-1) if n in m.trains else sums.new_zeros(size)
+            for n, size in zip(flat.names, flat.sizes, strict=True)
+        ]
+        rows.append((sums[k] + torch.cat(parts)) / (m.noise.sample_rate * len(m.data)))
+    return torch.stack(rows)
+
+
+def _finished(
+    flat: _Flat,
+    members: Sequence[Member],
+    totals: Sequence[float],
+    seen: Sequence[int],
+    steps: int,
+    round_index: int,
+) -> list[tuple[State, LocalResult]]:
+    values = flat.values.detach()
+    finite = torch.isfinite(values).all(1).tolist()
+    moved = (values != flat.start).any(1).tolist()
+    out = []
+    for k, m in enumerate(members):
+        if not finite[k]:
+            raise NonFinite("adapter", round_index, m.client)
+        could_move = seen[k] > 0 or (m.noise is not None and m.noise.sigma > 0)
+        if could_move and not moved[k]:
+            raise NothingMoved(
+                f"{steps} steps of client {m.client} in round {round_index} changed no trained tensor",
+                "every gradient was exactly zero: check targets, head policy and learning rate",
+            )
+        tensors = flat.tensors(values[k : k + 1].clone(), {})
+        state = {n: tensors[n][0] for n in m.trains}
+        out.append((state, LocalResult(totals[k] / seen[k] if seen[k] else float("nan"), seen[k], steps)))
+    return out
+
+
+class _Loader:
+    """The members' batches, step by step, cut into pieces of little padding within the token budget."""
+
+    def __init__(
+        self,
+        members: Sequence[Member],
+        settings: LocalSettings,
+        streams: Streams,
+        round_index: int,
+        device: torch.device,
+    ) -> None:
+        self.device = device
+        self.budget = settings.max_tokens
+        self.data = [
+            for_training(m.data, streams.generator("augment", round_index, m.client)) for m in members
+        ]
+        self.lengths = [d.lengths for d in self.data]
+        self.batches = [
+            iter(logical_batches(len(d), settings, streams, round_index, m.client, m.noise))
+            for d, m in zip(self.data, members, strict=True)
+        ]
+
+    def step(self) -> tuple[list[int], list[Piece]]:
+        """Each client's number of examples, and the pieces of all."""
+        batches = [next(b) for b in self.batches]
+        batches = [b[np.argsort(-n[b], kind="stable")] for b, n in zip(batches, self.lengths, strict=True)]
+        sizes = [len(b) for b in batches]
+        if len(set(sizes)) == 1:
+            return sizes, [self._piece(cut, True) for cut in self._equal_cuts(batches)]
+        return sizes, [self._piece(cut, False) for cut in self._cuts(batches)]
+
+    def _equal_cuts(self, batches: list[Indices]) -> list[list[Indices]]:
+        """Equally many rows of each client, the longest of each first."""
+        longest = np.max([n[b] for n, b in zip(self.lengths, batches, strict=True)], axis=0)
+        places = cuts(longest, self.budget, rows=len(batches))
+        return [[b[start:stop] for b in batches] for start, stop in places]
+
+    def _cuts(self, batches: list[Indices]) -> list[list[Indices]]:
+        """Rows of all clients by length; within a cut, each client's own."""
+        owners = np.repeat(np.arange(len(batches)), [len(b) for b in batches])
+        rows = np.concatenate(batches)
+        tokens = np.concatenate([n[b] for n, b in zip(self.lengths, batches, strict=True)])
+        order = np.argsort(-tokens, kind="stable")
+        places = [order[start:stop] for start, stop in cuts(tokens[order], self.budget)]
+        return [[rows[p[owners[p] == k]] for k in range(len(batches))] for p in places]
+
+    def _piece(self, cut: list[Indices], equal: bool) -> Piece:
+        held = [(k, rows) for k, rows in enumerate(cut) if len(rows)]
+        parts = [self.data[k].batch(rows, self.device) for k, rows in held]
+        owners = torch.from_numpy(np.repeat([k for k, _ in held], [len(rows) for _, rows in held]))
+        labels = torch.cat([labels for _, labels in parts])
+        pad = next((d.pad for d in self.data if isinstance(d, EncodedText)), {})
+        return joined([inputs for inputs, _ in parts], pad), labels, owners.to(self.device), equal
+
+
+def joined(parts: Sequence[Batch], pad: Mapping[str, int]) -> Batch:
+    """Batches below each other, padded to the widest.
+
+    Args:
+        pad: field -> padding value; a field that is not named is padded with 0 (the attention mask).
+    """
+    out: Batch = {}
+    for name, first in parts[0].items():
+        if first.ndim != 2:  # images: all of one size
+            out[name] = torch.cat([p[name] for p in parts])
+            continue
+        width = max(p[name].shape[1] for p in parts)
+        out[name] = torch.cat(
+            [F.pad(p[name], (0, width - p[name].shape[1]), value=pad.get(name, 0)) for p in parts]
+        )
+    return out
