@@ -125,7 +125,7 @@ def figure(state: State, module: str, axis: str = "rank") -> Figure:
             tensor, magnitude, direction = tensor.T, magnitude.T, direction.T
         label = factor if factor == "A" else "Bᵀ"
         _matrix(axes[row, 0], tensor, f"{label}   ({tensor.shape[0]} × {tensor.shape[1]})", "RdBu_r")
-        _matrix(axes[row, 1], magnitude, f"{factor}_M", "Greys", positive=True)
+        _lengths(axes[row, 1], magnitude, f"{factor}_M")
         _matrix(axes[row, 2], direction, f"{factor}_D   (unit vectors)", "RdBu_r")
         axes[row, 0].annotate(
             "=", (1.035, 0.5), xycoords="axes fraction", ha="center", va="center", fontsize=16
@@ -144,12 +144,26 @@ def figure(state: State, module: str, axis: str = "rank") -> Figure:
     return fig
 
 
-def _matrix(place: Axes, values: torch.Tensor, title: str, cmap: str, positive: bool = False) -> None:
+def _lengths(place: Axes, magnitude: torch.Tensor, title: str) -> None:
+    """Magnitudes as bars: beside the rows they belong to, or above the columns."""
+    values = magnitude.flatten().numpy()
+    if magnitude.shape[1] == 1:
+        place.barh(range(len(values)), values, color="#777777", height=0.8)
+        place.set(ylim=(len(values) - 0.5, -0.5), xlim=(0, None))
+    else:
+        place.bar(range(len(values)), values, color="#777777", width=1.0)
+        place.set(xlim=(-0.5, len(values) - 0.5), ylim=(0, None))
+    place.set(xticks=[], yticks=[])
+    place.set_title(title, fontsize=10, fontweight="normal")
+    place.grid(False)
+
+
+def _matrix(place: Axes, values: torch.Tensor, title: str, cmap: str) -> None:
     bound = float(values.abs().max()) or 1.0
     place.imshow(
         values.numpy(),
         cmap=cmap,
-        vmin=0 if positive else -bound,
+        vmin=-bound,
         vmax=bound,
         aspect="auto",
         interpolation="none",

@@ -182,7 +182,7 @@ def figure(results: pd.DataFrame) -> Figure:
                     label=factor,
                 )
             place.set_xticks(range(len(levels)), [str(v) for v in levels], rotation=30 if by == "task" else 0)
-            place.set(xlabel=by, ylim=(0, None))
+            place.set(xlabel=by, xlim=(-0.5, len(levels) - 0.5), ylim=(0, None))
             if column == 0:
                 place.set_ylabel(label)
     axes[0, 0].legend(ncol=2)

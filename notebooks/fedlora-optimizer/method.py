@@ -203,8 +203,9 @@ out.figure(flo_method.figure(whole.state, module, axis))
 # ## A run of it
 #
 # The whole method, and FedIT on the same split: the global adapter on the test part, and each client's own adapter on
-# its held-out examples (mean over clients). A few rounds on a tiny model: this shows that both scores are there, not
-# which method is better.
+# its held-out examples (mean over clients). This shows that both scores are there, *not which method is better*:
+# FedLoRA-Optimizer takes more steps a round, and its global optimiser sees the server's examples, which FedIT's
+# clients do not have.
 
 # %%
 rows = []
