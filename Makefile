@@ -32,6 +32,7 @@ notebooks: $(STAMP)  ## write each .ipynb anew from its .py
 bench: $(STAMP)      ## the benchmarks: ratios measured side by side
 	$(BIN)/python benchmarks/federated_overhead.py --out benchmarks/results
 	$(BIN)/python benchmarks/image_batches.py --out benchmarks/results
+	$(BIN)/python benchmarks/layer_groups.py
 	$(BIN)/python benchmarks/stacked_clients.py
 	$(BIN)/python benchmarks/glue_rounds.py
 	$(BIN)/python benchmarks/dp_step.py

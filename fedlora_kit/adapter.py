@@ -17,9 +17,12 @@ import torch
 from torch import nn
 
 from fedlora_kit.errors import FedloraError
+from fedlora_kit.models.components import DIRECTION, MAGNITUDE
 
 State = dict[str, torch.Tensor]
 _PREFIX = "base_model.model."
+#: end of the name of DoRA's magnitude vector of W0 + BA, one entry an output (LoraSettings.use_dora)
+DORA = ".lora_magnitude_vector"
 
 
 def canonical(name: str) -> str:
@@ -27,8 +30,19 @@ def canonical(name: str) -> str:
 
     >>> canonical("base_model.model.vit.layers.0.attention.q_proj.lora_A.default.weight")
     'vit.layers.0.attention.q_proj.lora_A.weight'
+
+    The components of a factor that is parametrised (`models.components`) are named by what they are; DoRA's
+    magnitude vector is named alike in a model and in a checkpoint, where PEFT leaves ".weight" out.
+
+    >>> canonical("base_model.model.m.lora_B.default.parametrizations.weight.original0")
+    'm.lora_B.magnitude'
+    >>> canonical("base_model.model.m.lora_magnitude_vector")
+    'm.lora_magnitude_vector.weight'
     """
-    return name.removeprefix(_PREFIX).replace(".default.", ".")
+    plain = name.removeprefix(_PREFIX).replace(".default.", ".")
+    plain = plain.replace(".parametrizations.weight.original0", MAGNITUDE)
+    plain = plain.replace(".parametrizations.weight.original1", DIRECTION)
+    return plain + ".weight" if plain.endswith(DORA) else plain
 
 
 class AdapterSlot:
@@ -130,16 +144,21 @@ def save_peft(model: nn.Module, state: Mapping[str, torch.Tensor], folder: Path)
 
     The classification head goes along in PEFT's ``modules_to_save`` form, also when it was frozen: a head
     drawn at random belongs to the result, and without it the logits could not be had again. So
-    ``PeftModel.from_pretrained(backbone, folder)`` gives the logits of this run.
+    ``PeftModel.from_pretrained(backbone, folder)`` gives the logits of this run. What was merged into the
+    base (`models.residual`) is written as factors of a higher rank.
     """
     from safetensors.torch import save_file
 
+    from fedlora_kit.models.residual import factorised
     from fedlora_kit.models.targets import head_prefix
 
     base: nn.Module = model.get_base_model()  # type: ignore[operator]
     head = head_prefix(base)
-    tensors = {_PREFIX + name: t.detach().cpu().contiguous() for name, t in state.items()}
+    plain, rank = factorised(state)
+    tensors = {_exported(name): t.detach().cpu().contiguous() for name, t in plain.items()}
     config: Any = copy.copy(model.peft_config["default"])  # type: ignore[index]
+    if rank is not None:  # with the same scale alpha / r
+        config.lora_alpha, config.r = config.lora_alpha / config.r * rank, rank
     config.inference_mode = True
     config.target_modules = sorted(config.target_modules)  # PEFT keeps a set: its order is not stable
     config.base_model_name_or_path = None
@@ -150,6 +169,11 @@ def save_peft(model: nn.Module, state: Mapping[str, torch.Tensor], folder: Path)
     folder.mkdir(parents=True, exist_ok=True)
     save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
     config.save_pretrained(str(folder))
+
+
+def _exported(name: str) -> str:
+    """A canonical name as a PEFT checkpoint spells it."""
+    return _PREFIX + (name.removesuffix(".weight") if DORA in name else name)
 
 
 def load_peft(folder: Path) -> State:

@@ -4,12 +4,13 @@ import doctest
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from fedlora_kit.errors import BadValue, FedloraError, UnknownName
 from fedlora_kit.experiments.spec import MethodSpec
-from fedlora_kit.methods import METHODS, Context, allocation, defects, method, ranks, resources
+from fedlora_kit.methods import METHODS, ClientUpdate, Context, allocation, defects, method, ranks, resources
 from fedlora_kit.methods.allocation import (
     PATTERNS,
     draw_layers,
@@ -255,6 +256,15 @@ def test_defects_of_the_released_code_are_switches():
     straggler = bound("straggler", resources=ROC, defects=["freeze_by_substring"])
     assert [i for i in range(12) if straggler.trains(name.format(i), 0, 0)] == [0, 2, 4, 6, 8]
     assert [i for i in range(12) if straggler.sends_untrained(name.format(i), 0, 0)] == [10]
+
+
+def test_equal_weights_is_a_plain_mean_over_the_clients():
+    updates = [ClientUpdate(k, n, {"w": torch.tensor([float(k)])}) for k, n in enumerate((1, 1, 98))]
+    start = {"w": torch.zeros(1)}
+    for name in ("gd-hla", "rgd-hla", "fed-hello", "straggler", "exclusive", "fedra"):
+        settings = {} if name == "fedra" else {"defects": ["equal_weights"]}
+        expected = 1.97 if name == "fedra" else 1.0  # FedRA's own code has no such defect
+        assert float(method(name, **settings).aggregate(start, updates)["w"]) == pytest.approx(expected)
 
 
 def test_every_method_tells_its_source():

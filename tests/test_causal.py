@@ -17,8 +17,9 @@ from fedlora_kit.data.task import Examples
 from fedlora_kit.errors import BadValue, UnknownName
 from fedlora_kit.training import objective
 from fedlora_kit.training.evaluation import evaluate
-from fedlora_kit.training.generation import exact_matches, generate
+from fedlora_kit.training.generation import generate
 from fedlora_kit.training.objective import example_losses
+from fedlora_kit.training.scoring import right_answers
 
 ALL = np.arange(6)
 
@@ -52,7 +53,8 @@ def test_the_final_number_follows_the_rule(text, number):
 
 
 def test_an_answer_without_a_number_is_wrong():
-    assert exact_matches(["#### 3", "3", "#### 3.0", "#### 4"], ("#### 3",) * 4) == [True, False, True, False]
+    said = ["#### 3", "3", "#### 3.0", "#### 4"]
+    assert right_answers(said, [("#### 3",)] * 4, "final_number") == [True, False, True, False]
 
 
 def test_the_answers_of_the_built_in_problems_are_right_and_the_splits_are_apart():
@@ -185,7 +187,8 @@ def test_greedy_answers_are_those_of_transformers():
 
 def test_scoring_is_exact_match_and_the_mean_loss(monkeypatch):
     model, data = causal_model().train(), causal_data(6)
-    answers = [*data.references[:2], "no idea", "#### 999", data.references[4].split("\n")[-1], ""]
+    first = [accepted[0] for accepted in data.references]
+    answers = [*first[:2], "no idea", "#### 999", first[4].split("\n")[-1], ""]
     monkeypatch.setattr("fedlora_kit.training.evaluation.generate", lambda *_: answers)
     scores = evaluate(model, data, CPU, max_tokens=40)
     with torch.no_grad():
@@ -199,6 +202,6 @@ def test_generation_leaves_the_model_as_it_was():
     generate(model, causal_data(2), CPU, 100)
     assert model.training
     assert (
-        max(len(tokenizer()(a, add_special_tokens=False)["input_ids"]) for a in causal_data(2).references)
+        max(len(tokenizer()(a, add_special_tokens=False)["input_ids"]) for (a,) in causal_data(2).references)
         <= tiny_causal.MAX_NEW_TOKENS
     )

@@ -10,11 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import text_data
 
-from fedlora_kit.data import batches, task
+from fedlora_kit.data import batches, tasks
 from fedlora_kit.data.batches import physical_batches, poisson_batches, shuffled_batches
 from fedlora_kit.data.encoded import EncodedImages
 from fedlora_kit.data.sources import fingerprint, load_split, load_task
-from fedlora_kit.data.task import TASKS, Examples, Task, register_task
+from fedlora_kit.data.task import Examples, Task
+from fedlora_kit.data.tasks import TASKS, register_task
 from fedlora_kit.errors import BadValue, FedloraError, UnknownName
 
 CPU = torch.device("cpu")
@@ -121,7 +122,7 @@ def mirror(tmp_path, monkeypatch):
 
 
 def test_a_mirror_is_read(mirror):
-    loaded = load_task(task.get_task("sst2"))
+    loaded = load_task(tasks.get_task("sst2"))
     assert len(loaded.train) == 6
     assert loaded.train.columns[0][1] == "a film 1"
     assert loaded.evals["validation"].labels.tolist() == [0, 1, 0, 1]
@@ -132,18 +133,18 @@ def test_a_missing_piece_names_the_id_and_both_remedies(mirror):
     with pytest.raises(
         FedloraError, match=r"datasets/nyu-mll/glue/sst2/train.parquet.*nyu-mll/glue"
     ) as error:
-        load_task(task.get_task("sst2"))
+        load_task(tasks.get_task("sst2"))
     assert "FEDLORA_HUB" in error.value.remedy
     assert "unset" in error.value.remedy
     with pytest.raises(FedloraError, match="train.parquet"):
-        fingerprint(task.get_task("sst2"))
+        fingerprint(tasks.get_task("sst2"))
 
 
 def test_a_damaged_file_is_one_clear_error(mirror):
     file = mirror / "train.parquet"
     file.write_bytes(file.read_bytes()[:100])
     with pytest.raises(FedloraError, match="damaged"):
-        load_task(task.get_task("sst2"))
+        load_task(tasks.get_task("sst2"))
 
 
 @pytest.mark.parametrize("column", ["sentence", "label"])
@@ -152,26 +153,26 @@ def test_an_empty_cell_is_named_and_never_trained_on(mirror, column):
     rows[column][1] = None
     datasets.Dataset.from_dict(rows).to_parquet(str(mirror / "train.parquet"))
     with pytest.raises(FedloraError, match=rf"column {column} is empty in row 1 \(1 rows"):
-        load_task(task.get_task("sst2"))
+        load_task(tasks.get_task("sst2"))
 
 
 def test_a_file_of_another_data_set_is_refused(mirror):
     datasets.Dataset.from_dict({"text": ["x"], "label": [0]}).to_parquet(str(mirror / "train.parquet"))
     with pytest.raises(FedloraError, match="no column sentence"):
-        load_task(task.get_task("sst2"))
+        load_task(tasks.get_task("sst2"))
 
 
 def test_unlabelled_examples_are_refused(mirror):
     datasets.Dataset.from_dict({"sentence": ["x"], "label": [-1]}).to_parquet(str(mirror / "train.parquet"))
     with pytest.raises(FedloraError, match=r"labels -1\.\.-1"):
-        load_task(task.get_task("sst2"))
+        load_task(tasks.get_task("sst2"))
 
 
 def test_the_fingerprint_follows_the_bytes(mirror):
-    before = fingerprint(task.get_task("sst2"))
-    assert before == fingerprint(task.get_task("sst2"))
+    before = fingerprint(tasks.get_task("sst2"))
+    assert before == fingerprint(tasks.get_task("sst2"))
     datasets.Dataset.from_dict({"sentence": ["y"], "label": [1]}).to_parquet(str(mirror / "train.parquet"))
-    assert fingerprint(task.get_task("sst2")) != before
+    assert fingerprint(tasks.get_task("sst2")) != before
 
 
 def test_without_a_mirror_the_hub_is_named(monkeypatch):
@@ -179,13 +180,13 @@ def test_without_a_mirror_the_hub_is_named(monkeypatch):
         datasets, "load_dataset", lambda *a, **k: (_ for _ in ()).throw(ConnectionError("no network"))
     )
     with pytest.raises(FedloraError, match="nyu-mll/glue.*Hub") as error:
-        load_split(task.get_task("qnli"), "train")
+        load_split(tasks.get_task("qnli"), "train")
     assert "FEDLORA_HUB" in error.value.remedy
-    assert fingerprint(task.get_task("qnli")).startswith("hub:nyu-mll/glue@bcdcba79")
+    assert fingerprint(tasks.get_task("qnli")).startswith("hub:nyu-mll/glue@bcdcba79")
 
 
 def test_the_callers_own_examples(monkeypatch):
-    monkeypatch.setattr(task, "TASKS", dict(TASKS))
+    monkeypatch.setattr(tasks, "TASKS", dict(TASKS))
     rows = Examples((["good", "bad"],), np.array([1, 0]))
     mine = register_task(Task("mine", "text", ("no", "yes"), ("sentence",), loader=lambda split: rows))
     assert load_task(mine).train is rows
@@ -194,7 +195,7 @@ def test_the_callers_own_examples(monkeypatch):
     with pytest.raises(BadValue, match="already"):
         register_task(mine)
     with pytest.raises(UnknownName, match="mnli"):
-        task.get_task("mnlii")
+        tasks.get_task("mnlii")
 
 
 def test_examples_check_their_lengths():

@@ -10,7 +10,7 @@ from tiny import ARCHITECTURES, data, federation, text_data
 
 from fedlora_kit.adapter import AdapterSlot, digest, size_bytes
 from fedlora_kit.errors import BadValue, FedloraError
-from fedlora_kit.experiments.setup import set_aside
+from fedlora_kit.experiments.set_aside import set_aside
 from fedlora_kit.methods import METHODS, ClientUpdate, FlexLoRA, HETLoRA, weighted_mean
 from fedlora_kit.methods.flexlora import redistribute
 from fedlora_kit.methods.ranks import truncated
@@ -91,6 +91,9 @@ def test_traffic_and_memory_grow_with_the_resources(name):
     local = LocalSettings(optimizer="adamw", lr=0.01, steps=1, batch_size=4)
     fed = layered(name, local=local) if name == "gd-hla" else ranked(name, local=local)
     costs = client_costs(fed)
+    whole = costs[-1].upload_bytes  # every client gets all layers, but only the directions of its rank
+    down = [whole] * 3 if name == "gd-hla" else [c.upload_bytes for c in costs]
+    assert [c.download_bytes for c in costs] == down
     assert [c.trained_parameters / costs[0].trained_parameters for c in costs] == (
         [1, 1.5, 2] if name == "gd-hla" else [1, 2, 4]
     )
@@ -98,7 +101,7 @@ def test_traffic_and_memory_grow_with_the_resources(name):
     history = run_federation(fed).history
     assert history[0]["parameters_sent"] == [c.trained_parameters for c in costs]
     assert history[0]["bytes_up"] == sum(c.upload_bytes for c in costs)
-    assert client_costs(layered("exclusive"))[0] == ClientCost(0, 0, 0)
+    assert client_costs(layered("exclusive"))[0] == ClientCost(0, 0, 0, 0)
 
 
 @pytest.mark.parametrize("name", ["fed-hello", "rgd-hla", "fedra", "exclusive", "hetlora", "flexlora"])

@@ -12,13 +12,14 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from fedlora_kit import paths
-from fedlora_kit.data import image_ops, images, task
+from fedlora_kit.data import image_ops, images, tasks
 from fedlora_kit.data.class_names import CIFAR100, FOOD101
 from fedlora_kit.data.encoded import encode_images, for_training
 from fedlora_kit.data.image_ops import AUGMENTS, ImageInput, Views, draw_views, prepare, resample, whole
 from fedlora_kit.data.images import decode
 from fedlora_kit.data.sources import fingerprint, load_task, mirror_file
-from fedlora_kit.data.task import Examples, Task, get_task
+from fedlora_kit.data.task import Examples, Task
+from fedlora_kit.data.tasks import get_task
 from fedlora_kit.errors import BadValue, FedloraError, UnknownName
 
 CPU = torch.device("cpu")
@@ -312,7 +313,7 @@ def test_class_names():
 
 
 def test_handed_over_images_count_by_their_content(monkeypatch):
-    monkeypatch.setattr(task, "TASKS", dict(task.TASKS))
+    monkeypatch.setattr(tasks, "TASKS", dict(tasks.TASKS))
     rows = some_images()
     mine = Task("mine", "image", ("a", "b", "c"), ("image",), loader=lambda split: rows)
     other = Task("mine", "image", ("a", "b", "c"), ("image",), loader=lambda s: rows.take(np.arange(5)))

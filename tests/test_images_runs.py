@@ -14,7 +14,8 @@ from fedlora_kit import paths
 from fedlora_kit.data.encoded import encode_images
 from fedlora_kit.data.image_ops import ImageInput
 from fedlora_kit.data.sources import load_task
-from fedlora_kit.data.task import Examples, get_task
+from fedlora_kit.data.task import Examples
+from fedlora_kit.data.tasks import get_task
 from fedlora_kit.errors import BadValue, FedloraError
 from fedlora_kit.experiments.run import run
 from fedlora_kit.experiments.spec import RunSpec

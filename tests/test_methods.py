@@ -21,12 +21,22 @@ from fedlora_kit.methods import (
     register,
     weighted_mean,
 )
+from fedlora_kit.models.components import component_names
 from fedlora_kit.models.lora import LoraSettings
 from fedlora_kit.privacy.settings import PrivacySettings
-from fedlora_kit.training.federation import run_federation, trained_names
+from fedlora_kit.training.federation import is_sent, run_federation, trained_names
 from fedlora_kit.training.settings import FederationSettings, LocalSettings
 
 ALL = sorted(METHODS)
+PRIVATE = [name for name in ALL if not METHODS[name].not_private]
+#: settings in which a method does nothing beside local training and aggregation
+WITHOUT_STAGES = {"fedlora-optimizer": {"global_trains": None, "local_trains": None}}
+
+
+def whole(fed, outcome, client=0):
+    """The adapter that a method's training made: the global one, or a client's where there is none."""
+    own = outcome.personal.get(client, {})
+    return outcome.state if fed.method.one_global else fed.method.personalised(outcome.state, own)
 
 
 def test_doctests():
@@ -44,7 +54,9 @@ def meaning(name, state):
         return state
     modules = [n.removesuffix(".lora_A.weight") for n in state if ".lora_A" in n]
     rest = {n: t for n, t in state.items() if ".lora_" not in n}
-    return {**{m: product(state, m) for m in modules if f"{m}.lora_B.weight" in state}, **rest}
+    whole = {m: product(state, m) for m in modules if f"{m}.lora_B.weight" in state}
+    merged = {m: state.get(f"{m}.lora_residual.weight", 0.0) for m in whole}  # in the base weights already
+    return {**{m: whole[m] + merged[m] for m in whole}, **rest}
 
 
 def random_updates(names_shapes, weights, seed):
@@ -64,6 +76,10 @@ SHAPES = {
 }  # a non-square Linear 5 -> 3
 
 
+def shapes(m):
+    return {**SHAPES, "m.lora_residual.weight": (3, 5)} if m.merges else SHAPES
+
+
 def sent_shapes(m):
     return {n: s for n, s in SHAPES.items() if ".lora_" not in n or (m.trains(n, 0, 0) and m.sends(n))}
 
@@ -77,7 +93,7 @@ def sent_shapes(m):
 )
 def test_aggregation_is_a_pure_function_of_a_set_of_updates(name, weights, seed, random):
     m = method(name)
-    start = {n: torch.full(s, 0.25) for n, s in SHAPES.items()}
+    start = {n: torch.full(s, 0.25) for n, s in shapes(m).items()}
     updates = random_updates(sent_shapes(m), weights, seed)
     before = digest(start), [digest(u.tensors) for u in updates]
     result = m.aggregate(start, updates)
@@ -85,7 +101,7 @@ def test_aggregation_is_a_pure_function_of_a_set_of_updates(name, weights, seed,
     random.shuffle(shuffled)
     assert digest(m.aggregate(start, shuffled)) == digest(result)  # permuting clients changes nothing
     assert (digest(start), [digest(u.tensors) for u in updates]) == before  # inputs are left alone
-    assert {n: tuple(t.shape) for n, t in result.items()} == SHAPES  # whole adapter, same shapes
+    assert {n: tuple(t.shape) for n, t in result.items()} == shapes(m)  # whole adapter, same shapes
     scaled = [ClientUpdate(u.client, u.num_examples * 7, u.tensors) for u in updates]
     for n, t in m.aggregate(start, scaled).items():
         torch.testing.assert_close(t, result[n])  # weights count relative to each other
@@ -94,7 +110,7 @@ def test_aggregation_is_a_pure_function_of_a_set_of_updates(name, weights, seed,
 @pytest.mark.parametrize("name", ALL)
 def test_equal_updates_are_a_fixed_point(name):
     m = method(name)
-    start = {n: torch.zeros(s) for n, s in SHAPES.items()}
+    start = {n: torch.zeros(s) for n, s in shapes(m).items()}
     one = random_updates(sent_shapes(m), [5], seed=1)[0]
     result = meaning(name, m.aggregate(start, [ClientUpdate(k, 5 + k, one.tensors) for k in range(4)]))
     for n, t in meaning(name, one.tensors).items():
@@ -104,10 +120,10 @@ def test_equal_updates_are_a_fixed_point(name):
 @pytest.mark.parametrize("name", ALL)
 def test_what_is_not_sent_stays_bit_for_bit(name):
     m = method(name)
-    start = {n: torch.randn(s) for n, s in SHAPES.items()}
+    start = {n: torch.randn(s) for n, s in shapes(m).items()}
     result = m.aggregate(start, random_updates({"head.bias": (4,)}, [1, 2], seed=0))
-    assert digest({n: result[n] for n in SHAPES if n != "head.bias"}) == digest(
-        {n: start[n] for n in SHAPES if n != "head.bias"}
+    assert digest({n: result[n] for n in start if n != "head.bias"}) == digest(
+        {n: start[n] for n in start if n != "head.bias"}
     )
 
 
@@ -117,8 +133,11 @@ def test_one_client_is_plain_local_training(name, kind):
     """A federation of one client for R rounds of S steps = R fresh optimisers on the same batches."""
     # new factors of the same product train in another way from then on: such a method is followed for 1 round
     rounds = 2 if METHODS[name].keeps_factors else 1
-    outcome = run_federation(federation(name, (12,), kind=kind, rounds=FederationSettings(rounds=rounds)))
-    fed = federation(name, (12,), kind=kind)
+    plain = {"kind": kind, "settings": WITHOUT_STAGES.get(name)}
+    fed = federation(name, (12,), rounds=FederationSettings(rounds=rounds), **plain)
+    outcome = run_federation(fed)
+    adapter = whole(fed, outcome)
+    fed = federation(name, (12,), **plain)
     slot = AdapterSlot(fed.model)
     slot.set_trainable(trained_names(fed, slot, 0, 0))
     fed.model.train()
@@ -131,7 +150,7 @@ def test_one_client_is_plain_local_training(name, kind):
             optimizer.zero_grad()
             torch.nn.functional.cross_entropy(fed.model(**inputs).logits, labels).backward()
             optimizer.step()
-    result = meaning(name, outcome.state)
+    result = meaning(name, adapter)
     for n, t in meaning(name, slot.read()).items():
         torch.testing.assert_close(result[n], t, atol=1e-6, rtol=1e-5)
 
@@ -141,21 +160,54 @@ def test_clients_with_the_same_data_are_one_client(name):
     clients = [data("roberta", 8, seed=7)] * 3
     fed = federation(name, clients=clients, local=LocalSettings(lr=0.1, steps=2, batch_size=8))
     outcome = run_federation(fed)  # full batches: all three clients do the same
-    single = run_federation(federation(name, clients=clients[:1], local=fed.local))
-    result = meaning(name, outcome.state)
-    for n, t in meaning(name, single.state).items():
+    alone = federation(name, clients=clients[:1], local=fed.local)
+    result = meaning(name, whole(fed, outcome, client=2))
+    for n, t in meaning(name, whole(alone, run_federation(alone))).items():
         torch.testing.assert_close(result[n], t, atol=1e-6, rtol=1e-5)
 
 
 @pytest.mark.parametrize("privacy", [None, PrivacySettings(sigma=0.5, clip=1.0)])
 @pytest.mark.parametrize("name", ALL)
 def test_exactly_what_should_train_has_moved(name, privacy):
+    if privacy is not None and name not in PRIVATE:
+        with pytest.raises(BadValue, match=f"{name}' cannot run under DP"):
+            run_federation(federation(name, privacy=privacy))
+        return
     fed = federation(name, privacy=privacy)
     start = AdapterSlot(fed.model).read()
     outcome = run_federation(fed)
     trained = set(trained_names(fed, AdapterSlot(fed.model), 0, 0))
+    moves = {n for n in start if ".lora_residual" in n} if fed.method.merges else trained
+    for n, t in whole(fed, outcome).items():
+        assert torch.equal(t, start[n]) == (n not in moves), n
     for n, t in outcome.state.items():
-        assert torch.equal(t, start[n]) == (n not in trained), n
+        assert torch.equal(t, start[n]) == (n not in moves or not is_sent(fed, n)), n
+
+
+@pytest.mark.parametrize("head", ["aggregated", "personal"])
+@pytest.mark.parametrize("name", ALL)
+def test_what_a_client_keeps_never_reaches_the_server(name, head, monkeypatch):
+    """Not in an update; and a client's own adapter is the global one but for what it keeps."""
+    fed = federation(name, lora=LoraSettings(rank=2, head=head))
+    kept = {n for n in AdapterSlot(fed.model).names if not is_sent(fed, n)}
+    seen = []
+    aggregate = type(fed.method).aggregate
+
+    def spy(self, global_state, updates):
+        seen.extend(n for u in updates for n in u.tensors)
+        return aggregate(self, global_state, updates)
+
+    monkeypatch.setattr(type(fed.method), "aggregate", spy)
+    outcome = run_federation(fed)
+    assert not kept & set(seen)
+    assert set(outcome.state) == set(AdapterSlot(fed.model).names)
+    for own in outcome.personal.values():
+        adapter = fed.method.personalised(outcome.state, own)
+        AdapterSlot(fed.model).write(adapter)  # it fits: keys and shapes
+        shared = {n for n in outcome.state if not {n, *component_names(n)} & own.keys()}
+        assert digest({n: adapter[n] for n in shared}) == digest({n: outcome.state[n] for n in shared})
+    keepers = [digest(fed.method.personalised(outcome.state, own)) for own in outcome.personal.values()]
+    assert len(set(keepers)) == len(keepers)  # clients with different data
 
 
 @pytest.mark.parametrize("name", ALL)

@@ -30,6 +30,7 @@ from sync_notebooks import paired  # noqa: E402
 SHORT = {"rounds": "2", "steps": "2", "rates": "0.1", "eval_limit": "60", "train_limit": "600"}
 SHORT_HELLO = {"rounds": "2", "train_limit": "300", "eval_limit": "60"}
 FED_HELLO = {"splits": "iid,pat_10", **SHORT_HELLO}
+INSTRUCTIONS = {"rounds": "2", "batch_size": "4", "eval_limit": "8"}
 #: the smallest run of each notebook that still has everything a reader sees
 CUT = {
     "start_here": {"seeds": "2"},
@@ -82,6 +83,23 @@ CUT = {
         "variants": "as_described,unordered_levels,as_released",
         **SHORT_HELLO,
     },
+    "fed-hello/domainnet": {
+        "seeds": "2",
+        "methods": "fedra,fed-hello",
+        "splits": "iid,pat_10",
+        "rounds": "3",
+        "eval_limit": "60",
+    },
+    "fed-hello/ledgar": {
+        "seeds": "2",
+        "methods": "fedra,fed-hello",
+        "splits": "iid,pat_20",
+        "rounds": "6",
+        "train_limit": "200",
+        "eval_limit": "60",
+    },
+    "fed-hello/dolly": {"seeds": "2", "methods": "exclusive,hetlora,fed-hello", **INSTRUCTIONS},
+    "fed-hello/natural_instructions": {"seeds": "2", "methods": "exclusive,fed-hello", **INSTRUCTIONS},
     "fed-hello/resources": {"methods": "exclusive,hetlora,fed-hello"},
 }
 

@@ -22,9 +22,11 @@ CASES = {
     "label_shares": {"num_clients": 2, "shares": [[0.4, 0.3, 0.2, 0.1], [0.1, 0.2, 0.3, 0.4]]},
     "dirichlet": {"num_clients": 5, "alpha": 0.5, "min_examples": 3},
     "pathological": {"num_clients": 6, "classes_per_client": 2, "mode": "dirichlet"},
+    "pathological_domains": {"num_clients": 6, "classes_per_client": 2},
     "by_group": {"num_clients": 5, "shards_per_client": 2},
     "quantity_skew": {"num_clients": 6, "alpha": 0.4, "min_examples": 2},
 }
+GROUPS = np.random.default_rng(1).integers(0, 2, len(LABELS))  # for those that ask for them
 USES_ALL = sorted(set(CASES) - {"label_shares"})
 
 
@@ -43,14 +45,14 @@ def test_examples_in_the_docstrings(module):
 @pytest.mark.parametrize("name", sorted(CASES))
 def test_a_split_is_a_function_of_settings_and_seed(name):
     one = partitioner(name, **CASES[name], seed=1)
-    first = one.split(LABELS)
-    again = one.split(LABELS)
+    first = one.split(LABELS, groups=GROUPS)
+    again = one.split(LABELS, groups=GROUPS)
     equal = partitioner(name, **CASES[name], seed=1)
-    other = partitioner(name, **CASES[name], seed=2).split(LABELS)
+    other = partitioner(name, **CASES[name], seed=2).split(LABELS, groups=GROUPS)
     assert all(map(np.array_equal, first, again)), "a second call does not go on where the first stopped"
     assert one == equal
     assert hash(one) == hash(equal)
-    assert all(map(np.array_equal, first, equal.split(LABELS)))
+    assert all(map(np.array_equal, first, equal.split(LABELS, groups=GROUPS)))
     assert not all(map(np.array_equal, first, other)), "another seed is another split"
 
 
@@ -58,16 +60,18 @@ def test_a_split_is_a_function_of_settings_and_seed(name):
 def test_labels_in_and_indices_out_have_one_form(name):
     split = partitioner(name, **CASES[name])
     before = LABELS.copy()
-    parts = split.split(LABELS)
+    parts = split.split(LABELS, groups=GROUPS)
     assert np.array_equal(LABELS, before)
-    assert all(map(np.array_equal, parts, split.split(LABELS.tolist())))
-    assert all(map(np.array_equal, parts, split.split(LABELS.astype(np.uint8))))
+    assert all(map(np.array_equal, parts, split.split(LABELS.tolist(), groups=GROUPS)))
+    assert all(map(np.array_equal, parts, split.split(LABELS.astype(np.uint8), groups=GROUPS)))
     assert len(np.unique(np.concatenate(parts))) == sum(map(len, parts)), "disjoint"
 
 
 @pytest.mark.parametrize("name", USES_ALL)
 def test_every_example_once(name):
-    check_cover(partitioner(name, **CASES[name]).split(LABELS), LABELS, CASES[name]["num_clients"])
+    check_cover(
+        partitioner(name, **CASES[name]).split(LABELS, groups=GROUPS), LABELS, CASES[name]["num_clients"]
+    )
 
 
 @pytest.mark.parametrize("name", sorted(CASES))
@@ -84,7 +88,7 @@ def test_every_example_once(name):
 )
 def test_labels_that_cannot_be_split(name, labels, message):
     with pytest.raises(BadValue, match=message) as caught:
-        partitioner(name, **CASES[name]).split(labels)
+        partitioner(name, **CASES[name]).split(labels, groups=GROUPS)
     assert caught.value.remedy
 
 

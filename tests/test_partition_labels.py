@@ -237,7 +237,7 @@ def test_a_smaller_beta_is_more_unequal():
         ({"num_clients": 1, "classes_per_client": 3}, "without a holder"),
         ({"num_clients": 6, "classes_per_client": 2, "min_per_holder": 60}, "holders, min_per_holder=60"),
         ({"num_clients": 6, "classes_per_client": 0}, "classes_per_client"),
-        ({"num_clients": 6, "classes_per_client": 2, "min_per_holder": 0}, "min_per_holder"),
+        ({"num_clients": 6, "classes_per_client": 2, "min_per_holder": -1}, "min_per_holder"),
         ({"num_clients": 6, "classes_per_client": 2, "beta": 0}, "beta"),
         ({"num_clients": 6, "classes_per_client": 2, "mode": "uni"}, "unknown mode"),
     ],

@@ -7,7 +7,8 @@ import sys
 import pytest
 import toy
 
-from fedlora_kit.data.task import Task, register_task
+from fedlora_kit.data.task import Task
+from fedlora_kit.data.tasks import register_task
 from fedlora_kit.errors import BadValue, FedloraError, UnknownName
 from fedlora_kit.experiments import spec as spec_module
 from fedlora_kit.experiments.spec import RunSpec

@@ -94,5 +94,5 @@ def federation(
         local=local or LocalSettings(lr=0.1, steps=3, batch_size=4),
         streams=Streams(seed),
         head=lora.head,
-        **extra,  # type: ignore[arg-type]
+        **{"server": data(kind, 10, seed=77), **extra},  # type: ignore[arg-type]
     )

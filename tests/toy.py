@@ -10,7 +10,8 @@ import tiny
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from fedlora_kit.data.task import Examples, Task, register_task
+from fedlora_kit.data.task import Examples, Task
+from fedlora_kit.data.tasks import register_task
 
 WORDS = [f"w{i}" for i in range(30)]
 SPECIAL = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]

@@ -3,7 +3,8 @@
 from fedlora_kit.data.encoded import EncodedData, EncodedImages, EncodedText, encode_text
 from fedlora_kit.data.encoded_causal import EncodedCausal, encode_causal
 from fedlora_kit.data.sources import TaskData, fingerprint, load_task
-from fedlora_kit.data.task import TASKS, Examples, Task, get_task, register_task
+from fedlora_kit.data.task import Examples, Task
+from fedlora_kit.data.tasks import TASKS, get_task, register_task
 
 __all__ = [
     "TASKS",

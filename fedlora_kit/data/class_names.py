@@ -1,6 +1,8 @@
-"""Class names of the image tasks, in the order of the Hub's label integers."""
+"""Class names: of the image tasks in the order of the Hub's label integers; categories of instructions."""
 
 from __future__ import annotations
+
+from fedlora_kit.data.builtin_grammar import DEEDS, GOODS
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -35,5 +37,56 @@ FOOD101 = _names(
     pork_chop poutine prime_rib pulled_pork_sandwich ramen ravioli red_velvet_cake risotto samosa
     sashimi scallops seaweed_salad shrimp_and_grits spaghetti_bolognese spaghetti_carbonara
     spring_rolls steak strawberry_shortcake sushi tacos takoyaki tiramisu tuna_tartare waffles
+    """
+)
+
+#: LexGLUE's data card lists them in this order, which is alphabetical
+LEDGAR = tuple(
+    name.replace("_", " ")
+    for name in _names(
+        """
+        Adjustments Agreements Amendments Anti-Corruption_Laws Applicable_Laws Approvals Arbitration
+        Assignments Assigns Authority Authorizations Base_Salary Benefits Binding_Effects Books Brokers
+        Capitalization Change_In_Control Closings Compliance_With_Laws Confidentiality
+        Consent_To_Jurisdiction Consents Construction Cooperation Costs Counterparts Death Defined_Terms
+        Definitions Disability Disclosures Duties Effective_Dates Effectiveness Employment Enforceability
+        Enforcements Entire_Agreements Erisa Existence Expenses Fees Financial_Statements Forfeitures
+        Further_Assurances General Governing_Laws Headings Indemnifications Indemnity Insurances Integration
+        Intellectual_Property Interests Interpretations Jurisdictions Liens Litigations Miscellaneous
+        Modifications No_Conflicts No_Defaults No_Waivers Non-Disparagement Notices Organizations
+        Participations Payments Positions Powers Publicity Qualifications Records Releases Remedies
+        Representations Sales Sanctions Severability Solvency Specific_Performance Submission_To_Jurisdiction
+        Subsidiaries Successors Survival Tax_Withholdings Taxes Terminations Terms Titles
+        Transactions_With_Affiliates Use_Of_Proceeds Vacations Venues Vesting Waiver_Of_Jury_Trials Waivers
+        Warranties Withholdings
+        """
+    )
+)
+
+#: the data card's list could be read in part only (0 to 49, in alphabetical order), so these are numbers
+DOMAINNET121 = tuple(f"class {number:03d}" for number in range(121))
+
+#: a deed and a thing, each in the first of its words
+TOPICS = tuple(f"{deed[0]} {good[0]}" for deed in DEEDS for good in GOODS)
+
+#: the kinds of the built-in instructions (`data.builtin_instructions`)
+INSTRUCTIONS = _names("last_word reverse opposite sort names sentiment fact count")
+
+#: databricks/databricks-dolly-15k, the column "category"
+DOLLY = _names(
+    """
+    brainstorming classification closed_qa creative_writing general_qa information_extraction open_qa
+    summarization
+    """
+)
+
+#: task files of Super-NaturalInstructions that the kit takes, one kind of work each: the files' names without
+#: ".json". The default of the task natural_instructions; another choice is a task of its own
+#: (`data.natural_instructions.chosen_tasks`).
+NATURAL_INSTRUCTIONS = _names(
+    """
+    task002_quoref_answer_generation task073_commonsenseqa_answer_generation task1572_samsum_summary
+    task1687_sentiment140_classification task181_outcome_extraction task363_sst2_polarity_classification
+    task591_sciq_answer_generation task875_emotion_classification
     """
 )

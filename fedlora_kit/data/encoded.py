@@ -30,6 +30,11 @@ class EncodedData(Protocol):
         """Class of each example, int64 (n,)."""
         ...
 
+    @property
+    def groups(self) -> npt.NDArray[Any] | None:
+        """Group of each example, (n,), for partitioners that deal by it; None where there are none."""
+        ...
+
     def __len__(self) -> int: ...
 
     @property
@@ -55,12 +60,14 @@ class EncodedText:
         offsets: int64 (n + 1,); example i is ``flat[offsets[i]:offsets[i + 1]]``.
         labels: int64 (n,).
         pad: field -> padding value.
+        groups: see `EncodedData`.
     """
 
     fields: Mapping[str, npt.NDArray[np.int32]]
     offsets: npt.NDArray[np.int64]
     labels: npt.NDArray[np.int64]
     pad: Mapping[str, int]
+    groups: npt.NDArray[Any] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -88,7 +95,7 @@ class EncodedText:
         offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
         source = np.repeat(starts - offsets[:-1], lengths) + np.arange(offsets[-1])
         fields = {name: flat[source] for name, flat in self.fields.items()}
-        return EncodedText(fields, offsets, self.labels[indices], self.pad)
+        return EncodedText(fields, offsets, self.labels[indices], self.pad, _taken(self.groups, indices))
 
 
 @dataclass(frozen=True)
@@ -103,6 +110,7 @@ class EncodedImages:
         wanted: what the backbone reads; None to take the pixels as they are.
         augment: how training sees the images (see :func:`for_training`).
         views: draws the views of a batch; None for whole images.
+        groups: see `EncodedData`.
     """
 
     pixels: torch.Tensor | npt.NDArray[np.uint8] | npt.NDArray[np.float32]
@@ -111,6 +119,7 @@ class EncodedImages:
     wanted: ImageInput | None = None
     augment: Augment = "none"
     views: np.random.Generator | None = None
+    groups: npt.NDArray[Any] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -138,7 +147,11 @@ class EncodedImages:
 
     def subset(self, indices: Indices) -> EncodedImages:
         rows = np.asarray(indices) if self.rows is None else self.rows[indices]
-        return replace(self, labels=self.labels[indices], rows=rows)
+        return replace(self, labels=self.labels[indices], rows=rows, groups=_taken(self.groups, indices))
+
+
+def _taken(groups: npt.NDArray[Any] | None, indices: Indices) -> npt.NDArray[Any] | None:
+    return None if groups is None else groups[indices]
 
 
 def for_training(data: EncodedData, rng: np.random.Generator) -> EncodedData:
@@ -175,7 +188,7 @@ def encode_text(examples: Examples, tokenizer: Any, max_length: int) -> EncodedT
     lengths = np.fromiter((len(x) for x in encoded["input_ids"]), dtype=np.int64, count=len(examples))
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     fields = {name: np.concatenate([np.asarray(x, np.int32) for x in encoded[name]]) for name in pad}
-    return EncodedText(fields, offsets, examples.labels, pad)
+    return EncodedText(fields, offsets, examples.labels, pad, examples.groups)
 
 
 def encode_images(examples: Examples, wanted: ImageInput | None = None) -> EncodedImages:
@@ -198,4 +211,4 @@ def encode_images(examples: Examples, wanted: ImageInput | None = None) -> Encod
         wanted = replace(wanted, tokens=1) if wanted else None
     elif wanted is None:
         raise BadValue("images as bytes need to be normalised", "say what the backbone reads: wanted=…")
-    return EncodedImages(pixels, examples.labels, wanted=wanted)
+    return EncodedImages(pixels, examples.labels, wanted=wanted, groups=examples.groups)

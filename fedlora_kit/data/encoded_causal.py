@@ -1,4 +1,4 @@
-"""Questions and answers as a causal language model reads them.
+"""Questions and answers, instructions and responses, as a causal language model reads them.
 
 Prompt and answer are tokenised apart and joined, so that the first answered token is where the prompt ends,
 whatever the tokenizer would merge across that border. An answer ends with the end-of-sequence token.
@@ -10,7 +10,7 @@ whatever the tokenizer would merge across that border. An answer ends with the e
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ import torch
 
 from fedlora_kit.data.encoded import Batch, Indices
 from fedlora_kit.data.prompts import final_number, template
-from fedlora_kit.data.task import Examples
+from fedlora_kit.data.task import Examples, Metric, TooLong
 from fedlora_kit.errors import BadValue
 
 #: label of a token that the loss does not count
@@ -35,18 +35,24 @@ class EncodedCausal:
         offsets: int64 (n + 1,); example i is ``tokens[offsets[i]:offsets[i + 1]]``.
         prompt_lengths: int64 (n,); tokens of example i before its answer.
         labels: int64 (n,); for the partitioners (0 throughout where a task has no classes).
-        references: n answers as text.
+        references: of each example, the answers that count as right; the first is the one in ``tokens``.
         tokenizer: turns generated tokens back into text.
         max_new_tokens: tokens that a generated answer may have.
+        metric: how generated answers are scored (see `training.scoring`).
+        left_out: examples that were longer than allowed and are not among the n.
+        groups: (n,) group of each example, or None; for the partitioners.
     """
 
     tokens: npt.NDArray[np.int32]
     offsets: npt.NDArray[np.int64]
     prompt_lengths: npt.NDArray[np.int64]
     labels: npt.NDArray[np.int64]
-    references: tuple[str, ...]
+    references: tuple[tuple[str, ...], ...]
     tokenizer: Any
     max_new_tokens: int
+    metric: Metric = "final_number"
+    left_out: int = 0
+    groups: npt.NDArray[Any] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -87,14 +93,15 @@ class EncodedCausal:
         starts, lengths = self.offsets[indices], self.lengths[indices]
         offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
         source = np.repeat(starts - offsets[:-1], lengths) + np.arange(offsets[-1])
-        return EncodedCausal(
-            self.tokens[source],
-            offsets,
-            self.prompt_lengths[indices],
-            self.labels[indices],
-            tuple(self.references[i] for i in indices),
-            self.tokenizer,
-            self.max_new_tokens,
+        return replace(
+            self,
+            tokens=self.tokens[source],
+            offsets=offsets,
+            prompt_lengths=self.prompt_lengths[indices],
+            labels=self.labels[indices],
+            references=tuple(self.references[i] for i in indices),
+            left_out=0,
+            groups=None if self.groups is None else self.groups[indices],
         )
 
     def _padded(
@@ -116,50 +123,77 @@ def _inputs(ids: npt.NDArray[np.int64], mask: npt.NDArray[np.bool_], device: tor
 
 
 def encode_causal(
-    examples: Examples, tokenizer: Any, *, prompt: str, max_length: int, max_new_tokens: int
+    examples: Examples,
+    tokenizer: Any,
+    *,
+    prompt: str,
+    max_length: int,
+    max_new_tokens: int,
+    metric: Metric = "final_number",
+    too_long: TooLong = "error",
 ) -> EncodedCausal:
-    """Tokenise questions and answers; nothing is ever cut, for a cut answer has lost its end.
+    """Tokenise prompts and answers; nothing is ever cut, for a cut answer has lost its end.
 
     Args:
-        examples: columns (question, answer); each answer states its final number as ``#### n``.
+        examples: columns (question, answer) or (instruction, input, response). With ``metric="final_number"``
+            each answer states its final number as ``#### n``.
         prompt: name of a template (see `data.prompts`).
         max_length: tokens of the longest example, prompt and answer and special tokens.
         max_new_tokens: tokens that a generated answer may have.
+        metric: how generated answers will be scored.
+        too_long: what becomes of longer examples: "error", or "leave_out" (counted in ``left_out``).
 
     Raises:
         UnknownName: no such template.
-        BadValue: an answer is empty or has no final number, or an example is longer than ``max_length``.
+        BadValue: an answer is empty or has no final number; an example is longer than ``max_length``, or all
+            are.
     """
-    questions, answers = ([str(text) for text in column] for column in examples.columns)
+    *asked_columns, answers = ([str(text) for text in column] for column in examples.columns)
+    _check_answers(answers, metric)
+    frame = template(prompt)
+    prompts = [frame.fill(*texts) for texts in zip(*asked_columns, strict=True)]
+    asked = tokenizer(prompts, verbose=False)["input_ids"]
+    said = tokenizer(answers, add_special_tokens=False, verbose=False)["input_ids"]
+    asked = [ids[:-1] if ids[-1] == tokenizer.eos_token_id else ids for ids in asked]
+    rows = [[*q, *a, tokenizer.eos_token_id] for q, a in zip(asked, said, strict=True)]
+    kept = _short_enough(rows, min(max_length, int(tokenizer.model_max_length)), too_long, tokenizer)
+    lengths = np.array([len(rows[i]) for i in kept], dtype=np.int64)
+    references = examples.references or tuple((answer,) for answer in answers)
+    return EncodedCausal(
+        np.concatenate([np.asarray(rows[i], np.int32) for i in kept]),
+        np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+        np.array([len(asked[i]) for i in kept], dtype=np.int64),
+        examples.labels[kept],
+        tuple(references[i] for i in kept),
+        tokenizer,
+        max_new_tokens,
+        metric,
+        len(rows) - len(kept),
+        None if examples.groups is None else examples.groups[kept],
+    )
+
+
+def _check_answers(answers: list[str], metric: Metric) -> None:
     wordless = [i for i, answer in enumerate(answers) if not answer.strip()]
     if wordless:
         raise BadValue(f"{len(wordless)} answers are empty, such as number {wordless[0]}", "leave them out")
     numberless = [i for i, answer in enumerate(answers) if final_number(answer) is None]
-    if numberless:
+    if metric == "final_number" and numberless:
         raise BadValue(
             f"{len(numberless)} answers state no final number, such as number {numberless[0]}",
             "end each answer with a line '#### n'",
         )
-    frame = template(prompt)
-    asked = tokenizer([frame.replace("{question}", q) for q in questions], verbose=False)["input_ids"]
-    said = tokenizer(answers, add_special_tokens=False, verbose=False)["input_ids"]
-    asked = [ids[:-1] if ids[-1] == tokenizer.eos_token_id else ids for ids in asked]
-    rows = [[*q, *a, tokenizer.eos_token_id] for q, a in zip(asked, said, strict=True)]
+
+
+def _short_enough(rows: list[list[int]], limit: int, too_long: TooLong, tokenizer: Any) -> Indices:
+    """Which rows have at most ``limit`` tokens, by the rule ``too_long``."""
     lengths = np.array([len(row) for row in rows], dtype=np.int64)
-    limit = min(max_length, int(tokenizer.model_max_length))
-    if int(lengths.max()) > limit:
+    kept = np.flatnonzero(lengths <= limit)
+    if len(kept) < len(rows) and (too_long == "error" or len(kept) == 0):
         raise BadValue(
-            f"{int((lengths > limit).sum())} of {len(rows)} examples are longer than max_length={limit} "
+            f"{len(rows) - len(kept)} of {len(rows)} examples are longer than max_length={limit} "
             f"tokens; the longest has {int(lengths.max())}",
             f"set data.max_length to {int(lengths.max())} or more (the model's own limit is "
             f"{min(int(tokenizer.model_max_length), 10**9)})",
         )
-    return EncodedCausal(
-        np.concatenate([np.asarray(row, np.int32) for row in rows]),
-        np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
-        np.array([len(q) for q in asked], dtype=np.int64),
-        examples.labels,
-        tuple(answers),
-        tokenizer,
-        max_new_tokens,
-    )
+    return kept

@@ -1,9 +1,10 @@
 """Images of the Hub or a mirror, decoded once and kept as bytes in a memory-mapped file.
 
-``data/cache/images/<digest>/`` holds ``images.npy``, uint8 (n, 3, height, width), and ``labels.npy``. All are
-images of one size: that of the source, or (`Task.store_side`) the middle square, resized when decoded. A
-folder appears there whole or not at all, may be removed at any time, and is found again by the source's
-bytes. Orientation tags of photographs are not applied.
+``data/cache/images/<digest>/`` holds ``images.npy``, uint8 (n, 3, height, width), ``labels.npy``, and
+``groups.npy`` where the task names a column of groups. All are images of one size: that of the source, or
+(`Task.store_side`) the middle square, resized when decoded. A folder appears there whole or not at all, may
+be removed at any time, and is found again by the source's bytes. Orientation tags of photographs are not
+applied.
 """
 
 from __future__ import annotations
@@ -40,19 +41,21 @@ def stored_images(spec: Task, split: str, source: str, table: Callable[[], Any])
     Raises:
         FedloraError: a damaged or missing image, or images of different sizes; the message names the row.
     """
-    parts = (_VERSION, spec.hub_id, spec.config, split, source, spec.columns[0], spec.label_column)
-    digest = hashlib.sha256("\n".join((*parts, str(spec.store_side))).encode()).hexdigest()[:16]
-    folder = paths.data_dir() / "cache" / "images" / digest
-    found = _read(folder)
+    parts = [_VERSION, spec.hub_id, spec.config, split, source, spec.columns[0], spec.label_column]
+    parts += [str(spec.store_side), *filter(None, [spec.group_column])]
+    folder = (
+        paths.data_dir() / "cache" / "images" / hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+    )
+    found = _read(folder, bool(spec.group_column))
     if found is None:
         _decode(spec, split, table(), folder)
-        found = _read(folder)
+        found = _read(folder, bool(spec.group_column))
         if found is None:
             raise FedloraError(f"{folder} was written and cannot be read", "check the disk, and run again")
     return found
 
 
-def _read(folder: Path) -> Examples | None:
+def _read(folder: Path, grouped: bool) -> Examples | None:
     """The stored split, memory-mapped; None if it is not there or damaged (then it is removed)."""
     if not folder.is_dir():
         return None
@@ -61,10 +64,13 @@ def _read(folder: Path) -> Examples | None:
         labels = np.load(folder / "labels.npy", allow_pickle=False)
         if pixels.dtype != np.uint8 or pixels.ndim != 4 or len(pixels) != len(labels):
             raise ValueError("not what was written")
+        groups = np.load(folder / "groups.npy", allow_pickle=False) if grouped else None
+        if groups is not None and len(groups) != len(labels):
+            raise ValueError("not what was written")
     except (OSError, ValueError, EOFError):
         shutil.rmtree(folder, ignore_errors=True)
         return None
-    return Examples((pixels,), labels)
+    return Examples((pixels,), labels, groups=groups)
 
 
 def _decode(spec: Task, split: str, table: Any, folder: Path) -> None:
@@ -99,6 +105,8 @@ def _decode(spec: Task, split: str, table: Any, folder: Path) -> None:
             file.flush()
             os.fsync(file.fileno())
         np.save(part / "labels.npy", labels, allow_pickle=False)
+        if spec.group_column:
+            np.save(part / "groups.npy", _groups(table, spec.group_column, where), allow_pickle=False)
         _rename(part, folder)
     except OSError as error:
         if error.errno is None:  # not the disk
@@ -109,6 +117,18 @@ def _decode(spec: Task, split: str, table: Any, folder: Path) -> None:
         ) from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def _groups(table: Any, column: str, where: str) -> npt.NDArray[Any]:
+    """The column of groups: integers or strings, one an image."""
+    values = list(table[column])
+    empty = [row for row, value in enumerate(values) if value is None]
+    if empty:
+        raise FedloraError(
+            f"{where}: column {column} is empty in row {empty[0]} ({len(empty)} rows in all)",
+            "the file is damaged or of another version; fetch it again",
+        )
+    return np.asarray(values)
 
 
 def _rename(part: Path, folder: Path) -> None:

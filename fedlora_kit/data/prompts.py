@@ -1,30 +1,58 @@
-"""How a question is put to a causal language model, and how its final answer is read.
+"""How an instruction is put to a causal language model, and how a final answer is read.
 
-The templates are data: a run names one (`DataSpec.prompt`), and each has exactly one place, ``{question}``.
+The templates are data: a run names one (`DataSpec.prompt`).
 """
 
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 
 from fedlora_kit.errors import UnknownName
 
-#: name -> template. "alpaca" is the text that FederatedScope-LLM puts before GSM8K's questions (its
-#: ``PROMPT_DICT["prompt_no_input"]``, from Stanford Alpaca); "plain" is short, for small models.
-PROMPTS: dict[str, str] = {
-    "alpaca": (
+
+@dataclass(frozen=True)
+class Template:
+    """The text around an instruction, and around an instruction with an input (a context, a passage).
+
+    Attributes:
+        plain: has the place ``{instruction}``; for an instruction, or a question, that stands alone.
+        with_input: has the places ``{instruction}`` and ``{input}``.
+    """
+
+    plain: str
+    with_input: str
+
+    def fill(self, instruction: str, input_: str = "") -> str:
+        """The prompt. Curly brackets in the texts are left alone; an input of blanks counts as none.
+
+        >>> PROMPTS["plain"].fill("Sort the words.", "b a")
+        'Sort the words.\\nb a\\n'
+        """
+        texts = {"{instruction}": instruction, "{input}": input_}
+        frame = self.with_input if input_.strip() else self.plain
+        return re.sub(r"\{instruction\}|\{input\}", lambda place: texts[place.group()], frame)
+
+
+#: name -> template. "alpaca" is the pair of texts of Stanford Alpaca (``prompt_no_input`` and
+#: ``prompt_input``), which FederatedScope-LLM and FedIT take over; "plain" is short, for small models.
+PROMPTS: dict[str, Template] = {
+    "alpaca": Template(
         "Below is an instruction that describes a task. "
         "Write a response that appropriately completes the request.\n\n"
-        "### Instruction:\n{question}\n\n### Response:"
+        "### Instruction:\n{instruction}\n\n### Response:",
+        "Below is an instruction that describes a task, paired with an input that provides further context. "
+        "Write a response that appropriately completes the request.\n\n"
+        "### Instruction:\n{instruction}\n\n### Input:\n{input}\n\n### Response:",
     ),
-    "plain": "{question}\n",
+    "plain": Template("{instruction}\n", "{instruction}\n{input}\n"),
 }
 
 _FINAL = re.compile(r"####\s*(-?[0-9.,]+)")
 
 
-def template(name: str) -> str:
+def template(name: str) -> Template:
     """The template called ``name``.
 
     Raises:

@@ -1,7 +1,8 @@
 """Where examples come from: the caller, the kit itself, a local mirror, or the Hub.
 
-``FEDLORA_HUB=/some/dir`` names a mirror: ``datasets/<id>/<config>/<split>.parquet``. Without it the
-Hub is asked through ``datasets``. No script of a data set is ever run.
+``FEDLORA_HUB=/some/dir`` names a mirror: ``datasets/<id>/<config>/<split>.parquet`` (for Natural Instructions
+``datasets/<id>/tasks/*.json``). Without it the Hub is asked through ``datasets``. No script of a data set is
+ever run.
 """
 
 from __future__ import annotations
@@ -15,8 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from fedlora_kit import paths
+from fedlora_kit.data import held_out, natural_instructions
 from fedlora_kit.data.task import Examples, Task
 from fedlora_kit.errors import FedloraError
 
@@ -54,6 +57,11 @@ def load_split(spec: Task, split: str) -> Examples:
         examples = spec.loader(split)
     elif spec.modality == "image":
         examples = _decoded(spec, split)
+    elif spec.layout == "task_files":
+        examples = held_out.part(natural_instructions.read(spec), split, spec.held_out)
+    elif spec.held_out:
+        whole = _from_table(spec, spec.train_split, _table(spec, spec.train_split))
+        examples = held_out.part(whole, split, spec.held_out)
     else:
         examples = _from_table(spec, split, _table(spec, split))
     if spec.classes:
@@ -134,12 +142,13 @@ def _of_classes(spec: Task, examples: Examples) -> Examples:
     rows = np.flatnonzero(np.isin(examples.labels, spec.classes))
     new = {old: label for label, old in enumerate(spec.classes)}
     part = examples.take(rows)
-    return Examples(part.columns, np.array([new[int(label)] for label in part.labels], dtype=np.int64))
+    labels = np.array([new[int(label)] for label in part.labels], dtype=np.int64)
+    return Examples(part.columns, labels, groups=part.groups)
 
 
 def _from_table(spec: Task, split: str, table: Any) -> Examples:
     _checked(spec, split, table)
-    for column in (*spec.columns, spec.label_column):
+    for column in (*spec.columns, spec.label_column, spec.group_column):
         empty = [row for row, value in enumerate(table[column]) if value is None] if column else []
         if empty:
             raise FedloraError(
@@ -148,15 +157,31 @@ def _from_table(spec: Task, split: str, table: Any) -> Examples:
                 "the file is damaged or of another version; fetch it again",
             )
     columns = tuple([str(x) for x in table[c]] for c in spec.columns)
+    labels = np.zeros(len(table), np.int64)
     if spec.label_column:
-        return Examples(columns, np.asarray(table[spec.label_column], dtype=np.int64))
-    return Examples(columns, np.zeros(len(table), np.int64))
+        labels = _labels(spec, split, table[spec.label_column])
+    groups = np.asarray(table[spec.group_column]) if spec.group_column else None
+    return Examples(columns, labels, groups=groups)
+
+
+def _labels(spec: Task, split: str, column: Any) -> npt.NDArray[np.int64]:
+    """Labels as integers; names are looked up among the task's."""
+    values = list(column)
+    if not any(isinstance(value, str) for value in values):
+        return np.asarray(values, dtype=np.int64)
+    unknown = sorted({str(value) for value in values} - set(spec.label_names))
+    if unknown:
+        raise FedloraError(
+            f"{spec.hub_id} ({split}): {spec.label_column} has the unknown value {unknown[0]!r}",
+            f"known are {', '.join(spec.label_names)}; the file is damaged or of another version",
+        )
+    return np.array([spec.label_names.index(value) for value in values], dtype=np.int64)
 
 
 def _checked(spec: Task, split: str, table: Any) -> Any:
     """The table, if it has the task's columns."""
-    labelled = (spec.label_column,) if spec.label_column else ()
-    missing = [c for c in (*spec.columns, *labelled) if c not in table.column_names]
+    wanted = [c for c in (*spec.columns, spec.label_column, spec.group_column) if c]
+    missing = [c for c in wanted if c not in table.column_names]
     if missing:
         raise FedloraError(
             f"{spec.hub_id} ({split}) has no column {', '.join(missing)}; "
@@ -183,10 +208,13 @@ def _examples_of(spec: Task) -> str:
     if spec.loader is not None:
         return f"builtin:{_sklearn_version()}" if _is_builtin(spec) else f"handed-over:{_content(spec)}"
     hub = paths.hub_dir()
+    digests = []
+    if spec.layout == "task_files":
+        digests = [_mirror_digest(file) for file in natural_instructions.task_files(spec)]
+        return "mirror:" + hashlib.sha256("".join(digests).encode()).hexdigest()[:16]
     if hub is None:
         return f"hub:{spec.hub_id}@{spec.revision or 'unpinned'}"
-    splits = sorted({spec.train_split, *spec.eval_splits.values()})
-    digests = []
+    splits = [spec.train_split] if spec.held_out else sorted({spec.train_split, *spec.eval_splits.values()})
     for split in splits:
         file = mirror_file(hub, spec, split)
         if not file.is_file():
@@ -215,6 +243,9 @@ def _content(spec: Task) -> str:
             else:
                 digest.update("\x00".join(column).encode())
         digest.update(examples.labels.tobytes())
+        if examples.groups is not None:
+            digest.update("\x00".join(map(str, examples.groups)).encode())
+        digest.update(json.dumps(examples.references).encode() if examples.references else b"")
     return digest.hexdigest()[:16]
 
 

@@ -6,48 +6,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-import numpy as np
-import numpy.typing as npt
+from fedlora_kit.data.examples import Column as Column
+from fedlora_kit.data.examples import Examples as Examples
 
-from fedlora_kit.data import class_names
-from fedlora_kit.errors import BadValue, UnknownName
-
-Column = list[str] | npt.NDArray[np.float32] | npt.NDArray[np.uint8]
-#: nyu-mll/glue on the Hub, pinned.
-GLUE_REVISION = "bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c"
-#: openai/gsm8k on the Hub, pinned.
-GSM8K_REVISION = "e53f048856ff4f594e959d75785d2c2d37b678ee"
-
-
-@dataclass(frozen=True)
-class Examples:
-    """Labelled examples.
-
-    Attributes:
-        columns: one or two text columns (lists of n strings), or one image array of shape
-            (n, channels, height, width): float32 in [-1, 1], or uint8 (0 to 255).
-        labels: int64, shape (n,).
-    """
-
-    columns: tuple[Column, ...]
-    labels: npt.NDArray[np.int64]
-
-    def __post_init__(self) -> None:
-        lengths = {len(c) for c in self.columns} | {len(self.labels)}
-        if len(lengths) != 1:
-            raise BadValue(
-                f"columns and labels differ in length: {sorted(lengths)}", "give one label an example"
-            )
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def take(self, indices: npt.NDArray[np.int64]) -> Examples:
-        """The examples at ``indices``, in that order."""
-        columns = tuple(
-            c[indices] if isinstance(c, np.ndarray) else [c[i] for i in indices] for c in self.columns
-        )
-        return Examples(columns, self.labels[indices])
+#: how a causal model's answers are scored: by GSM8K's final number, or by ROUGE-L (see `training.scoring`)
+Metric = Literal["final_number", "rouge_l"]
+#: what becomes of a causal task's examples that are longer than its ``max_length``
+TooLong = Literal["error", "leave_out"]
 
 
 Loader = Callable[[str], Examples]
@@ -60,18 +25,27 @@ class Task:
     Attributes:
         name: the kit's name for it ("sst2").
         modality: "text", "image" or "causal".
-        label_names: class names; the label's integer is its position here. A causal task has one, and every
-            label is 0.
+        label_names: class names; the label's integer is its position here. For a causal task these are
+            categories that divide the examples among clients; no model predicts them. One name: none.
         columns: names of the example columns in the source (one or two sentences, or one image; for a causal
-            task the question and the answer).
+            task the question and the answer, or instruction, input and response).
         train_split: split to train on.
         eval_splits: scored name -> split, e.g. ``{"matched": "validation_matched"}``.
         hub_id, config, revision: the data set on the Hub; empty when ``loader`` gives the examples.
         loader: split name -> examples, for built-in tasks and for data handed over by the caller.
-        max_length: longest encoded example, in tokens; longer ones are cut (an error for causal tasks).
+        max_length: longest encoded example, in tokens; longer ones are cut (causal tasks: see ``too_long``).
         prompt: causal tasks: name of the template around the question (see `data.prompts`).
         max_new_tokens: causal tasks: tokens that a generated answer may have.
+        group_column: name of the column with each example's group (see `Examples`); empty for none.
         classes: the source's labels that make up this task, numbered anew in this order; empty for all.
+        external: name of a task with the same classes whose training split holds examples that no client
+            holds and that are not scored (`FIMHLA`'s external proxy examples); empty if there is none.
+        metric: causal tasks: how answers are scored.
+        too_long: causal tasks: examples longer than ``max_length`` are an error, or are left out.
+        held_out: where the source has the training split only: examples of each class that make up the split
+            "test" (see `data.held_out`); 0 where the source has its own test split.
+        layout: "table" (one table a split), or "task_files" (see `data.natural_instructions`).
+        label_column: column of the classes, as integers, or as names from ``label_names``; empty for none.
         store_side: images only: side in pixels of the squares that the images are brought to when they are
             decoded (see `data.images`); None where all have one size already.
     """
@@ -86,165 +60,20 @@ class Task:
     config: str = ""
     revision: str = ""
     label_column: str = "label"
+    group_column: str = ""
     loader: Loader | None = None
     max_length: int = 128
     classes: tuple[int, ...] = ()
+    external: str = ""
     store_side: int | None = None
     prompt: str = ""
     max_new_tokens: int = 0
+    metric: Metric = "final_number"
+    too_long: TooLong = "error"
+    held_out: int = 0
+    layout: Literal["table", "task_files"] = "table"
 
     @property
     def num_labels(self) -> int:
         """Number of classes."""
         return len(self.label_names)
-
-
-def _glue(name: str, columns: tuple[str, ...], labels: tuple[str, ...], **extra: object) -> Task:
-    return Task(
-        name,
-        "text",
-        labels,
-        columns,
-        hub_id="nyu-mll/glue",
-        config=name,
-        revision=GLUE_REVISION,
-        **extra,  # type: ignore[arg-type]
-    )
-
-
-def _cifar100(name: str, classes: tuple[int, ...] = ()) -> Task:
-    names = tuple(class_names.CIFAR100[c] for c in classes) or class_names.CIFAR100
-    return Task(
-        name,
-        "image",
-        names,
-        ("img",),
-        eval_splits={"test": "test"},
-        hub_id="uoft-cs/cifar100",
-        label_column="fine_label",
-        classes=classes,
-    )
-
-
-def _builtin_text(kind: str) -> Loader:
-    def load(split: str) -> Examples:
-        from fedlora_kit.data import builtin_text
-
-        return builtin_text.examples(kind, split)
-
-    return load
-
-
-def _digits(split: str) -> Examples:
-    from fedlora_kit.data.digits import digits
-
-    images, labels = digits({"train": "train", "validation": "test"}[split], quarter_turns=1)
-    return Examples((images,), labels)
-
-
-def _arithmetic(split: str) -> Examples:
-    from fedlora_kit.data import builtin_arithmetic
-
-    return builtin_arithmetic.examples(split)
-
-
-def _answers(name: str, **extra: object) -> Task:
-    """A causal task with the columns question and answer, scored on its test split."""
-    return Task(
-        name,
-        "causal",
-        ("answer",),
-        ("question", "answer"),
-        eval_splits={"test": "test"},
-        label_column="",
-        **extra,  # type: ignore[arg-type]
-    )
-
-
-TASKS: dict[str, Task] = {
-    t.name: t
-    for t in (
-        _glue("sst2", ("sentence",), ("negative", "positive")),
-        _glue("qnli", ("question", "sentence"), ("entailment", "not_entailment")),
-        _glue("qqp", ("question1", "question2"), ("not_duplicate", "duplicate")),
-        _glue(
-            "mnli",
-            ("premise", "hypothesis"),
-            ("entailment", "neutral", "contradiction"),
-            eval_splits={"matched": "validation_matched", "mismatched": "validation_mismatched"},
-        ),
-        Task("polarity", "text", ("negative", "positive"), ("sentence",), loader=_builtin_text("polarity")),
-        Task(
-            "entailment",
-            "text",
-            ("entailment", "neutral", "contradiction"),
-            ("premise", "hypothesis"),
-            eval_splits={"matched": "matched", "mismatched": "mismatched"},
-            loader=_builtin_text("entailment"),
-        ),
-        Task(
-            "paraphrase",
-            "text",
-            ("not_duplicate", "duplicate"),
-            ("question1", "question2"),
-            loader=_builtin_text("paraphrase"),
-        ),
-        Task(
-            "answerable",
-            "text",
-            ("entailment", "not_entailment"),
-            ("question", "sentence"),
-            loader=_builtin_text("answerable"),
-        ),
-        Task("digits", "image", tuple("0123456789"), ("image",), loader=_digits),
-        _cifar100("cifar100"),
-        # Without the classes that kit/image-mirror is pre-trained on: it has seen none of these images.
-        _cifar100("cifar100_rest", tuple(range(50, 100))),
-        Task(
-            "food101",
-            "image",
-            class_names.FOOD101,
-            ("image",),
-            hub_id="ethz/food101",
-            config="default",
-            store_side=256,
-        ),
-        _answers("arithmetic", loader=_arithmetic, max_length=96, prompt="plain", max_new_tokens=24),
-        _answers(
-            "gsm8k",
-            hub_id="openai/gsm8k",
-            config="main",
-            revision=GSM8K_REVISION,
-            max_length=1024,
-            prompt="alpaca",
-            max_new_tokens=400,
-        ),
-    )
-}
-
-
-def get_task(name: str) -> Task:
-    """The task called ``name``.
-
-    Raises:
-        UnknownName: no such task; the message lists the known ones.
-    """
-    if name not in TASKS:
-        raise UnknownName("task", name, TASKS)
-    return TASKS[name]
-
-
-def register_task(new: Task, *, replace: bool = False) -> Task:
-    """Make a task of your own known by its name, so that runs can name it.
-
-    Raises:
-        BadValue: the name is taken and ``replace`` is false.
-    """
-    if new.name in TASKS and not replace:
-        raise BadValue(
-            f"a task called {new.name!r} is already there", "choose another name, or pass replace=True"
-        )
-    if new.loader is None and not new.hub_id:
-        raise BadValue(f"task {new.name!r} has neither a loader nor a Hub id", "give one of them")
-    TASKS[new.name] = new
-    return new

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import torch
 
 from fedlora_kit.adapter import AdapterSlot, State, count, digest, save_peft
 from fedlora_kit.data.sources import fingerprint
-from fedlora_kit.data.task import get_task
+from fedlora_kit.data.tasks import get_task
 from fedlora_kit.errors import FedloraError, NonFinite, NothingMoved
 from fedlora_kit.experiments.checkpoints import Checkpoint
 from fedlora_kit.experiments.provenance import collect
@@ -97,7 +97,7 @@ def _train(spec: RunSpec, work: Work, device: torch.device) -> Entry:
             started,
             resumed_after_round=checkpoint.round_index if checkpoint else None,
             seed=spec.seed,
-            data=fingerprint(get_task(spec.data.task)),
+            data="; ".join(fingerprint(get_task(name)) for name in spec.tasks()),
             model=backbone_fingerprint(spec.model.backbone),
             source=source_digest(),
         ),
@@ -118,9 +118,12 @@ def summarise(federation: Federation, outcome: Outcome) -> dict[str, Any]:
             further metric of `training.evaluation` stands there by its name, as {final, last10, best}.
             ``last10`` is the mean over the evaluations in the last 10 rounds. ``best`` is the maximum over
             the evaluations *on the scored part itself*: optimistic, given because papers report it.
+        local: with held-out examples of the clients: metric -> {final, last10, best} of the unweighted mean
+            over the clients, each by its own adapter, and "clients": the last value of each; then "examples".
         trained_parameters: scalars that train at client 0 in round 0.
-        sent_parameters, sent_bytes: what the first client that trains, and the mean client, sends in round 0.
-        bytes_up: total of all clients and rounds.
+        sent_parameters: what the first client sends after its local training in round 0.
+        sent_bytes: what the mean client sends in round 0, stages included.
+        bytes_up: total of all clients and rounds, stages included.
         client_sizes: examples of each client.
         adapter_digest: SHA-256 of the final adapter's bits.
     """
@@ -133,6 +136,7 @@ def summarise(federation: Federation, outcome: Outcome) -> dict[str, Any]:
         "scores": {
             name: _scores([(r, e[name]) for r, e in scored], last_rounds) for name in federation.evals
         },
+        **_local(history, last_rounds),
         "trained_parameters": count(trained),
         "sent_parameters": history[0]["parameters_sent"][0] if history[0]["parameters_sent"] else 0,
         "sent_bytes": history[0]["bytes_up"] // max(1, history[0]["training_clients"]),
@@ -158,13 +162,35 @@ def _scores(scored: Sequence[tuple[int, Mapping[str, float]]], last_rounds: int)
 
 
 def _metric(
-    scored: Sequence[tuple[int, Mapping[str, float]]], name: str, last_rounds: int
+    scored: Sequence[tuple[int, Mapping[str, float]]],
+    name: str,
+    last_rounds: int,
+    best: Callable[..., float] = max,
 ) -> dict[str, float]:
     late = [e[name] for r, e in scored if r >= last_rounds]
     return {
         "final": scored[-1][1][name],
         "last10": sum(late) / len(late),
-        "best": max(e[name] for _, e in scored),
+        "best": best(e[name] for _, e in scored),
+    }
+
+
+def _local(history: Sequence[Mapping[str, Any]], last_rounds: int) -> dict[str, Any]:
+    scored = [(h["round"], h["local"]) for h in history if "local" in h]
+    if not scored:
+        return {}
+    last = scored[-1][1]
+    metrics = [name for name in last if name not in {"clients", "examples"}]
+    means = [(r, {name: sum(table[name]) / len(table[name]) for name in metrics}) for r, table in scored]
+    found: dict[str, Any] = {
+        name: {
+            **_metric(means, name, last_rounds, best=min if name == "loss" else max),
+            "clients": dict(zip(map(str, last["clients"]), last[name], strict=True)),
+        }
+        for name in metrics
+    }
+    return {
+        "local": {**found, "examples": dict(zip(map(str, last["clients"]), last["examples"], strict=True))}
     }
 
 

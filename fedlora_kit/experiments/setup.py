@@ -12,8 +12,9 @@ import torch
 from fedlora_kit.data.encoded import EncodedData, EncodedImages, encode_images, encode_text
 from fedlora_kit.data.encoded_causal import encode_causal
 from fedlora_kit.data.sources import fingerprint, load_task
-from fedlora_kit.data.task import get_task
+from fedlora_kit.data.tasks import get_task
 from fedlora_kit.errors import BadValue, FedloraError
+from fedlora_kit.experiments.set_aside import hold_out, set_aside, set_aside_evenly
 from fedlora_kit.experiments.spec import DataSpec, RunSpec
 from fedlora_kit.methods import method
 from fedlora_kit.models.backbones import BACKBONES, backbone_fingerprint, load_backbone, load_tokenizer
@@ -77,7 +78,13 @@ def _encoded(
     if kind.modality == "causal":
         parts = {
             n: encode_causal(
-                e, tokenizer, prompt=prompt, max_length=max_length, max_new_tokens=max_new_tokens
+                e,
+                tokenizer,
+                prompt=prompt,
+                max_length=max_length,
+                max_new_tokens=max_new_tokens,
+                metric=kind.metric,
+                too_long=kind.too_long,
             )
             for n, e in {"": loaded.train, **loaded.evals}.items()
         }
@@ -119,40 +126,43 @@ def load_data(spec: DataSpec, backbone_name: str) -> tuple[EncodedData, dict[str
 
 def split_indices(spec: RunSpec, train: EncodedData) -> list[np.ndarray[tuple[int], np.dtype[np.int64]]]:
     """Who holds which training examples."""
-    return spec.split.build(spec.seed).split(train.labels)
+    return spec.split.build(spec.seed).split(train.labels, groups=train.groups)
 
 
-def set_aside(
-    train: EncodedData, proxy_examples: int, streams: Streams
-) -> tuple[EncodedData, EncodedData | None]:
-    """Training examples without the proxy examples, and the proxy examples (None if none are asked for).
-
-    They are drawn from the stream "subset", so that partition and cohorts are drawn as without them.
+def _external(spec: RunSpec, proxy_examples: int, streams: Streams) -> EncodedData:
+    """Proxy examples from the task's external set (`Task.external`), drawn from the stream "subset".
 
     Raises:
-        BadValue: more proxy examples than training examples.
+        BadValue: the set has fewer.
     """
-    if not proxy_examples:
-        return train, None
-    if proxy_examples >= len(train):
+    outside, _ = load_data(DataSpec(task=spec.tasks()[-1]), spec.model.backbone)
+    if proxy_examples > len(outside):
         raise BadValue(
-            f"proxy_examples={proxy_examples} leaves none of {len(train)} training examples",
-            "set fewer aside: method.settings.proxy_examples",
+            f"proxy_examples={proxy_examples}, but task {spec.tasks()[-1]!r} has {len(outside)} examples",
+            "ask for fewer: method.settings.proxy_examples",
         )
-    order = streams.generator("subset", "proxy").permutation(len(train))
-    proxy, rest = np.sort(order[:proxy_examples]), np.sort(order[proxy_examples:])
-    return train.subset(rest), train.subset(proxy)
+    order = streams.generator("subset", "proxy").permutation(len(outside))
+    return outside.subset(np.sort(order[:proxy_examples]))
 
 
 def build(spec: RunSpec, device: torch.device) -> Federation:
     """Everything the round loop needs.
 
     The head, and LoRA's A, are drawn from the run's stream "init"; every client starts from the same ones.
+    The server's examples are set aside first, then those of the method; the split is of what is left.
     """
     train, evals = load_data(spec.data, spec.model.backbone)
     streams = Streams(spec.seed)
     chosen = method(spec.method.name, **spec.method.settings)
-    train, proxy = set_aside(train, chosen.proxy_examples, streams)
+    train, server = set_aside_evenly(train, spec.data.server_examples, streams)
+    if chosen.proxy_examples and chosen.proxy == "external":
+        proxy: EncodedData | None = _external(spec, chosen.proxy_examples, streams)
+    else:
+        train, proxy = set_aside(train, chosen.proxy_examples, streams, chosen.proxy)
+    held = [
+        hold_out(train.subset(part), spec.data.client_holdout, streams, client)
+        for client, part in enumerate(split_indices(spec, train))
+    ]
     model = load_backbone(
         spec.model.backbone,
         get_task(spec.data.task).num_labels,
@@ -167,7 +177,7 @@ def build(spec: RunSpec, device: torch.device) -> Federation:
     return Federation(
         model=adapted,
         method=chosen,
-        clients=[train.subset(part) for part in split_indices(spec, train)],
+        clients=[kept for kept, _ in held],
         evals=evals,
         rounds=spec.rounds,
         local=spec.local,
@@ -177,4 +187,6 @@ def build(spec: RunSpec, device: torch.device) -> Federation:
         device=device,
         precision=spec.precision,
         proxy=proxy,
+        server=server,
+        held_out=[own for _, own in held] if spec.data.client_holdout else (),
     )

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from fedlora_kit.data.image_ops import Augment
 from fedlora_kit.data.prompts import template
 from fedlora_kit.data.sources import fingerprint
-from fedlora_kit.data.task import get_task
+from fedlora_kit.data.tasks import get_task
 from fedlora_kit.errors import BadValue
 from fedlora_kit.experiments.source import source_digest
 from fedlora_kit.methods import METHODS, method
@@ -31,7 +31,7 @@ from fedlora_kit.training.settings import FederationSettings, LocalSettings
 
 _STRICT = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 #: libraries whose version decides a run's numbers
-COMPUTES = ("torch", "transformers", "peft", "opacus", "tokenizers", "numpy", "scikit-learn")
+COMPUTES = ("torch", "transformers", "peft", "opacus", "tokenizers", "numpy", "scikit-learn", "rouge-score")
 
 
 class ModelSpec(BaseModel):
@@ -86,6 +86,12 @@ class DataSpec(BaseModel):
         prompt, max_new_tokens: causal tasks: the template around the question, and the tokens that a
             generated answer may have; None takes the task's own.
         Which examples these are is drawn once a task, the same for all seeds.
+        server_examples: training examples set aside at the server, as evenly over the labels as there are; no
+            client trains on them. For methods that train at the server; set it for the others too, so that
+            all see the same split.
+        client_holdout: share of each client's own examples, in [0, 1), that it does not train on: they score
+            its own adapter. At least one of a client's examples if the share is above 0 and it has two.
+        Both are drawn with the run's seed.
     """
 
     model_config = _STRICT
@@ -98,6 +104,8 @@ class DataSpec(BaseModel):
     augment: Augment = "none"
     prompt: str | None = None
     max_new_tokens: int | None = Field(None, ge=1)
+    server_examples: int = Field(0, ge=0)
+    client_holdout: float = Field(0.0, ge=0, lt=1)
 
     @field_validator("task")
     @classmethod
@@ -180,9 +188,23 @@ class RunSpec(BaseModel):
             raise ValueError("local.clip_norm is for runs without DP; DP clips examples by privacy.clip")
         if self.privacy is not None and self.precision == "bf16":
             raise ValueError("precision=bf16 cannot be used under DP: rounded norms would exceed the clip")
-        if self.privacy is not None and method(self.method.name, **self.method.settings).proxy_examples:
+        chosen = method(self.method.name, **self.method.settings)
+        if self.privacy is not None and chosen.proxy_examples:
             raise ValueError(
                 f"method {self.method.name!r} reads its proxy examples without noise: not under DP"
+            )
+        if self.privacy is not None and chosen.not_private:
+            raise ValueError(f"method {self.method.name!r} cannot run under DP: {chosen.not_private}")
+        if self.privacy is not None and self.model.lora.use_dora:
+            raise ValueError("model.lora.use_dora cannot run under DP: Opacus' hooks lose its gradients")
+        if chosen.proxy_examples and chosen.proxy == "external" and not get_task(self.data.task).external:
+            raise ValueError(
+                f"task {self.data.task!r} has no external proxy examples: proxy=random, balanced"
+            )
+        if chosen.server_stage and not self.data.server_examples:
+            raise ValueError(
+                f"method {self.method.name!r} trains at the server: set data.server_examples, or "
+                "method.settings.global_data to 'clients'"
             )
         if self.rounds.cohort is not None and self.rounds.cohort > self.split.clients:
             raise ValueError(f"rounds.cohort={self.rounds.cohort} exceeds split.clients={self.split.clients}")
@@ -205,6 +227,12 @@ class RunSpec(BaseModel):
         """The description as JSON with sorted keys; every default spelled out."""
         return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
 
+    def tasks(self) -> list[str]:
+        """The tasks whose examples the run reads: its own, and that of external proxy examples."""
+        chosen, own = method(self.method.name, **self.method.settings), self.data.task
+        outside = chosen.proxy_examples and chosen.proxy == "external"
+        return [own, get_task(own).external] if outside else [own]
+
     def key(self) -> str:
         """16 hex digits: description, source, data and backbone (see the module's docstring)."""
         parts = (
@@ -213,7 +241,7 @@ class RunSpec(BaseModel):
             *_external_source(METHODS[self.method.name]),
             *_external_source(type(self.split.build(self.seed))),
             *(f"{name}=={version(name)}" for name in COMPUTES),
-            fingerprint(get_task(self.data.task)),
+            *(fingerprint(get_task(name)) for name in self.tasks()),
             backbone_fingerprint(self.model.backbone),
         )
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]

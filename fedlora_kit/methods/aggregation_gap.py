@@ -9,6 +9,7 @@ import torch
 from fedlora_kit.adapter import State
 from fedlora_kit.errors import FedloraError
 from fedlora_kit.methods.base import ClientUpdate
+from fedlora_kit.models.residual import RESIDUAL
 
 
 def aggregation_gap(before: State, after: State, updates: Sequence[ClientUpdate]) -> float:
@@ -50,7 +51,12 @@ def aggregation_gap(before: State, after: State, updates: Sequence[ClientUpdate]
             left.append(sent[name].double() * (u.num_examples / total))  # (out, r)
             right.append(sent[partner].double())  # (r, in)
         whole += _norm(left, right) ** 2
-        wrong += _norm([*left, -after[name].double()], [*right, after[partner].double()]) ** 2
+        left, right = [*left, -after[name].double()], [*right, after[partner].double()]
+        merged = name.replace(".lora_B", RESIDUAL)
+        if merged in after:  # what the round merged into the base counts as its product
+            moved = before[merged].double() - after[merged].double()  # (out, in)
+            left, right = [*left, moved], [*right, torch.eye(moved.shape[1], dtype=torch.float64).to(moved)]
+        wrong += _norm(left, right) ** 2
     return float((wrong / whole) ** 0.5) if whole > 0 else 0.0
 
 

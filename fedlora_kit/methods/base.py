@@ -15,6 +15,7 @@ import torch
 
 from fedlora_kit.adapter import State
 from fedlora_kit.errors import BadValue, FedloraError, UnknownName
+from fedlora_kit.methods.stages import Stage
 from fedlora_kit.randomness import Streams
 
 
@@ -56,16 +57,30 @@ class Method(ABC):
     Attributes:
         keeps_factors: whether `aggregate` hands back averages of the factors A and B themselves; if not, new
             factors of the averaged product, of which the product alone has a meaning.
-        proxy_examples: training examples to set aside for `refresh`; no client trains on them.
+        merges: whether rounds are merged into the base weights; each adapted module then has a tensor more,
+            ``lora_residual``, which holds what was merged (`models.residual`).
+        proxy_examples: examples that `refresh` reads; no client trains on them.
+        proxy: where they come from: "random" or "balanced" training examples, or the task's "external" ones.
         score_one_logit: score as Fed-HeLLo's released code (see `defects`).
+        one_global: whether the global adapter is whole by itself. If not (some of LoRA stays with its
+            client), the task's scored parts see each client's own adapter, and their mean is given.
+        sends_head: whether an aggregated head is sent; if not, it stays with its client.
+        not_private: why the method cannot run under DP; empty if it can.
+        server_stage: whether a stage trains at the server, on examples set aside for it.
     """
 
     name: ClassVar[str] = ""
     title: ClassVar[str] = ""
     source: ClassVar[str] = ""
     keeps_factors: ClassVar[bool] = True
+    merges: ClassVar[bool] = False
     proxy_examples: int = 0
+    proxy: str = "random"
     score_one_logit: bool = False
+    one_global: ClassVar[bool] = True
+    sends_head: ClassVar[bool] = True
+    not_private: str = ""
+    server_stage: bool = False
     _context: Context | None = None
 
     def bind(self, context: Context) -> None:
@@ -102,6 +117,39 @@ class Method(ABC):
         """
         return None
 
+    def received_rank(self, client: int, cohort: Sequence[int]) -> int | None:
+        """Directions of each module that the server sends to a client, None for the adapter's own rank.
+
+        Args:
+            cohort: clients whose updates made up what is sent.
+        """
+        return self.rank(client)
+
+    def penalty(self, tensors: Mapping[str, torch.Tensor], client: int) -> torch.Tensor | None:
+        """A term to add to the loss of each local step, () shaped, or None.
+
+        Args:
+            tensors: the adapter as it trains; the term is differentiated with respect to it.
+        """
+        return None
+
+    def after_training(self, client: int, received: State, trained: Mapping[str, torch.Tensor]) -> None:
+        """Learn from a client's local training; the rank of what it sends is asked for after this.
+
+        Args:
+            received: what it started from.
+            trained: the tensors that trained.
+        """
+        return
+
+    def memory(self) -> dict[str, Any] | None:
+        """What the method has learned and must know again after a resumption: plain data, or None."""
+        return None
+
+    def remember(self, memory: Mapping[str, Any]) -> None:
+        """Take back what `memory` gave, after a `bind`."""
+        return
+
     def present_layers(self, client: int, round_index: int) -> frozenset[int] | None:
         """Layers that stay in the client's model, None for all; its forward pass skips the others."""
         return None
@@ -124,6 +172,31 @@ class Method(ABC):
     def sends_untrained(self, tensor: str, client: int, round_index: int) -> bool:
         """Whether a tensor that did not train is sent all the same, as it came (a defect, see `defects`)."""
         return False
+
+    def local_start(self, global_state: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor]) -> State:
+        """The adapter in which a client's local training starts.
+
+        Args:
+            own: what stays with the client: the tensors that it trained and did not send, and what its stages
+                left (there also components, see `models.components`).
+        """
+        return {**global_state, **own}
+
+    def stages(self, round_index: int, last: bool) -> Sequence[Stage]:
+        """What follows the aggregation of this round, in order; ``last`` in the last round."""
+        return ()
+
+    def stage_start(
+        self, stage: Stage, global_state: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor]
+    ) -> State:
+        """The adapter in which a stage starts at a client; by default the client's own."""
+        return self.personalised(global_state, own)
+
+    def personalised(
+        self, global_state: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor]
+    ) -> State:
+        """A client's own adapter: the one that its own held-out examples score."""
+        return {**global_state, **own}
 
     def aggregate(self, global_state: Mapping[str, torch.Tensor], updates: Sequence[ClientUpdate]) -> State:
         """The next global adapter: a pure function of the last one and the updates.

@@ -1,4 +1,4 @@
-"""The defects of Fed-HeLLo's released code, by name: off as described, on to do as the code did."""
+"""What Fed-HeLLo's released code does differently, by name: off as described, on to do as the code did."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ FREEZE_BY_SUBSTRING = "freeze_by_substring"
 SCORE_ONE_LOGIT = "score_one_logit"
 UNORDERED_LEVELS = "unordered_levels"
 FORGET_SCORES = "forget_scores"
+EQUAL_WEIGHTS = "equal_weights"
 
 DEFECTS: dict[str, str] = {
     FREEZE_BY_SUBSTRING: "a layer freezes when the number of an unallocated layer occurs in its own (without "
@@ -17,6 +18,7 @@ DEFECTS: dict[str, str] = {
     SCORE_ONE_LOGIT: "layers are scored by the raw logit of one proxy example, not the log-likelihood of all",
     UNORDERED_LEVELS: "the importance levels are in an arbitrary order, that of k-means' labels",
     FORGET_SCORES: "scores count in the round of their refresh only",
+    EQUAL_WEIGHTS: "clients weigh the same in the average, however many examples they hold",
 }
 AS_RELEASED = tuple(DEFECTS)
 """All of them: the released code. (Its other peculiarities are settings of a run: lr 0.0099 without decay,

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fedlora_kit.errors import BadValue
 from fedlora_kit.methods.base import register
+from fedlora_kit.methods.defects import EQUAL_WEIGHTS
 from fedlora_kit.methods.layerwise import LayerMethod
 from fedlora_kit.methods.resources import Resources
 
@@ -26,10 +27,12 @@ class Exclusive(LayerMethod):
     title = "Exclusive"
     source = "Fed-HeLLo (arXiv 2506.12213), baseline; released settings 0-0-12"
 
-    possible_defects = ()  # a client that trains everything freezes nothing
+    possible_defects = (EQUAL_WEIGHTS,)  # a client that trains everything freezes nothing
 
-    def __init__(self, resources: Resources | Mapping[str, Any] | None = None) -> None:
-        super().__init__(resources)
+    def __init__(
+        self, resources: Resources | Mapping[str, Any] | None = None, defects: Sequence[str] = ()
+    ) -> None:
+        super().__init__(resources, defects)
         if max(self.resources.layers) < 1:
             raise BadValue(
                 "method 'exclusive' has no client that can train every layer",

@@ -16,8 +16,8 @@ class FedHeLLo(FIMHLA):
 
     The defaults are the released settings: bottleneck, start 50, every 50 rounds, 3 levels, 100 examples.
     Shorter runs want an earlier start. With ``defects=list(AS_RELEASED)`` layers are allocated by the
-    released code's rules; the draws themselves come from the kit's own streams, and clients are weighted by
-    their examples, where the released code weighs them equally. See `FIMHLA` for the arguments and errors.
+    released code's rules; the draws themselves come from the kit's own streams. See `FIMHLA` for the
+    arguments and errors.
     """
 
     name = "fed-hello"
@@ -33,5 +33,6 @@ class FedHeLLo(FIMHLA):
         levels: int = 3,
         proxy_examples: int = 100,
         defects: Sequence[str] = (),
+        proxy: str = "random",
     ) -> None:
-        super().__init__(resources, pattern, start, every, levels, proxy_examples, defects)
+        super().__init__(resources, pattern, start, every, levels, proxy_examples, defects, proxy)

@@ -10,7 +10,9 @@ from fedlora_kit.methods.base import Context, register
 from fedlora_kit.methods.defects import AS_RELEASED, FORGET_SCORES, SCORE_ONE_LOGIT, UNORDERED_LEVELS
 from fedlora_kit.methods.resources import Resources
 from fedlora_kit.methods.rgd_hla import RGDHLA
-from fedlora_kit.partition.base import whole
+from fedlora_kit.partition.base import choice, whole
+
+PROXIES = ("random", "balanced", "external")
 
 
 @register
@@ -29,11 +31,13 @@ class FIMHLA(RGDHLA):
         start: first round with scores, counted from 0.
         every: rounds from one refresh to the next.
         levels: importance levels.
-        proxy_examples: training examples set aside for the scores.
+        proxy_examples: examples that the scores come from; no client trains on them.
+        proxy: "random": drawn from the training examples and set aside; "balanced": the same, equally many of
+            each class; "external": the task's own set of examples that no client holds (`Task.external`).
         defects: of the released code, to be switched on (see `defects`); none by default.
 
     Raises:
-        UnknownName: no such pattern or defect.
+        UnknownName: no such pattern, defect or source of proxy examples.
         BadValue: an impossible setting.
     """
 
@@ -51,6 +55,7 @@ class FIMHLA(RGDHLA):
         levels: int = 3,
         proxy_examples: int = 100,
         defects: Sequence[str] = (),
+        proxy: str = "random",
     ) -> None:
         super().__init__(resources, pattern, defects)
         self.score_one_logit = SCORE_ONE_LOGIT in self.defects
@@ -59,6 +64,7 @@ class FIMHLA(RGDHLA):
         self.levels = whole("levels", levels, least=1)
         # where everybody trains everything, there is nothing to choose and nothing to score
         self.proxy_examples = 0 if self.resources.equal else whole("proxy_examples", proxy_examples, least=1)
+        self.proxy = choice(f"proxy examples of method {self.name!r}", proxy, PROXIES)
         self._found: Probabilities | None = None
         self._found_in = -1
 

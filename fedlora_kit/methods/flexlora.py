@@ -8,7 +8,7 @@ import torch
 
 from fedlora_kit.adapter import State
 from fedlora_kit.methods.base import ClientUpdate, register, weighted_mean
-from fedlora_kit.methods.ranks import RankMethod, by_client, pairs
+from fedlora_kit.methods.ranks import RankMethod, by_client, pairs, stacked
 
 
 @register
@@ -39,10 +39,7 @@ class FlexLoRA(RankMethod):
             senders = [u for u in by_client(updates) if a in u.tensors and b in u.tensors]
             if not senders:
                 continue
-            total = sum(u.num_examples for u in senders)
-            left = [u.tensors[b].double() * (u.num_examples / total) for u in senders]  # (out, r)
-            right = [u.tensors[a].double() for u in senders]  # (r, in)
-            result[a], result[b] = redistribute(torch.cat(left, 1), torch.cat(right, 0), global_state[a])
+            result[a], result[b] = redistribute(*stacked(senders, a, b), global_state[a])
         return result
 
 

@@ -4,10 +4,19 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
-from fedlora_kit.methods.base import Method
-from fedlora_kit.methods.defects import FREEZE_BY_SUBSTRING, checked_defects, frozen_by_substring
+import torch
+
+from fedlora_kit.adapter import State
+from fedlora_kit.methods.base import ClientUpdate, Method
+from fedlora_kit.methods.defects import (
+    EQUAL_WEIGHTS,
+    FREEZE_BY_SUBSTRING,
+    checked_defects,
+    frozen_by_substring,
+)
 from fedlora_kit.methods.resources import Resources
 from fedlora_kit.models.targets import layer_index
 
@@ -25,7 +34,7 @@ class LayerMethod(Method):
         UnknownName: no such defect.
     """
 
-    possible_defects: ClassVar[tuple[str, ...]] = (FREEZE_BY_SUBSTRING,)
+    possible_defects: ClassVar[tuple[str, ...]] = (FREEZE_BY_SUBSTRING, EQUAL_WEIGHTS)
 
     def __init__(
         self, resources: Resources | Mapping[str, Any] | None = None, defects: Sequence[str] = ()
@@ -56,6 +65,11 @@ class LayerMethod(Method):
 
     def takes_part(self, client: int, round_index: int) -> bool:
         return self.resources.equal or bool(self.layers(client, round_index))
+
+    def aggregate(self, global_state: Mapping[str, torch.Tensor], updates: Sequence[ClientUpdate]) -> State:
+        if EQUAL_WEIGHTS in self.defects:
+            updates = [replace(update, num_examples=1) for update in updates]
+        return super().aggregate(global_state, updates)
 
     def num_layers(self, client: int) -> int:
         """Layers that the client can train."""

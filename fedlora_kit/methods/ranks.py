@@ -80,3 +80,17 @@ def pairs(tensors: Mapping[str, torch.Tensor]) -> list[tuple[str, str]]:
 def by_client(updates: Sequence[ClientUpdate]) -> list[ClientUpdate]:
     """Updates by client id, so that the order in which they arrive changes nothing."""
     return sorted(updates, key=lambda u: u.client)
+
+
+def stacked(senders: Sequence[ClientUpdate], a: str, b: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """The stack of one module: (out, R) and (R, in) in float64, R the sum of the ranks, weights on the left.
+
+    >>> one = ClientUpdate(0, 1, {"A": torch.ones(1, 2), "B": torch.ones(3, 1)})
+    >>> two = ClientUpdate(1, 3, {"A": torch.zeros(2, 2), "B": torch.ones(3, 2)})
+    >>> left, right = stacked([one, two], "A", "B")
+    >>> left[0].tolist(), tuple(right.shape)
+    ([0.25, 0.75, 0.75], (3, 2))
+    """
+    total = sum(u.num_examples for u in senders)
+    left = [u.tensors[b].double() * (u.num_examples / total) for u in senders]
+    return torch.cat(left, 1), torch.cat([u.tensors[a].double() for u in senders], 0)

@@ -52,6 +52,10 @@ BACKBONES: dict[str, Backbone] = {
         ),
         Backbone("kit/causal-tiny", "causal", note="small Llama on built-in sums; in the repository"),
         Backbone("kit/causal-mirror", "causal", note="small Llama on GSM8K's training text; built on demand"),
+        Backbone("kit/instruct-tiny", "causal", note="small Llama on built-in statements; in the repository"),
+        Backbone(
+            "kit/instruct-mirror", "causal", note="small Llama on Dolly's and NI's training text; on demand"
+        ),
         Backbone("FacebookAI/roberta-base", "text", "e2da8e2f811d1448a5b465c236feacd80ffbac7b"),
         Backbone("FacebookAI/roberta-large", "text", "722cf37b1afa9454edce342e7895e588b6ff1d59"),
         Backbone("google-bert/bert-base-uncased", "text", "86b5e0934494bd15c9632b12f734a8a67f723594"),

@@ -31,6 +31,8 @@ class LoraSettings(BaseModel):
         targets: short names of the adapted modules (see `models.targets`).
         head: what happens to the classification head.
         init: start of A, "kaiming", "orthogonal" or "svd" (see `models.init_of_a`).
+        use_dora: DoRA (arXiv 2402.09353): each output of W0 + BA is normalised, and a magnitude vector of one
+            entry an output trains beside A and B, where the method lets it. Not under DP.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -41,6 +43,7 @@ class LoraSettings(BaseModel):
     targets: tuple[str, ...] = ("q", "k", "v", "o")
     head: HeadPolicy = "frozen"
     init: InitOfA = "kaiming"
+    use_dora: bool = False
 
 
 def attach_lora(model: nn.Module, settings: LoraSettings, seed: int) -> nn.Module:
@@ -67,6 +70,7 @@ def attach_lora(model: nn.Module, settings: LoraSettings, seed: int) -> nn.Modul
         lora_dropout=settings.dropout,
         target_modules=names,
         bias="none",
+        use_dora=settings.use_dora,
     )
     with torch.random.fork_rng(), warnings.catch_warnings():
         # PEFT asks transformers under a name that transformers has retired; nothing a user can do about

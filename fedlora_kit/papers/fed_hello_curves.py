@@ -33,6 +33,7 @@ DASHES = {
     "flexlora": ":",
     "straggler": "--",
     "lora": ":",
+    "flora": "-.",
 }
 
 

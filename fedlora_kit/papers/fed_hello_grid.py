@@ -1,4 +1,4 @@
-"""What Fed-HeLLo's experiments have in common: methods × splits × resources, on images.
+"""What Fed-HeLLo's experiments have in common: methods × splits × resources, on any task that classifies.
 
 Every run is described in full by a setting and a place in the product, so two items that ask for the same
 run share it in the store.
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from fedlora_kit.errors import BadValue, UnknownName
 from fedlora_kit.methods.resources import HETLORA_111, ROC_111, ROC_631, Resources
+from fedlora_kit.papers.fed_hello_modes import DESCRIBED, MODES, RELEASED, constant_rate, released_method
 from fedlora_kit.papers.grid import Cell
 from fedlora_kit.papers.overrides import override, plain
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 #: the methods that are compared; "lora" with full resources for everybody is the upper reference
 METHODS = ("straggler", "exclusive", "fedra", "hetlora", "flexlora", "fed-hello", "lora")
+#: methods beyond the paper's comparison, to be asked for by name
+FURTHER_METHODS = ("flora",)
 #: the official logs' names; the paper writes IID, Non-IID 20/1.0 and Non-IID 10/1.0
 SPLITS = ("iid", "pat_20", "pat_10")
 #: resource configuration -> what its groups can train, by layers and by ranks
@@ -33,7 +36,7 @@ RESOURCES: dict[str, dict[str, Resources]] = {
     "1:1:1": {"layers": ROC_111, "ranks": HETLORA_111},
     "6:3:1": {"layers": ROC_631, "ranks": HETLORA_111.model_copy(update={"groups": ROC_631.groups})},
 }
-RANK_METHODS = ("hetlora", "flexlora")
+RANK_METHODS = ("hetlora", "flexlora", "flora")
 FULL_METHODS = ("lora",)
 #: methods that score layers: they need proxy examples and a schedule
 SCORING_METHODS = ("fed-hello", "fim-hla")
@@ -42,6 +45,10 @@ COLUMNS: dict[str, dict[str, str]] = {
     "cifar100": {"cifar100": "test"},
     "cifar100_rest": {"cifar100_rest": "test"},
     "digits": {"digits": "validation"},
+    "domainnet": {"domainnet": "test"},
+    "digits_domains": {"digits_domains": "validation"},
+    "ledgar": {"ledgar": "test"},
+    "topics": {"topics": "validation"},
 }
 REFRESH = 0.1
 """Fed-HeLLo's first Fisher scores, and each refresh, come after this share of the rounds: 50 of 500."""
@@ -54,14 +61,17 @@ class Setting:
     Attributes:
         clients, cohort: clients there are, and those drawn a round.
         classes: split -> classes a client holds (none for "iid").
-        min_per_holder: examples of a class that each of its holders gets at least.
+        min_per_holder: examples of a class that each of its holders gets at least ("pathological" only).
+        partitioner: of all splits but "iid": "pathological" (a class is cut by Dirichlet(1)) or
+            "pathological_domains" (by domains).
         batch_size: examples of the one step a round; at least the largest client, so that it takes all.
         proxy_examples: training examples set aside for Fisher scores (methods that score layers).
         seeds: reported seeds.
-        methods, splits: names in `METHODS` and `SPLITS`.
+        methods, splits: names in `METHODS` (or `FURTHER_METHODS`) and `SPLITS`.
         lr, lr_decay: AdamW's rate is lr · lr_decay^t in round t, one for all methods.
         train_limit, eval_limit: at most so many examples; None for all.
-        max_tokens: image patches a physical batch.
+        max_tokens: image patches or tokens a physical batch.
+        mode: "as_described" or "as_released" (see `fed_hello_modes`).
     """
 
     task: str
@@ -74,6 +84,7 @@ class Setting:
     min_per_holder: int
     batch_size: int
     proxy_examples: int
+    partitioner: str = "pathological"
     methods: tuple[str, ...] = METHODS
     splits: tuple[str, ...] = SPLITS
     lr: float = 0.01
@@ -88,6 +99,7 @@ class Setting:
     eval_every: int = 1
     max_tokens: int = 4096
     precision: str = "fp32"
+    mode: str = DESCRIBED
 
     @property
     def refresh(self) -> int:
@@ -133,13 +145,14 @@ PROFILES: dict[str, Setting] = {
         task="digits",
         backbone="kit/image-tiny",
         clients=12,
-        cohort=6,
-        rounds=20,
+        cohort=4,
+        rounds=16,
         seeds=(0, 1, 2),
         classes={"pat_20": 4, "pat_10": 2},
         min_per_holder=2,
         batch_size=1024,
-        proxy_examples=40,
+        proxy_examples=20,
+        eval_every=2,
         max_tokens=20_000,
     ),
 }
@@ -164,10 +177,12 @@ def setting(item: str, profiles: Mapping[str, Setting], profile: str, **override
 
 def _checked(item: str, name: str, value: Any) -> Any:
     made = plain(name, value)
+    if name == "mode" and value not in MODES:
+        raise UnknownName(f"mode of {item}", value, MODES)
     if name == "task" and value not in COLUMNS:
         raise UnknownName(f"task of {item}", value, COLUMNS)
     if name in {"methods", "splits"}:
-        allowed = METHODS if name == "methods" else SPLITS
+        allowed = (*METHODS, *FURTHER_METHODS) if name == "methods" else SPLITS
         for one in value:
             if one not in allowed:
                 raise UnknownName(f"{name.removesuffix('s')} of {item}", one, allowed)
@@ -192,6 +207,8 @@ def method_settings(s: Setting, method: str, roc: str, **more: Any) -> dict[str,
         raise UnknownName("resource configuration", roc, RESOURCES)
     if method in FULL_METHODS:
         return dict(more)
+    # under Straggler everybody trains what the weakest group can, the same in all configurations: one run
+    roc = "1:1:1" if method == "straggler" else roc
     limited = RESOURCES[roc]["ranks" if method in RANK_METHODS else "layers"]
     found: dict[str, Any] = {"resources": limited.model_dump(mode="json")}
     if method in SCORING_METHODS:
@@ -204,15 +221,14 @@ def split_settings(s: Setting, split: str) -> dict[str, Any]:
     """A split as a run describes it: {"partitioner", "clients", "settings"}."""
     if split == "iid":
         return {"partitioner": "iid", "clients": s.clients}
+    within: dict[str, dict[str, Any]] = {
+        "pathological": {"mode": "dirichlet", "beta": 1.0, "min_per_holder": s.min_per_holder},
+        "pathological_domains": {"leftovers": "deal"},
+    }
     return {
-        "partitioner": "pathological",
+        "partitioner": s.partitioner,
         "clients": s.clients,
-        "settings": {
-            "classes_per_client": s.classes[split],
-            "mode": "dirichlet",
-            "beta": 1.0,
-            "min_per_holder": s.min_per_holder,
-        },
+        "settings": {"classes_per_client": s.classes[split], **within[s.partitioner]},
     }
 
 
@@ -238,6 +254,11 @@ def cell(
     from fedlora_kit.experiments.spec import RunSpec
 
     lora = {"rank": s.rank, "alpha": s.alpha, "dropout": s.dropout, "targets": ["q", "v"], "head": "frozen"}
+    settings = method_settings(s, method, roc, **more)
+    lr, lr_decay = s.lr, s.lr_decay
+    if s.mode == RELEASED:
+        method, settings = released_method(method, settings)
+        lr, lr_decay = constant_rate(lr, lr_decay)
     spec = RunSpec.parse(
         {
             "model": {"backbone": s.backbone, "lora": lora},
@@ -248,11 +269,11 @@ def cell(
                 "augment": s.augment,
             },
             "split": split_settings(s, split),
-            "method": {"name": method, "settings": method_settings(s, method, roc, **more)},
+            "method": {"name": method, "settings": settings},
             "local": {
                 "optimizer": "adamw",
-                "lr": s.lr,
-                "lr_decay": s.lr_decay,
+                "lr": lr,
+                "lr_decay": lr_decay,
                 "weight_decay": s.weight_decay,
                 "steps": 1,
                 "batch_size": s.batch_size,

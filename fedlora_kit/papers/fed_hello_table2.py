@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
+from fedlora_kit.papers import fed_hello_modes
 from fedlora_kit.papers.claims import Claim, mean_difference, smaller_drop
 from fedlora_kit.papers.fed_hello_grid import PROFILES as PROFILES
 from fedlora_kit.papers.fed_hello_grid import Setting
@@ -109,14 +110,20 @@ def _flexlora_below(split: str) -> Claim:
     )
 
 
-def deviations(s: Setting, own: Sequence[str] = ()) -> list[str]:
-    """Where a run of a setting departs from the paper, and what the paper leaves unknown."""
-    paper = PROFILES["paper"]
+def deviations(
+    s: Setting, own: Sequence[str] = (), *, paper: Setting | None = None, stand_in: str = ""
+) -> list[str]:
+    """Where a run of a setting departs from the paper, and what the paper leaves unknown.
+
+    Args:
+        own: what is special about the item.
+        paper: the setting of the paper's size; Table II's if not given.
+        stand_in: what stands in for the item's data set, where something does.
+    """
+    paper = paper or PROFILES["paper"]
     common = [
         *own,
-        "Everything is as the paper describes it, not as its released code does it: layers freeze by their "
-        "number, Fisher scores come from all proxy examples and stay until the next, and the learning rate "
-        "decays (0.99 a round). The official logs come from the released code, at a constant 0.0099.",
+        *fed_hello_modes.deviations(s.mode),
         "One learning rate for all methods, the released 0.01; no tuning is known. A baseline may fare "
         "better at another.",
         "One AdamW step a round on all examples of a client, as the logs' norms show (the shipped settings "
@@ -132,7 +139,7 @@ def deviations(s: Setting, own: Sequence[str] = ()) -> list[str]:
     ]
     if s == paper:
         return common
-    first = (
+    first = stand_in or (
         "Smoke profile: 8 × 8 digits turned by a quarter on the kit's own ViT of 4 layers (groups train 2, 3 "
         f"and 4) stand in for CIFAR-100. Ten classes: Non-IID 20/1.0 becomes {s.classes['pat_20']} classes a "
         f"client, Non-IID 10/1.0 becomes {s.classes['pat_10']} (in proportion it would be 2 and 1). Figures "
@@ -143,7 +150,7 @@ def deviations(s: Setting, own: Sequence[str] = ()) -> list[str]:
     changes = [
         f"{f.name}: {getattr(s, f.name)!r} (paper: {getattr(paper, f.name)!r})"
         for f in dataclasses.fields(Setting)
-        if getattr(s, f.name) != getattr(paper, f.name) and f.name not in {"max_tokens", "eval_every"}
+        if getattr(s, f.name) != getattr(paper, f.name) and f.name not in {"max_tokens", "mode"}
     ]
     schedule = f"Fisher scores from round {s.refresh} on, every {s.refresh} (paper: 50 and 50 of 500 rounds)."
     return [first, *changes, schedule, *common]

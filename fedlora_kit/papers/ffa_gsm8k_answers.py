@@ -14,7 +14,8 @@ from fedlora_kit.errors import FedloraError
 from fedlora_kit.papers.ffa_gsm8k import COLUMNS
 from fedlora_kit.papers.grid import Cell
 from fedlora_kit.training.evaluation import evaluate
-from fedlora_kit.training.generation import exact_matches, generate
+from fedlora_kit.training.generation import generate
+from fedlora_kit.training.scoring import right_answers
 
 if TYPE_CHECKING:
     from fedlora_kit.experiments.many import Finished
@@ -59,11 +60,12 @@ def side_by_side(
         data.decode(data.tokens[start : start + length].tolist())
         for start, length in zip(data.offsets[:-1], data.prompt_lengths, strict=True)
     ]
-    right = {method: exact_matches(said, data.references) for method, said in answers.items()}
+    right = {method: right_answers(said, data.references, data.metric) for method, said in answers.items()}
     verdicts = [
         ", ".join(method for method in answers if right[method][i]) or "none" for i in range(len(data))
     ]
-    return pd.DataFrame({"question": questions, "reference": data.references, **answers}), verdicts
+    first = [accepted[0] for accepted in data.references]
+    return pd.DataFrame({"question": questions, "reference": first, **answers}), verdicts
 
 
 def _world(cell: Cell, device: str) -> tuple[Any, EncodedCausal]:

@@ -136,6 +136,10 @@ def results_frame(
         accuracy_last10, accuracy_best: % (see `experiments.run.summarise`; best is optimistic).
         loss: on the scored part after the last round, nats.
         further metrics (macro_f1, rouge_l, ...) as accuracy: three columns each, %, where a run has them.
+        local_accuracy, local_loss, local_...: mean over the clients, each by its own adapter on its own
+        held-out
+            examples, where a run has them (`DataSpec.client_holdout`); in % but for the loss; "_last10" and
+            "_best" as above.
         trained_parameters, sent_parameters, sent_bytes: at one client in one round.
         sigma, epsilon: noise multiplier and largest spent epsilon (NaN without DP).
     """
@@ -162,6 +166,7 @@ def results_frame(
                     "accuracy_best": 100 * score["best"],
                     "loss": score["loss"],
                     **_further(score),
+                    **_local(summary),
                     "examples": score["examples"],
                     "trained_parameters": summary["trained_parameters"],
                     "sent_parameters": summary["sent_parameters"],
@@ -180,6 +185,18 @@ def _further(score: Mapping[str, Any]) -> dict[str, float]:
         if isinstance(values, Mapping):
             found[name] = 100 * values["final"]
             found |= {f"{name}_{when}": 100 * values[when] for when in ("last10", "best")}
+    return found
+
+
+def _local(summary: Mapping[str, Any]) -> dict[str, float]:
+    """The mean over clients of every local metric."""
+    found = {}
+    for name, values in summary.get("local", {}).items():
+        if name == "examples":
+            continue
+        unit = 1 if name == "loss" else 100
+        found[f"local_{name}"] = unit * values["final"]
+        found |= {f"local_{name}_{when}": unit * values[when] for when in ("last10", "best")}
     return found
 
 

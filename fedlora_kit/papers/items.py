@@ -230,7 +230,7 @@ ITEMS: tuple[Item, ...] = (
     Item(
         "fed-hello/resources",
         "table",
-        "Traffic, memory and time by client group and method",
+        "Traffic, memory and operations by client group and method",
         "UNKNOWN",
         "traffic DERIVED; whether the paper has such a table is UNKNOWN",
     ),

@@ -7,6 +7,7 @@ from fedlora_kit.partition.dirichlet import Dirichlet
 from fedlora_kit.partition.iid import IID
 from fedlora_kit.partition.label_shares import LabelShares
 from fedlora_kit.partition.pathological import Pathological
+from fedlora_kit.partition.pathological_domains import PathologicalDomains
 from fedlora_kit.partition.picture import partition_figure
 from fedlora_kit.partition.quantity_skew import QuantitySkew
 
@@ -17,6 +18,7 @@ __all__ = [
     "LabelShares",
     "Partitioner",
     "Pathological",
+    "PathologicalDomains",
     "QuantitySkew",
     "label_counts",
     "partition_figure",

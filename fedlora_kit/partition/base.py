@@ -52,8 +52,8 @@ class Partitioner(ABC):
 
         Args:
             labels: (examples,) class of each example, integers of 0 or more.
-            groups: (examples,) group of each example (its task or category), integers or strings. Looked at
-                by ``by_group`` only.
+            groups: (examples,) group of each example (its task, category or domain), integers or strings.
+                Looked at by ``by_group`` and ``pathological_domains`` only.
 
         Returns:
             One sorted int64 array of example numbers a client, disjoint, none of them empty.

@@ -22,7 +22,8 @@ class Pathological(Partitioner):
         classes_per_client: classes that a client holds, exactly.
         mode: how a class is cut among its holders: ``"equal"`` parts (sizes within 1), or ``"dirichlet"``.
         beta: concentration of the Dirichlet cut; smaller is more unequal. Looked at in that mode only.
-        min_per_holder: examples of a class that each of its holders gets at least.
+        min_per_holder: examples of a class that each of its holders gets at least. With 0 a holder of a small
+            class may get none of it, and then has a class less.
         seed: seed of the dealing and the cuts.
 
     Classes are dealt in turn from a shuffled pass over all classes, and the pass is shuffled anew when it is
@@ -59,48 +60,18 @@ class Pathological(Partitioner):
         self._set("classes_per_client", whole("classes_per_client", self.classes_per_client, least=1))
         self._set("mode", choice("mode of partitioner 'pathological'", self.mode, ("dirichlet", "equal")))
         self._set("beta", positive("beta", self.beta))
-        self._set("min_per_holder", whole("min_per_holder", self.min_per_holder, least=1))
+        self._set("min_per_holder", whole("min_per_holder", self.min_per_holder, least=0))
 
     def _deal(self, labels: Indices, groups: npt.NDArray[Any] | None) -> list[Indices]:
-        classes = np.unique(labels)
-        if self.classes_per_client > classes.size:
-            raise BadValue(
-                f"classes_per_client={self.classes_per_client}, but the labels name {classes.size} classes",
-                f"give classes_per_client of at most {classes.size}",
-            )
-        if self.num_clients * self.classes_per_client < classes.size:
-            raise BadValue(
-                f"{self.num_clients} clients with {self.classes_per_client} classes each leave some of the "
-                f"{classes.size} classes without a holder",
-                "give more clients or a larger classes_per_client",
-            )
         rng = self._rng()
-        holders: dict[int, list[int]] = {int(label): [] for label in classes}
-        for client, hand in enumerate(self._hands(classes, rng)):
-            for label in hand:
-                holders[label].append(client)
         parts: list[list[Indices]] = [[] for _ in range(self.num_clients)]
-        for label, clients in holders.items():
+        for label, clients in class_holders(labels, self.num_clients, self.classes_per_client, rng).items():
             mine = rng.permutation(np.flatnonzero(labels == label))
             for client, piece in zip(
                 clients, cut(mine, self._sizes(label, mine.size, len(clients), rng)), strict=True
             ):
                 parts[client].append(piece)
         return [np.concatenate(part) for part in parts]
-
-    def _hands(self, classes: Indices, rng: np.random.Generator) -> list[list[int]]:
-        """The classes of each client."""
-        deck: list[int] = []
-        hands = []
-        for _ in range(self.num_clients):
-            hand: list[int] = []
-            while len(hand) < self.classes_per_client:
-                if not deck:
-                    # What this client holds already goes to the back, out of its own reach.
-                    deck = sorted(rng.permutation(classes).tolist(), key=hand.__contains__)
-                hand.append(deck.pop(0))
-            hands.append(hand)
-        return hands
 
     def _sizes(self, label: int, size: int, holders: int, rng: np.random.Generator) -> Indices:
         """(holders,) how many examples of a class each of its holders gets; they add up to ``size``."""
@@ -118,3 +89,37 @@ class Pathological(Partitioner):
             sizes += np.floor(rng.dirichlet(np.full(holders, self.beta)) * spare).astype(np.int64)
         sizes[rng.permutation(holders)[: size - sizes.sum()]] += 1
         return sizes
+
+
+def class_holders(
+    labels: Indices, num_clients: int, classes_per_client: int, rng: np.random.Generator
+) -> dict[int, list[int]]:
+    """Class -> its holders, when the classes are dealt in turn (see `Pathological`).
+
+    Raises:
+        BadValue: more classes a client than there are, or a class that nobody would hold.
+    """
+    classes = np.unique(labels)
+    if classes_per_client > classes.size:
+        raise BadValue(
+            f"classes_per_client={classes_per_client}, but the labels name {classes.size} classes",
+            f"give classes_per_client of at most {classes.size}",
+        )
+    if num_clients * classes_per_client < classes.size:
+        raise BadValue(
+            f"{num_clients} clients with {classes_per_client} classes each leave some of the "
+            f"{classes.size} classes without a holder",
+            "give more clients or a larger classes_per_client",
+        )
+    holders: dict[int, list[int]] = {int(label): [] for label in classes}
+    deck: list[int] = []
+    for client in range(num_clients):
+        hand: list[int] = []
+        while len(hand) < classes_per_client:
+            if not deck:
+                # What this client holds already goes to the back, out of its own reach.
+                deck = sorted(rng.permutation(classes).tolist(), key=hand.__contains__)
+            hand.append(deck.pop(0))
+        for label in hand:
+            holders[label].append(client)
+    return holders

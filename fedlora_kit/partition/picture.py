@@ -24,7 +24,11 @@ _COLOURS = (
 
 
 def partition_figure(
-    counts: npt.ArrayLike, class_names: Sequence[str] | None = None, title: str | None = None
+    counts: npt.ArrayLike,
+    class_names: Sequence[str] | None = None,
+    title: str | None = None,
+    *,
+    what: str = "label",
 ) -> Figure:
     """Who holds how much of what.
 
@@ -35,6 +39,7 @@ def partition_figure(
         counts: (clients, classes) examples, as :func:`label_counts` gives them.
         class_names: a name a class; its number if not given.
         title: printed above.
+        what: what the classes are: "label", or "domain" for counts of domains.
 
     Raises:
         BadValue: counts not a table of non-negative numbers, or not as many names as classes.
@@ -54,7 +59,7 @@ def partition_figure(
     width = 6.0 if bars else 1.6 + 0.24 * min(max(table.shape[1], 10), 40)
     figure = Figure(figsize=(width, height), layout="constrained")
     axes = figure.subplots()
-    (_bars if bars else _bubbles)(axes, table, names)
+    (_bars if bars else _bubbles)(axes, table, names, what)
     axes.set_ylabel("client")
     axes.set_yticks(_ticks(table.shape[0]))
     axes.set_ylim(table.shape[0] - 0.4, -0.6)  # client 0 on top, as in a table
@@ -68,7 +73,7 @@ def _ticks(number: int) -> list[int]:
     return list(range(0, number, 1 if number <= 20 else 5 if number <= 50 else 10))
 
 
-def _bars(axes: Axes, table: npt.NDArray[np.int64], names: list[str]) -> None:
+def _bars(axes: Axes, table: npt.NDArray[np.int64], names: list[str], what: str) -> None:
     left = np.zeros(table.shape[0])
     rows = np.arange(table.shape[0])
     for column, name in enumerate(names):
@@ -86,16 +91,16 @@ def _bars(axes: Axes, table: npt.NDArray[np.int64], names: list[str]) -> None:
         left += table[:, column]
     axes.set_xlabel("examples")
     axes.tick_params(axis="y", length=0)
-    axes.legend(title="label", loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, borderaxespad=0.2)
+    axes.legend(title=what, loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, borderaxespad=0.2)
 
 
-def _bubbles(axes: Axes, table: npt.NDArray[np.int64], names: list[str]) -> None:
+def _bubbles(axes: Axes, table: npt.NDArray[np.int64], names: list[str], what: str) -> None:
     clients, classes = np.nonzero(table)
     held = table[clients, classes]
     cell = 200.0 * min(1.0, 55 / table.shape[0]) * min(1.0, 55 / table.shape[1])  # points² of the largest
     scale = cell / max(int(table.max()), 1)
     axes.scatter(classes, clients, s=held * scale, color=_COLOURS[0], alpha=0.85, linewidths=0)
-    axes.set_xlabel("label")
+    axes.set_xlabel(what)
     axes.set_xlim(-0.7, table.shape[1] - 0.3)
     ticks = _ticks(table.shape[1])
     axes.set_xticks(ticks, [names[tick] for tick in ticks])

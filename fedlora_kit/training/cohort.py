@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import torch
@@ -56,12 +57,14 @@ class Trained:
         start: the whole adapter that it began with, truncated to its rank.
         tensors: what trained, as it is now.
         result: losses and counts.
+        rank: the rank that it trained, None for the adapter's own.
     """
 
     client: int
     start: State
     tensors: State
     result: LocalResult
+    rank: int | None
 
 
 class Cohort:
@@ -125,10 +128,12 @@ class Cohort:
         return known[client]
 
     def _start(self, state: State, personal: Mapping[int, State], client: int) -> State:
-        return truncated({**state, **personal.get(client, {})}, self._fed.method.rank(client))
+        method = self._fed.method
+        return truncated(method.local_start(state, personal.get(client, {})), method.rank(client))
 
     def _alone(self, start: State, k: int, round_index: int) -> Trained:
         fed, slot = self._fed, self._slot
+        rank = fed.method.rank(k)
         self.hooks.prepare(self.names(k, round_index))
         slot.write(start)
         with only_layers(fed.model, fed.method.present_layers(k, round_index)):
@@ -144,12 +149,13 @@ class Cohort:
                 precision=fed.precision,
                 noise=self._noise[k] if self._noise else None,
                 gradients=self.hooks.gradients,
-                rank=fed.method.rank(k),
+                rank=rank,
+                penalty=partial(fed.method.penalty, slot.parameters, k),
             )
         tensors = slot.read(slot.trainable)
         if not all_finite(tensors):
             raise NonFinite("adapter", round_index, k)
-        return Trained(k, start, tensors, result)
+        return Trained(k, start, tensors, result, rank)
 
     def _together(self, starts: Mapping[int, State], round_index: int) -> Iterator[Trained]:
         fed = self._fed
@@ -180,8 +186,8 @@ class Cohort:
             for k, start in starts.items():
                 yield self._alone(start, k, round_index)
             return
-        for (k, start), (tensors, result) in zip(starts.items(), trained, strict=True):
-            yield Trained(k, start, tensors, result)
+        for m, (tensors, result) in zip(members, trained, strict=True):
+            yield Trained(m.client, dict(m.start), tensors, result, m.rank)
 
     def _stacks(self, clients: Sequence[int], round_index: int) -> list[list[int]]:
         """Which clients train together, each stack in the order of ``clients``; the others train alone."""
@@ -191,6 +197,8 @@ class Cohort:
         suited = []
         for k in clients:
             problem = why_not_client(fed.clients[k], fed.method.present_layers(k, round_index))
+            if problem is None and fed.method.penalty(self._slot.parameters, k) is not None:
+                problem = "its steps add a penalty of its own"
             if problem and forced:
                 raise BadValue(
                     f"client {k} cannot be stacked in round {round_index}: {problem}",
@@ -255,11 +263,15 @@ class Hooks:
 
     def release(self) -> None:
         """Take the hooks off, and freeze the model's own adapter."""
+        self.forget()
+        self._slot.set_trainable([])
+
+    def forget(self) -> None:
+        """Others have changed what trains: set it anew next time, whatever it is."""
         if self.gradients is not None:
             self.gradients.close()
             self.gradients = None
             self._fed.model.train()
-        self._slot.set_trainable([])
         self._names = None
 
     def __enter__(self) -> Hooks:

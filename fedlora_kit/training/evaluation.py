@@ -11,8 +11,9 @@ from torch import nn
 from fedlora_kit.data.batches import physical_batches
 from fedlora_kit.data.encoded import EncodedData
 from fedlora_kit.data.encoded_causal import EncodedCausal
-from fedlora_kit.training.generation import exact_matches, generate
+from fedlora_kit.training.generation import generate
 from fedlora_kit.training.objective import example_losses
+from fedlora_kit.training.scoring import answer_scores
 
 
 @torch.no_grad()
@@ -20,8 +21,9 @@ def evaluate(model: nn.Module, data: EncodedData, device: torch.device, max_toke
     """Accuracy, further metrics and mean loss of ``model`` on ``data``, in evaluation mode.
 
     Returns:
-        accuracy: fraction of examples, in [0, 1]; for a causal model, of greedy answers whose final number is
-            right. With one label an example it is the micro-averaged F1, too.
+        accuracy: fraction of examples, in [0, 1]; for a causal model, of greedy answers that are right by the
+            task's metric (see `training.scoring`). For a classifier it is the micro-averaged F1, too.
+        rouge_l: causal tasks with the metric "rouge_l" only; mean ROUGE-L of the greedy answers, in [0, 1].
         macro_f1: classifiers only; mean F1 over the classes that occur (as labels or as answers), in [0, 1].
         loss: mean over the examples of their loss, nats (see `training.objective`).
         examples: number of examples scored.
@@ -41,8 +43,8 @@ def evaluate(model: nn.Module, data: EncodedData, device: torch.device, max_toke
             truth.append(labels.cpu())
             answered.append(logits.argmax(-1).cpu())
     if isinstance(data, EncodedCausal):
-        right = exact_matches(generate(model, data, device, max_tokens), data.references)
-        metrics = {"accuracy": sum(right) / len(data)}
+        said = generate(model, data, device, max_tokens)
+        metrics = answer_scores(said, data.references, data.metric)
     else:
         classes, answers = torch.cat(truth).numpy(), torch.cat(answered).numpy()  # (n,)
         metrics = {

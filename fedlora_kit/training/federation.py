@@ -2,33 +2,33 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
 from fedlora_kit.adapter import AdapterSlot, State
 from fedlora_kit.data.encoded import EncodedData
-from fedlora_kit.errors import BadValue, NonFinite
 from fedlora_kit.methods.aggregation_gap import aggregation_gap
 from fedlora_kit.methods.base import ClientUpdate, Context, Method
-from fedlora_kit.methods.ranks import without_padding
+from fedlora_kit.methods.ranks import truncated, without_padding
 from fedlora_kit.models.lora import HeadPolicy
+from fedlora_kit.models.residual import add_residuals
 from fedlora_kit.models.targets import layer_index
 from fedlora_kit.privacy.ledger import Ledger
 from fedlora_kit.privacy.settings import PrivacySettings
 from fedlora_kit.randomness import Streams
+from fedlora_kit.training.checks import check
 from fedlora_kit.training.cohort import Cohort, Hooks
-from fedlora_kit.training.evaluation import evaluate
 from fedlora_kit.training.fisher import fisher_scores
 from fedlora_kit.training.noise_plan import noise_of_clients
-from fedlora_kit.training.records import privacy_report, round_record
+from fedlora_kit.training.records import privacy_report, round_record, teach_again
+from fedlora_kit.training.scores import global_scores, local_scores
 from fedlora_kit.training.settings import FederationSettings, LocalSettings
+from fedlora_kit.training.stages import run_stages
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,9 @@ class Federation:
         head: what happens to the classification head.
         streams: the run's random streams.
         proxy: examples set aside for methods that score layers (`Method.proxy_examples`).
+        server: examples at the server, for methods that train there (`Method.server_stage`).
+        held_out: each client's own examples that it does not train on, None for a client without any; empty
+            for no such evaluation.
     """
 
     model: nn.Module
@@ -57,8 +60,12 @@ class Federation:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     precision: str = "fp32"
     proxy: EncodedData | None = None
+    server: EncodedData | None = None
+    held_out: Sequence[EncodedData | None] = ()
 
     def __post_init__(self) -> None:
+        if self.method.merges:
+            add_residuals(self.model)
         slot = AdapterSlot(self.model)
         layers = {layer_index(name) for name in slot.names} - {None}
         rank = next((len(p) for name, p in slot.parameters.items() if ".lora_A" in name), 0)
@@ -72,7 +79,7 @@ class Snapshot:
     Attributes:
         next_round: index of the round to come.
         state: the global adapter.
-        personal: client -> its own tensors that are never sent.
+        personal: client -> its own tensors that are never sent, components (`models.components`) among them.
         history: one record a finished round.
         ledger: the privacy ledger's plain data, or None without DP.
     """
@@ -112,16 +119,14 @@ def run_federation(
         BadValue: a client has no examples, or the cohort is larger than the federation.
         NonFinite: a loss or an update became NaN or infinite.
     """
-    _check(fed)
+    check(fed)
     fed.method.bind(fed.method.context)  # a federation may run again: nothing is left of the last time
     slot = AdapterSlot(fed.model)
     sizes = [len(c) for c in fed.clients]
     noise = noise_of_clients(fed.privacy, sizes, fed.local.batch_size, fed.rounds.rounds * fed.local.steps)
     ledger = Ledger(len(sizes), fed.privacy.delta, fed.privacy.accountant) if fed.privacy else None
     now = resume or Snapshot(0, slot.read(), {}, [], None)
-    for record in [record for record in now.history if "layer_scores" in record][-1:]:
-        # a resumed run goes on with the scores that it had
-        fed.method.refresh(record["layer_scores"], record["round"])
+    teach_again(fed.method, now.history)
     if ledger is not None and now.ledger is not None:
         ledger.restore(now.ledger)
 
@@ -134,27 +139,37 @@ def run_federation(
             cohort = cohort_of(fed, r)
             able = [k for k in cohort if fed.method.takes_part(k, r)]
             for done in cohort_training.train(now.state, now.personal, able, r):
-                k = done.client
-                sent = {name: t for name, t in done.tensors.items() if is_sent(fed, name)}
-                kept = {name: t for name, t in done.tensors.items() if name not in sent}
+                k, trained, rank = done.client, done.tensors, done.rank
+                fed.method.after_training(k, done.start, trained)
+                if rank != fed.method.rank(k):  # it has pruned itself
+                    rank = fed.method.rank(k)
+                    trained = truncated(trained, rank)
+                sent = {name: t for name, t in trained.items() if is_sent(fed, name)}
+                kept = {name: t for name, t in trained.items() if name not in sent}
                 sent |= {n: t.clone() for n, t in done.start.items() if fed.method.sends_untrained(n, k, r)}
                 if kept:
                     now.personal[k] = {**now.personal.get(k, {}), **kept}
                 if ledger is not None and noise:
                     ledger.record(k, noise[k].sigma, noise[k].sample_rate, done.result.steps)
                 updates.append(ClientUpdate(k, sizes[k], sent))
-                payloads.append(without_padding(sent, fed.method.rank(k)))
+                payloads.append(without_padding(sent, rank))
                 results.append(done.result)
             before = now.state
             if updates:  # else nobody of the cohort could train: the global adapter stays
                 now.state = fed.method.aggregate(now.state, updates)
-            record = round_record(r, cohort, payloads, results)
-            if scores is not None:
-                record["layer_scores"] = scores
+            record = round_record(r, cohort, payloads, results, scores, fed.method.memory())
             if fed.rounds.measure_gap and updates:
                 record["aggregation_gap"] = aggregation_gap(before, now.state, updates)
+            stages = run_stages(fed, slot, now, r, cohort)
+            if stages:
+                hooks.forget()
+                record["stages"] = stages
+                record["bytes_up"] += sum(stage["bytes_up"] for stage in stages)
             if fed.rounds.evaluates(r):
-                record["eval"] = _evaluate(fed, slot, now)
+                record["eval"] = global_scores(fed, slot, now)
+                local = local_scores(fed, slot, now)
+                if local is not None:
+                    record["local"] = local
                 if ledger is not None:
                     record["epsilon"] = ledger.largest_epsilon()
             now.history.append(record)
@@ -185,31 +200,7 @@ def trained_names(fed: Federation, slot: AdapterSlot, client: int, round_index: 
 
 def is_sent(fed: Federation, name: str) -> bool:
     """Whether a trained tensor is sent; the others stay with their client."""
-    return fed.method.sends(name) if ".lora_" in name else fed.head == "aggregated"
-
-
-def _check(fed: Federation) -> None:
-    empty = [k for k, c in enumerate(fed.clients) if len(c) == 0]
-    if empty:
-        raise BadValue(
-            f"client {empty[0]} has no examples ({len(empty)} of {len(fed.clients)} clients)",
-            "use fewer clients, more examples, or a partitioner with a minimum per client",
-        )
-    if fed.method.proxy_examples and fed.proxy is None:
-        raise BadValue(
-            f"method {fed.method.name!r} scores layers on proxy examples, and there are none",
-            f"set {fed.method.proxy_examples} training examples aside as Federation.proxy",
-        )
-    if fed.method.proxy_examples and fed.privacy is not None:
-        raise BadValue(
-            f"method {fed.method.name!r} cannot run under DP: its scores read examples without noise",
-            "use rgd-hla, or leave privacy out",
-        )
-    if fed.rounds.cohort is not None and fed.rounds.cohort > len(fed.clients):
-        raise BadValue(
-            f"cohort={fed.rounds.cohort}, but there are {len(fed.clients)} clients",
-            f"choose a cohort of at most {len(fed.clients)}",
-        )
+    return fed.method.sends(name) if ".lora_" in name else fed.head == "aggregated" and fed.method.sends_head
 
 
 def _score_layers(
@@ -223,23 +214,6 @@ def _score_layers(
     scores = fisher_scores(fed.model, slot, fed.proxy, fed.device, fed.method.score_one_logit)
     fed.method.refresh(scores, round_index)
     return scores
-
-
-def _evaluate(fed: Federation, slot: AdapterSlot, now: Snapshot) -> dict[str, dict[str, float]]:
-    """Scores of the global adapter; with personal tensors, the mean over the clients' own adapters."""
-    adapters = [{**now.state, **own} for _, own in sorted(now.personal.items())] or [now.state]
-    scores: dict[str, list[dict[str, Any]]] = {name: [] for name in fed.evals}
-    for adapter in adapters:
-        slot.write(adapter)
-        for name, data in fed.evals.items():
-            score = evaluate(fed.model, data, fed.device, fed.rounds.eval_max_tokens)
-            if not math.isfinite(score["loss"]):  # argmax of NaN is class 0: it would pass for a result
-                raise NonFinite(f"the loss on {name!r}", now.next_round, None)
-            scores[name].append(score)
-    return {
-        name: {key: float(np.mean([s[key] for s in all_scores])) for key in all_scores[0]}
-        for name, all_scores in scores.items()
-    }
 
 
 @contextmanager

@@ -8,7 +8,6 @@ from torch import nn
 
 from fedlora_kit.data.batches import Indices, physical_batches
 from fedlora_kit.data.encoded_causal import EncodedCausal
-from fedlora_kit.data.prompts import final_number
 
 
 @torch.no_grad()
@@ -63,11 +62,3 @@ def _greedy(model: nn.Module, data: EncodedCausal, indices: Indices, device: tor
         mask = torch.cat([mask, mask.new_ones(len(indices), 1)], dim=1)
     rows = torch.stack(written, dim=1).tolist()
     return [row[: row.index(data.end)] if data.end in row else row for row in rows]
-
-
-def exact_matches(answers: list[str], references: tuple[str, ...]) -> list[bool]:
-    """Whether each answer's final number is its reference's (`data.prompts.final_number`); none is wrong."""
-    return [
-        (number := final_number(answer)) is not None and number == final_number(reference)
-        for answer, reference in zip(answers, references, strict=True)
-    ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -59,12 +59,15 @@ def train_client(
     noise: Noise | None = None,
     gradients: PerExampleGradients | None = None,
     rank: int | None = None,
+    penalty: Callable[[], torch.Tensor | None] = lambda: None,
 ) -> LocalResult:
     """Train the tensors that are trainable in ``slot`` on the client's data, in place.
 
     Args:
         noise, gradients: both given for DP-SGD, both None otherwise.
         rank: directions beyond it are set to zero after every step (DP's noise and weight decay included).
+        penalty: a term that each step adds to the mean loss, if it gives one; not under DP. It is not in
+            the loss that is reported.
 
     Raises:
         NonFinite: the loss is NaN or infinite; the tensors are as after the last good step.
@@ -102,7 +105,9 @@ def train_client(
         if gradients is not None:
             loss = private_step(gradients, optimizer, pieces, losses)
         else:
-            loss = _plain_step(optimizer, parameters, pieces, losses, len(batch), settings.clip_norm)
+            loss = _plain_step(
+                optimizer, parameters, pieces, losses, len(batch), settings.clip_norm, penalty()
+            )
         if loss != loss or loss in (float("inf"), float("-inf")):
             raise NonFinite("loss", round_index, client)
         total, seen, steps = total + loss, seen + len(batch), steps + 1
@@ -144,8 +149,9 @@ def _plain_step(
     losses: Any,
     batch_size: int,
     clip_norm: float | None,
+    penalty: torch.Tensor | None,
 ) -> float:
-    """One step on the mean loss of a logical batch; returns the sum of its examples' losses."""
+    """One step on the mean loss of a logical batch and the penalty; returns the sum of the losses."""
     optimizer.zero_grad(set_to_none=True)
     total = 0.0
     for piece in pieces:
@@ -154,6 +160,8 @@ def _plain_step(
         (loss / batch_size).backward()
     if total != total or total in (float("inf"), float("-inf")):
         return total  # no step on a broken gradient
+    if penalty is not None:
+        penalty.backward()  # type: ignore[no-untyped-call]
     if clip_norm is not None:
         nn.utils.clip_grad_norm_(parameters, clip_norm)
     optimizer.step()

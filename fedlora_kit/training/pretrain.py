@@ -28,6 +28,8 @@ NAMES = (
     "kit/image-mirror",
     "kit/causal-tiny",
     "kit/causal-mirror",
+    "kit/instruct-tiny",
+    "kit/instruct-mirror",
 )
 
 
@@ -36,7 +38,8 @@ def build_backbone(name: str, out: Path, seed: int = 0, progress: Progress = pri
 
     Args:
         name: one of `NAMES`; ``kit/text-mirror`` needs GLUE's SST-2 and QNLI, ``kit/image-mirror`` CIFAR-100,
-            ``kit/causal-mirror`` GSM8K, from the mirror or the Hub.
+            ``kit/causal-mirror`` GSM8K, from the mirror or the Hub; ``kit/instruct-mirror`` Dolly and Natural
+            Instructions.
         out: the folder to write; it is made if need be, and its files are replaced.
         seed: seed of the corpus, the initial weights and the batches.
         progress: called with one line of text now and then.
@@ -88,6 +91,10 @@ def _builder(name: str) -> Callable[[Path, int, Progress], dict[str, Any]]:
         from fedlora_kit.training.pretrain_lines import build_text_mirror
 
         return build_text_mirror
+    if name.startswith("kit/instruct-"):
+        from fedlora_kit.training.pretrain_instruct import build_instruct_mirror, build_instruct_tiny
+
+        return build_instruct_tiny if name == "kit/instruct-tiny" else build_instruct_mirror
     from fedlora_kit.training.pretrain_causal import build_causal_mirror, build_causal_tiny
 
     return build_causal_tiny if name == "kit/causal-tiny" else build_causal_mirror

@@ -1,8 +1,9 @@
-"""``kit/causal-tiny`` and ``kit/causal-mirror``: small Llamas, trained from nothing.
+"""``kit/causal-tiny``, ``kit/instruct-tiny`` and their mirror forms: small Llamas, trained from nothing.
 
-One recipe for both: a byte-level BPE tokenizer that keeps every digit a token of its own (as LLaMA's does),
+One recipe for all: a byte-level BPE tokenizer that keeps every digit a token of its own (as LLaMA's does),
 and next-token prediction on the lines, one line a sequence (``<s> line </s>``). The first is trained on the
-built-in arithmetic text, the second on the questions and answers of GSM8K's *training* split.
+built-in arithmetic text, ``kit/causal-mirror`` on the questions and answers of GSM8K's *training* split; see
+`training.pretrain_instruct` for the other two.
 """
 
 from __future__ import annotations
@@ -211,7 +212,7 @@ def build_causal_mirror(out: Path, seed: int, progress: Progress) -> dict[str, A
     not read. A model of this size learns the form of the answers, not how to solve the problems.
     """
     from fedlora_kit.data.sources import load_split
-    from fedlora_kit.data.task import get_task
+    from fedlora_kit.data.tasks import get_task
 
     task = get_task("gsm8k")
     questions, answers = load_split(task, task.train_split).columns

@@ -25,7 +25,7 @@ from torch.nn import functional as F
 from fedlora_kit.data.encoded import EncodedImages, encode_images, for_training
 from fedlora_kit.data.image_ops import ImageInput
 from fedlora_kit.data.sources import load_split
-from fedlora_kit.data.task import get_task
+from fedlora_kit.data.tasks import get_task
 from fedlora_kit.errors import FedloraError
 from fedlora_kit.models.targets import lora_targets
 from fedlora_kit.training.pretrain import Progress, cool_down, save_backbone

@@ -291,7 +291,7 @@ def build_text_mirror(out: Path, seed: int, progress: Callable[[str], None]) -> 
     sentence of QNLI form a pair, whatever their label.
     """
     from fedlora_kit.data.sources import load_split
-    from fedlora_kit.data.task import get_task
+    from fedlora_kit.data.tasks import get_task
 
     lines: list[Line] = []
     for name in ("sst2", "qnli"):

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fedlora_kit.adapter import State, count, size_bytes
+from fedlora_kit.methods.base import Method
 from fedlora_kit.privacy.ledger import Ledger
 from fedlora_kit.privacy.settings import PrivacySettings
 from fedlora_kit.training.local import LocalResult, Noise
 
 
 def round_record(
-    round_index: int, cohort: Sequence[int], payloads: Sequence[State], results: Sequence[LocalResult]
+    round_index: int,
+    cohort: Sequence[int],
+    payloads: Sequence[State],
+    results: Sequence[LocalResult],
+    layer_scores: Sequence[float] | None = None,
+    memory: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """What the history keeps of a round's training.
 
@@ -20,10 +26,12 @@ def round_record(
         cohort: the clients drawn, also those that could not train.
         payloads: what each client that trained sent, padding left out.
         results: its local training, in the same order.
+        layer_scores: importance of the layers, where it was measured before the round.
+        memory: what the method has learned (`Method.memory`), as of the end of the round.
     """
     seen = [(r.loss, r.examples) for r in results if r.examples]
     total = sum(n for _, n in seen)
-    return {
+    record: dict[str, Any] = {
         "round": round_index,
         "cohort": list(cohort),
         "training_clients": len(results),
@@ -32,6 +40,19 @@ def round_record(
         "bytes_up": sum(size_bytes(sent) for sent in payloads),
         "parameters_sent": [count(sent) for sent in payloads],
     }
+    if layer_scores is not None:
+        record["layer_scores"] = list(layer_scores)
+    if memory is not None:
+        record["method"] = dict(memory)
+    return record
+
+
+def teach_again(method: Method, history: Sequence[Mapping[str, Any]]) -> None:
+    """Give a method, after a resumption, what it had learned: the last scores, and its own memory."""
+    for record in [record for record in history if "layer_scores" in record][-1:]:
+        method.refresh(record["layer_scores"], record["round"])
+    if history and "method" in history[-1]:
+        method.remember(history[-1]["method"])
 
 
 def privacy_report(

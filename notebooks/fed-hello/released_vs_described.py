@@ -41,6 +41,7 @@ from fedlora_kit.methods.defects import frozen_by_substring
 from fedlora_kit.papers import fed_hello_grid as grid
 from fedlora_kit.papers import fed_hello_released as released
 from fedlora_kit.papers.claims import judge_all
+from fedlora_kit.papers.fed_hello_importance import depth
 from fedlora_kit.papers.fed_hello_table2 import WORDS
 from fedlora_kit.papers.grid import mean_std_table, results_frame, run_cells
 from fedlora_kit.papers.reported import published
@@ -125,7 +126,7 @@ out.comparison(compare(results, reported, by, "best test accuracy %", "accuracy_
 # ## The claims, judged
 
 # %%
-out.claims(judge_all(released.claims(names), results))
+out.claims(judge_all(released.claims(names, depth(done)), results))
 
 # %% [markdown]
 # ## Where this departs from the paper

@@ -21,7 +21,7 @@ profile: str = "smoke"  # smoke | small | paper; the counts are the same in all
 seeds: int | None = None  # nothing is random here, so it changes nothing
 device: str = "auto"  # auto | cpu | cuda; nothing is computed, so it changes nothing
 output_dir: str = "figures"  # where the results go, relative to the repository
-methods: list[str] | None = None  # straggler, exclusive, fedra, hetlora, flexlora, fed-hello, lora
+methods: list[str] | None = None  # straggler, exclusive, fedra, hetlora, flexlora, fed-hello, lora, flora
 
 # %%
 from fedlora_kit.methods.resources import ROC_111
@@ -61,16 +61,33 @@ out.table(costs, "costs")
 # %% [markdown]
 # ## The table
 #
-# Parameters that train; megabytes ($10^6$ bytes) that a client sends a round, and that its training holds for the
-# adapter (without backbone and activations).
+# Parameters that train; megabytes ($10^6$ bytes) that a client sends and gets a round, and that its training holds for
+# the adapter (without backbone and activations).
 
 # %%
-wide = costs.assign(sent_mb=costs["sent_bytes"] / 1e6, training_mb=costs["training_bytes"] / 1e6)
-values = ["trained_parameters", "sent_mb", "training_mb"]
+wide = costs.assign(
+    **{f"{what}_mb": costs[f"{what}_bytes"] / 1e6 for what in ("sent", "received", "training")}
+)
+values = ["trained_parameters", "sent_mb", "received_mb", "training_mb"]
 table = wide.pivot(index="method", columns="group", values=values).reindex(names)
 table = table.reindex(columns=resources.GROUPS, level="group")
 table["trained_parameters"] = table["trained_parameters"].astype(int)
 out.table(table)
+
+# %% [markdown]
+# What a step on one image keeps and computes: megabytes of activations, and $10^9$ operations forward and backward.
+# Layers below the lowest trained one need no backward pass; a client that trains few layers saves where these are high
+# up. Rank hardly matters here: a client of rank 1 passes through all layers all the same.
+
+# %%
+step = costs.assign(
+    activations_mb=costs["activation_bytes"] / 1e6,
+    forward_gflop=costs["forward_flops"] / 1e9,
+    backward_gflop=costs["backward_flops"] / 1e9,
+)
+values = ["activations_mb", "forward_gflop", "backward_gflop"]
+table = step.pivot(index="method", columns="group", values=values).reindex(names)
+out.table(table.reindex(columns=resources.GROUPS, level="group").round(1), "step_costs")
 
 # %% [markdown]
 # What a cohort of ten sends in a round on average, in megabytes, under both resource configurations:

@@ -28,6 +28,8 @@ clients: int | None = None  # clients there are
 cohort: int | None = None  # clients drawn a round
 rounds: int | None = None  # federated rounds
 lr: float | None = None  # learning rate of round 0, for all methods
+mode: str | None = None  # as_described (default) or as_released: every defect of the released code on
+precision: str | None = None  # fp32 or bf16 (bf16 is slow on most CPUs)
 train_limit: int | None = None  # at most so many training examples
 eval_limit: int | None = None  # at most so many scored examples
 
@@ -61,6 +63,8 @@ setting = grid.setting(
     cohort=cohort,
     rounds=rounds,
     lr=lr,
+    mode=mode,
+    precision=precision,
     train_limit=train_limit,
     eval_limit=eval_limit,
 )

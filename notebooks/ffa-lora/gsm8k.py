@@ -91,7 +91,7 @@ setting
 # %%
 task = get_task(setting.tasks[0])
 question, answer = (column[0] for column in load_task(task).train.columns)
-print(template(setting.prompt).replace("{question}", question))
+print(template(setting.prompt).fill(question))
 print(answer)
 
 # %% [markdown]

@@ -1,0 +1,87 @@
+"""Where the examples come from that layers are scored on: random, balanced, external."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny import image_data, text_data
+
+from fedlora_kit.data import get_task, load_task
+from fedlora_kit.data.digits import digits
+from fedlora_kit.errors import BadValue, UnknownName
+from fedlora_kit.experiments.setup import build, external_proxy, load_data, resolve_device, set_aside
+from fedlora_kit.experiments.spec import RunSpec
+from fedlora_kit.methods import method
+from fedlora_kit.papers import fed_hello_grid as grid
+from fedlora_kit.randomness import Streams
+
+ROC = {"groups": [1, 1], "layers": [0.5, 1.0]}
+
+
+def spec(**more):
+    s = grid.setting("test", grid.PROFILES, "smoke")
+    return grid.cell(s, "iid", "1:1:1", "fed-hello", 0, {}, **more).spec
+
+
+@settings(deadline=None, max_examples=30)
+@given(count=st.integers(1, 59), classes=st.integers(1, 7), seed=st.integers(0, 50))
+def test_balanced_examples_are_spread_over_the_classes(count, classes, seed):
+    train = image_data(60, labels=classes, seed=seed)
+    rest, proxy = set_aside(train, count, Streams(seed), "balanced")
+    assert sorted([*rest.labels, *proxy.labels]) == sorted(train.labels)
+    held = np.bincount(train.labels, minlength=classes)
+    taken = np.bincount(proxy.labels, minlength=classes)
+    for one in range(classes):
+        for other in range(classes):  # no class has two more than another that had examples left
+            assert taken[one] <= taken[other] + 1 or taken[other] == held[other]
+
+
+def test_the_source_decides_and_the_seed_draws():
+    train = text_data(60)
+    _, random = set_aside(train, 20, Streams(1))
+    _, balanced = set_aside(train, 20, Streams(1), "balanced")
+    _, again = set_aside(train, 20, Streams(1), "balanced")
+    _, other = set_aside(train, 20, Streams(2), "balanced")
+    assert balanced.fields["input_ids"].tolist() == again.fields["input_ids"].tolist()
+    assert len({tuple(p.fields["input_ids"].tolist()) for p in (random, balanced, other)}) == 3
+
+
+def test_external_digits_are_nobodys():
+    outside = load_task(get_task("digits_proxy")).train
+    own = load_task(get_task("digits"))
+    seen = {image.tobytes() for image in outside.columns[0]}
+    assert len(seen) > 600
+    for part in (own.train, *own.evals.values()):
+        assert not seen & {image.tobytes() for image in part.columns[0]}
+    upright, labels = digits("pretrain")
+    assert np.array_equal(np.rot90(upright, axes=(2, 3)), outside.columns[0])
+    assert np.array_equal(labels, outside.labels)
+
+
+def test_external_examples_leave_the_clients_theirs():
+    made = build(spec(proxy="external"), resolve_device("cpu"))
+    train, _ = load_data(made_spec := spec().data, "kit/image-tiny")
+    assert made_spec.task == "digits"
+    assert sum(len(c) for c in made.clients) == len(train)
+    assert len(made.proxy) == 40
+    inside = build(spec(proxy="balanced"), resolve_device("cpu"))
+    assert sum(len(c) for c in inside.clients) == len(train) - 40
+    assert np.bincount(inside.proxy.labels, minlength=10).tolist() == [4] * 10
+    with pytest.raises(BadValue, match="has 700 examples"):
+        external_proxy(spec(proxy="external"), 701, Streams(0))
+
+
+def test_the_external_set_is_in_the_key():
+    assert spec().tasks() == ["digits"]
+    assert spec(proxy="external").tasks() == ["digits", "digits_proxy"]
+    assert len({spec(proxy=p).key() for p in ("random", "balanced", "external")}) == 3
+    assert get_task("cifar100_proxy").hub_id == "TNILab/cifar100_proxydata"
+
+
+def test_impossible_sources():
+    with pytest.raises(UnknownName, match="balanced, external, random"):
+        method("fed-hello", resources=ROC, proxy="test")
+    bare = spec(proxy="external").model_dump(mode="json")
+    bare["model"]["backbone"], bare["data"] = "kit/text-tiny", {"task": "polarity"}
+    with pytest.raises(BadValue, match="no external proxy examples"):
+        RunSpec.parse(bare)
