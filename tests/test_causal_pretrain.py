@@ -95,3 +95,39 @@ def test_what_learned_nothing_is_not_written(tmp_path):
     with pytest.raises(FedloraError, match="learned too little"):
         build_causal_backbone(corpus(200, 0), tmp_path / "b", strict, progress=silent)
     assert not (tmp_path / "b").exists()
+
+
+@torch.no_grad()
+def test_the_instruction_backbone_knows_the_skills_but_not_the_instructions():
+    from fedlora_kit.data import builtin_instructions
+
+    model, tokenizer = load_backbone("kit/instruct-tiny", 1, 0), load_tokenizer("kit/instruct-tiny")
+    assert (paths.data_dir() / "backbones" / "instruct-tiny" / "model.safetensors").stat().st_size < 1.5e6
+
+    def right(pairs, end):
+        found = []
+        for context, rest in pairs:
+            prompt = tokenizer(context, return_tensors="pt")["input_ids"]
+            length = len(tokenizer(rest)["input_ids"])
+            said = model.generate(prompt, max_new_tokens=length, do_sample=False, pad_token_id=1)
+            text = tokenizer.decode(said[0, prompt.shape[1] :], skip_special_tokens=True)
+            found.append(text.strip() == rest + end)
+        return np.mean(found)
+
+    assert right(builtin_instructions.corpus(60, seed=10_000), "") > 0.75
+    asked, given, said = builtin_instructions.examples("test").columns
+    prompts = [f"{a}\n{g}\n" for a, g in zip(asked[:40], given[:40], strict=True)]
+    assert right(zip(prompts, said[:40], strict=True), "") < 0.1
+
+
+def test_every_built_in_instruction_fits_its_limits():
+    task = get_task("instructions")
+    data = encode_causal(
+        load_task(task).train,
+        load_tokenizer("kit/instruct-tiny"),
+        prompt=task.prompt,
+        max_length=task.max_length,
+        max_new_tokens=task.max_new_tokens,
+        metric=task.metric,
+    )
+    assert int((data.lengths - data.prompt_lengths).max()) <= task.max_new_tokens

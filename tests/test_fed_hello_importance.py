@@ -64,17 +64,17 @@ def test_only_the_new_plans_need_new_runs():
     made = schedule.cells(s, schedule.chosen_shares(None))
     assert len(canonical(made)) == len(made) == (4 + 2 + 1) * len(s.seeds)
     known = elsewhere()
-    shared = {(c.coords["start"], c.coords["examples"]) for c in made if c.spec.canonical() in known}
+    shared = {(c.coords["start"], c.coords["proxy_examples"]) for c in made if c.spec.canonical() in known}
     assert shared == {(str(s.refresh), str(s.proxy_examples)), ("never", "0")}
     for c in made:
         if c.coords["start"] != "never":
             settings = c.spec.method.settings
             assert [settings[k] for k in ("start", "every", "proxy_examples")] == [
-                int(c.coords[k]) for k in ("start", "period", "examples")
+                int(c.coords[k]) for k in ("start", "period", "proxy_examples")
             ]
     paper = schedule.cells(schedule.setting("paper", seeds=1), [0.1, 0.5])
     assert {c.coords["start"] for c in paper} == {"50", "250", "never"}
-    assert {c.coords["examples"] for c in paper} == {"25", "100", "400", "0"}
+    assert {c.coords["proxy_examples"] for c in paper} == {"25", "100", "400", "0"}
 
 
 def scored(coords, seed, *rounds):
@@ -113,11 +113,11 @@ def sample_sizes(orders):
     """orders: examples -> scores, the same at every seed and refresh."""
     return importance.scores_frame(
         [
-            scored({"examples": examples}, seed, (1, values), (3, values))
+            scored({"proxy_examples": examples}, seed, (1, values), (3, values))
             for seed in range(3)
             for examples, values in orders.items()
         ],
-        ["start", "period", "examples"],
+        ["start", "period", "proxy_examples"],
     )
 
 

@@ -5,10 +5,12 @@ import pytest
 
 from fedlora_kit.errors import BadValue, UnknownName
 from fedlora_kit.methods import METHODS as REGISTERED
+from fedlora_kit.methods import Context, Straggler
 from fedlora_kit.papers import fed_hello_grid as grid
 from fedlora_kit.papers import fed_hello_table2 as table2
 from fedlora_kit.papers.claims import judge_all
 from fedlora_kit.papers.reported import cell, published
+from fedlora_kit.randomness import Streams
 
 SMOKE = grid.PROFILES["smoke"]
 
@@ -71,17 +73,24 @@ def test_every_run_is_asked_for_once_and_takes_one_step_on_everything():
         assert (c.spec.split.partitioner == "iid") == (c.coords["split"] == "iid")
 
 
-def test_the_upper_reference_is_the_same_run_under_any_resources():
+@pytest.mark.parametrize("name", grid.METHODS)
+def test_what_the_groups_cannot_change_is_one_run_under_any_resources(name):
     one, other = (
-        {c.spec.canonical() for c in grid.cells(SMOKE, roc) if c.coords["method"] == "lora"}
+        {c.spec.canonical() for c in grid.cells(SMOKE, roc) if c.coords["method"] == name}
         for roc in grid.RESOURCES
     )
-    assert one == other
-    limited = [
-        {c.spec.canonical() for c in grid.cells(SMOKE, roc) if c.coords["method"] != "lora"}
-        for roc in grid.RESOURCES
-    ]
-    assert not limited[0] & limited[1]
+    shared = name in ("lora", "straggler")
+    assert (one == other) == shared
+    assert bool(one & other) == shared
+
+
+def test_straggler_does_not_depend_on_the_sizes_of_the_groups():
+    layers = []
+    for limited in grid.RESOURCES.values():
+        made = Straggler(resources=limited["layers"])
+        made.bind(Context(12, 4, 16, Streams(0)))
+        layers.append([made.layers(client, 0) for client in range(12)])
+    assert layers[0] == layers[1]
 
 
 def test_methods_get_the_kind_of_resources_that_they_share_out():
@@ -121,7 +130,7 @@ def test_deviations_are_told_by_profile():
     smoke = table2.deviations(SMOKE)
     assert set(paper) < set(smoke)
     assert "4 classes a client" in smoke[0]
-    assert any(line.startswith("rounds: 20 (paper: 500)") for line in smoke)
+    assert any(line.startswith("rounds: 16 (paper: 500)") for line in smoke)
 
 
 @pytest.mark.parametrize(

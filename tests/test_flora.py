@@ -112,7 +112,7 @@ def test_its_aggregation_has_no_gap():
     exact = run_federation(flora(rounds=rounds)).history
     averaged = run_federation(federation("lora", lora=LORA, rounds=rounds)).history
     assert max(h["aggregation_gap"] for h in exact) < 1e-5
-    assert min(h["aggregation_gap"] for h in averaged) > 1e-2
+    assert min(h["aggregation_gap"] for h in averaged) > 1e-4
 
 
 def test_a_resumed_run_ends_bit_identical():

@@ -100,6 +100,8 @@ CUT = {
     },
     "fed-hello/dolly": {"seeds": "2", "methods": "exclusive,hetlora,fed-hello", **INSTRUCTIONS},
     "fed-hello/natural_instructions": {"seeds": "2", "methods": "exclusive,fed-hello", **INSTRUCTIONS},
+    "fedlora-optimizer/method": {"seeds": "1", "rounds": "1", "steps": "2", "eval_limit": "8"},
+    "fedlora-optimizer/preliminary": {"seeds": "2", "points": "1,2", "batch_size": "4"},
     "fed-hello/resources": {"methods": "exclusive,hetlora,fed-hello"},
 }
 

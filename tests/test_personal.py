@@ -85,7 +85,10 @@ def test_local_only_is_each_client_on_its_own():
     assert sum(h["bytes_up"] for h in outcome.history) == 0
     # batches are drawn by client id: client 0 is the one that a federation of one has too
     alone = federation("local-only", (12,), lora=LoraSettings(rank=2, head="aggregated"))
-    assert digest(run_federation(alone).personal[0]) == digest(outcome.personal[0])
+    own = run_federation(alone).personal[0]
+    assert own.keys() == outcome.personal[0].keys()
+    for name, tensor in own.items():  # trained alone, and in a stack
+        torch.testing.assert_close(tensor, outcome.personal[0][name], atol=1e-5, rtol=0)
     assert {".lora_" in n for n in outcome.personal[0]} == {True, False}  # the head stays, too
 
 

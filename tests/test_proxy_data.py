@@ -9,7 +9,8 @@ from tiny import image_data, text_data
 from fedlora_kit.data import get_task, load_task
 from fedlora_kit.data.digits import digits
 from fedlora_kit.errors import BadValue, UnknownName
-from fedlora_kit.experiments.setup import build, external_proxy, load_data, resolve_device, set_aside
+from fedlora_kit.experiments.set_aside import set_aside
+from fedlora_kit.experiments.setup import build, external_proxy, load_data, resolve_device
 from fedlora_kit.experiments.spec import RunSpec
 from fedlora_kit.methods import method
 from fedlora_kit.papers import fed_hello_grid as grid
@@ -63,10 +64,10 @@ def test_external_examples_leave_the_clients_theirs():
     train, _ = load_data(made_spec := spec().data, "kit/image-tiny")
     assert made_spec.task == "digits"
     assert sum(len(c) for c in made.clients) == len(train)
-    assert len(made.proxy) == 40
+    assert len(made.proxy) == 20
     inside = build(spec(proxy="balanced"), resolve_device("cpu"))
-    assert sum(len(c) for c in inside.clients) == len(train) - 40
-    assert np.bincount(inside.proxy.labels, minlength=10).tolist() == [4] * 10
+    assert sum(len(c) for c in inside.clients) == len(train) - 20
+    assert np.bincount(inside.proxy.labels, minlength=10).tolist() == [2] * 10
     with pytest.raises(BadValue, match="has 700 examples"):
         external_proxy(spec(proxy="external"), 701, Streams(0))
 

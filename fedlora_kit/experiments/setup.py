@@ -129,7 +129,7 @@ def split_indices(spec: RunSpec, train: EncodedData) -> list[np.ndarray[tuple[in
     return spec.split.build(spec.seed).split(train.labels, groups=train.groups)
 
 
-def _external(spec: RunSpec, proxy_examples: int, streams: Streams) -> EncodedData:
+def external_proxy(spec: RunSpec, proxy_examples: int, streams: Streams) -> EncodedData:
     """Proxy examples from the task's external set (`Task.external`), drawn from the stream "subset".
 
     Raises:
@@ -156,7 +156,7 @@ def build(spec: RunSpec, device: torch.device) -> Federation:
     chosen = method(spec.method.name, **spec.method.settings)
     train, server = set_aside_evenly(train, spec.data.server_examples, streams)
     if chosen.proxy_examples and chosen.proxy == "external":
-        proxy: EncodedData | None = _external(spec, chosen.proxy_examples, streams)
+        proxy: EncodedData | None = external_proxy(spec, chosen.proxy_examples, streams)
     else:
         train, proxy = set_aside(train, chosen.proxy_examples, streams, chosen.proxy)
     held = [

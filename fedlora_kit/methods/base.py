@@ -65,6 +65,7 @@ class Method(ABC):
         one_global: whether the global adapter is whole by itself. If not (some of LoRA stays with its
             client), the task's scored parts see each client's own adapter, and their mean is given.
         sends_head: whether an aggregated head is sent; if not, it stays with its client.
+        penalises: whether `penalty` gives a term.
         not_private: why the method cannot run under DP; empty if it can.
         server_stage: whether a stage trains at the server, on examples set aside for it.
     """
@@ -79,6 +80,7 @@ class Method(ABC):
     score_one_logit: bool = False
     one_global: ClassVar[bool] = True
     sends_head: ClassVar[bool] = True
+    penalises: bool = False
     not_private: str = ""
     server_stage: bool = False
     _context: Context | None = None

@@ -61,6 +61,7 @@ class HETLoRA(RankMethod):
                 "give keep in (0, 1] and penalty 0 or more; a penalty needs keep below 1",
             )
         self.keep, self.penalty_weight = keep, penalty
+        self.penalises = penalty > 0
         self.not_private = "its steps add a penalty" if penalty > 0 else ""
         self._pruned: dict[int, int] = {}
 
@@ -72,7 +73,7 @@ class HETLoRA(RankMethod):
         return self._pruned.get(client, super().rank(client))
 
     def penalty(self, tensors: Mapping[str, torch.Tensor], client: int) -> torch.Tensor | None:
-        return self.penalty_weight * self._last_directions(tensors, client) if self.penalty_weight else None
+        return self.penalty_weight * self._last_directions(tensors, client) if self.penalises else None
 
     def after_training(self, client: int, received: State, trained: Mapping[str, torch.Tensor]) -> None:
         if self.keep < 1 and self._last_directions(trained, client) < self._last_directions(received, client):

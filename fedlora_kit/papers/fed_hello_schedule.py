@@ -82,7 +82,7 @@ def sizes(s: Setting) -> list[int]:
 def cells(s: Setting, shares: Sequence[float]) -> list[Cell]:
     """Every run: starts × periods × seeds, no refresh, and the sample sizes at the first start and period.
 
-    Coordinates: split, start and period (rounds as text, or "never"), examples (of the proxy, as text).
+    Coordinates: split, start and period (rounds as text, or "never"), proxy_examples (as text).
     """
     made = []
     for split in s.splits:
@@ -91,10 +91,15 @@ def cells(s: Setting, shares: Sequence[float]) -> list[Cell]:
         plans += [(shares[0], shares[0], n) for n in sizes(s) if n != s.proxy_examples]
         for start, every, examples in plans:
             first, period = rounds_of(s, start), rounds_of(s, every)
-            coords = {"split": split, "start": str(first), "period": str(period), "examples": str(examples)}
+            coords = {
+                "split": split,
+                "start": str(first),
+                "period": str(period),
+                "proxy_examples": str(examples),
+            }
             more = {"start": first, "every": period, "proxy_examples": examples}
             made += [grid.cell(s, split, ROC, "fed-hello", seed, coords, **more) for seed in s.seeds]
-        coords = {"split": split, "start": NEVER, "period": NEVER, "examples": "0"}
+        coords = {"split": split, "start": NEVER, "period": NEVER, "proxy_examples": "0"}
         bottleneck = {"pattern": "bottleneck"}
         made += [grid.cell(s, split, ROC, "rgd-hla", seed, coords, **bottleneck) for seed in s.seeds]
     return made
@@ -103,11 +108,11 @@ def cells(s: Setting, shares: Sequence[float]) -> list[Cell]:
 def claims(s: Setting, shares: Sequence[float]) -> list[Claim]:
     """What an early, repeated refresh is for; over `papers.grid.results_frame`. No number is known."""
     early, late = (str(rounds_of(s, share)) for share in (min(shares), max(shares)))
-    own = {"start": early, "period": early, "examples": str(s.proxy_examples)}
+    own = {"start": early, "period": early, "proxy_examples": str(s.proxy_examples)}
     others = {
         "late_start": ("starting late", {**own, "start": late}),
         "rare_refresh": ("refreshing rarely", {**own, "period": late}),
-        "no_refresh": ("never scoring", {"start": NEVER, "period": NEVER, "examples": "0"}),
+        "no_refresh": ("never scoring", {"start": NEVER, "period": NEVER, "proxy_examples": "0"}),
     }
     return [
         Claim(
@@ -156,12 +161,12 @@ def own_schedule(scores: pd.DataFrame, s: Setting) -> pd.DataFrame:
 
 def of_seeds(scores: pd.DataFrame, s: Setting) -> pd.DataFrame:
     """Agreement between seeds at each refresh, with the profile's own number of proxy examples."""
-    return rank_agreement(scores[scores["examples"] == str(s.proxy_examples)], "seed", ["round"])
+    return rank_agreement(scores[scores["proxy_examples"] == str(s.proxy_examples)], "seed", ["round"])
 
 
 def of_sizes(scores: pd.DataFrame) -> pd.DataFrame:
     """Agreement between numbers of proxy examples, at each refresh and seed."""
-    return rank_agreement(scores, "examples", ["seed", "round"])
+    return rank_agreement(scores, "proxy_examples", ["seed", "round"])
 
 
 def figure(scores: pd.DataFrame, s: Setting, colours: Sequence[str]) -> Figure:
@@ -173,7 +178,7 @@ def figure(scores: pd.DataFrame, s: Setting, colours: Sequence[str]) -> Figure:
     """
     from matplotlib import pyplot as plt
 
-    own = scores[scores["examples"] == str(s.proxy_examples)]
+    own = scores[scores["proxy_examples"] == str(s.proxy_examples)]
     shares = own.pivot_table(index="layer", columns="round", values="share").sort_index()
     fig, (left, right) = plt.subplots(1, 2, figsize=(9.6, 3.6), width_ratios=(1.25, 1))
     drawn = left.imshow(100 * shares, aspect="auto", cmap="viridis", origin="lower", vmin=0)
@@ -193,6 +198,7 @@ def figure(scores: pd.DataFrame, s: Setting, colours: Sequence[str]) -> Figure:
     ):
         right.plot(line.index, line, label=label, color=colour, marker=marker, ms=4)
     right.axhline(0, color="0.6", lw=0.8)
+    right.set_xticks(shares.columns[::every])
     right.set(ylim=(-1.05, 1.05), xlabel="refresh before round", ylabel="Spearman's ρ of the layers' scores")
     right.set_title("Does the order stay?")
     right.legend(loc="lower right")

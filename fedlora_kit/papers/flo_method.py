@@ -104,7 +104,7 @@ def _moves_alone(changes: pd.DataFrame, stage: str, component: str, rounding: fl
     rest = float(rows.loc[rows["component"] != component, "change"].max())
     return Verdict(
         "reproduced" if own > rounding >= rest else "not reproduced",
-        f"largest change of {component} {own:.1e}, of the others {rest:.1e}; rounding is below {rounding:.0e}",
+        f"largest change of {component} {own:.1e}, of the others {rest:.1e}; rounding: {rounding:.0e}",
         {"own": own, "rest": rest},
     )
 
@@ -114,7 +114,8 @@ def figure(state: State, module: str, axis: str = "rank") -> Figure:
     from matplotlib import pyplot as plt
 
     fig = plt.figure(figsize=(9.2, 6.6))
-    top, bottom = fig.subfigures(2, 1, height_ratios=[1.25, 1.0])
+    halves: Any = fig.subfigures(2, 1, height_ratios=[1.25, 1.0])
+    top, bottom = halves
     axes = top.subplots(2, 3, width_ratios=[6, 1.1, 6])
     for row, factor in enumerate(("A", "B")):
         name = f"{module}.lora_{factor}.weight"

@@ -142,8 +142,8 @@ def deviations(s: Setting) -> list[str]:
     """What of the setting is the kit's, or a neighbour's."""
     return [
         "The paper fine-tunes LLaMA2-7B and DeepSeek-7B on Databricks-Dolly-15k and Natural Instructions; "
-        f"here it is {s.backbone} on {s.task}, one category a client. The paper's split, rank, α, targets, rates, "
-        f"steps and rounds are not known. Here: {s.clients} clients, rank {s.rank}, α {s.alpha:g} on "
+        f"here it is {s.backbone} on {s.task}, one category a client. The paper's split, rank, α, targets, "
+        f"rates, steps and rounds are not known. Here: {s.clients} clients, rank {s.rank}, α {s.alpha:g} on "
         f"{', '.join(s.targets)}, AdamW at {s.lr:g}, {s.steps} steps of {s.batch_size} examples a round, "
         f"{s.rounds} rounds.",
     ]

@@ -57,14 +57,12 @@ class Trained:
         start: the whole adapter that it began with, truncated to its rank.
         tensors: what trained, as it is now.
         result: losses and counts.
-        rank: the rank that it trained, None for the adapter's own.
     """
 
     client: int
     start: State
     tensors: State
     result: LocalResult
-    rank: int | None
 
 
 class Cohort:
@@ -88,6 +86,8 @@ class Cohort:
         if fed.local.stack == "never":
             return
         problem = why_not_model(fed.model, slot, fed.precision)
+        if fed.method.penalises:
+            problem = "the method adds a penalty to the loss of each client"
         if problem is None:
             self._stack = LoraStack(fed.model, slot)
         elif fed.local.stack == "always":
@@ -128,12 +128,11 @@ class Cohort:
         return known[client]
 
     def _start(self, state: State, personal: Mapping[int, State], client: int) -> State:
-        method = self._fed.method
-        return truncated(method.local_start(state, personal.get(client, {})), method.rank(client))
+        own = personal.get(client, {})
+        return truncated(self._fed.method.local_start(state, own), self._fed.method.rank(client))
 
     def _alone(self, start: State, k: int, round_index: int) -> Trained:
         fed, slot = self._fed, self._slot
-        rank = fed.method.rank(k)
         self.hooks.prepare(self.names(k, round_index))
         slot.write(start)
         with only_layers(fed.model, fed.method.present_layers(k, round_index)):
@@ -149,13 +148,13 @@ class Cohort:
                 precision=fed.precision,
                 noise=self._noise[k] if self._noise else None,
                 gradients=self.hooks.gradients,
-                rank=rank,
+                rank=fed.method.rank(k),
                 penalty=partial(fed.method.penalty, slot.parameters, k),
             )
         tensors = slot.read(slot.trainable)
         if not all_finite(tensors):
             raise NonFinite("adapter", round_index, k)
-        return Trained(k, start, tensors, result, rank)
+        return Trained(k, start, tensors, result)
 
     def _together(self, starts: Mapping[int, State], round_index: int) -> Iterator[Trained]:
         fed = self._fed
@@ -186,8 +185,8 @@ class Cohort:
             for k, start in starts.items():
                 yield self._alone(start, k, round_index)
             return
-        for m, (tensors, result) in zip(members, trained, strict=True):
-            yield Trained(m.client, dict(m.start), tensors, result, m.rank)
+        for (k, start), (tensors, result) in zip(starts.items(), trained, strict=True):
+            yield Trained(k, start, tensors, result)
 
     def _stacks(self, clients: Sequence[int], round_index: int) -> list[list[int]]:
         """Which clients train together, each stack in the order of ``clients``; the others train alone."""
@@ -197,8 +196,6 @@ class Cohort:
         suited = []
         for k in clients:
             problem = why_not_client(fed.clients[k], fed.method.present_layers(k, round_index))
-            if problem is None and fed.method.penalty(self._slot.parameters, k) is not None:
-                problem = "its steps add a penalty of its own"
             if problem and forced:
                 raise BadValue(
                     f"client {k} cannot be stacked in round {round_index}: {problem}",
@@ -263,15 +260,11 @@ class Hooks:
 
     def release(self) -> None:
         """Take the hooks off, and freeze the model's own adapter."""
-        self.forget()
-        self._slot.set_trainable([])
-
-    def forget(self) -> None:
-        """Others have changed what trains: set it anew next time, whatever it is."""
         if self.gradients is not None:
             self.gradients.close()
             self.gradients = None
             self._fed.model.train()
+        self._slot.set_trainable([])
         self._names = None
 
     def __enter__(self) -> Hooks:

@@ -139,11 +139,10 @@ def run_federation(
             cohort = cohort_of(fed, r)
             able = [k for k in cohort if fed.method.takes_part(k, r)]
             for done in cohort_training.train(now.state, now.personal, able, r):
-                k, trained, rank = done.client, done.tensors, done.rank
-                fed.method.after_training(k, done.start, trained)
-                if rank != fed.method.rank(k):  # it has pruned itself
-                    rank = fed.method.rank(k)
-                    trained = truncated(trained, rank)
+                k = done.client
+                fed.method.after_training(k, done.start, done.tensors)
+                rank = fed.method.rank(k)  # it may have pruned itself
+                trained = truncated(done.tensors, rank)
                 sent = {name: t for name, t in trained.items() if is_sent(fed, name)}
                 kept = {name: t for name, t in trained.items() if name not in sent}
                 sent |= {n: t.clone() for n, t in done.start.items() if fed.method.sends_untrained(n, k, r)}
@@ -152,7 +151,7 @@ def run_federation(
                 if ledger is not None and noise:
                     ledger.record(k, noise[k].sigma, noise[k].sample_rate, done.result.steps)
                 updates.append(ClientUpdate(k, sizes[k], sent))
-                payloads.append(without_padding(sent, rank))
+                payloads.append(without_padding(sent, fed.method.rank(k)))
                 results.append(done.result)
             before = now.state
             if updates:  # else nobody of the cohort could train: the global adapter stays
@@ -162,7 +161,7 @@ def run_federation(
                 record["aggregation_gap"] = aggregation_gap(before, now.state, updates)
             stages = run_stages(fed, slot, now, r, cohort)
             if stages:
-                hooks.forget()
+                hooks.release()
                 record["stages"] = stages
                 record["bytes_up"] += sum(stage["bytes_up"] for stage in stages)
             if fed.rounds.evaluates(r):

@@ -46,6 +46,8 @@ def fisher_scores(
             f"layers cannot be scored with {len(data)} examples and {len(names)} LoRA tensors",
             "give proxy examples and let the LoRA tensors train",
         )
+    parameters = [slot.parameters[n] for n in names]
+    fisher = [torch.zeros_like(p, dtype=torch.float64) for p in parameters]
     training = model.training
     model.eval()
     if one_logit or why_not_modules(model, slot) or not isinstance(data, (EncodedText, EncodedImages)):
@@ -59,6 +61,18 @@ def fisher_scores(
         assert layer is not None
         scores[layer] = scores.get(layer, 0.0) + float(total.norm())
     return [scores[layer] for layer in sorted(scores)]
+
+
+def _scored(logits: torch.Tensor, label: torch.Tensor, one_logit: bool) -> torch.Tensor:
+    """What is differentiated, for one example: log p(y | x), or the raw logit of y; a scalar."""
+    if one_logit:
+        if label.ndim > 1:
+            raise FedloraError(
+                "a response has no one logit: the defect 'fim' is one of classifiers", "leave that defect off"
+            )
+        return logits[0, label].sum()
+    tokens = 1 if label.ndim == 1 else int((label[:, 1:] != IGNORED).sum())
+    return -example_losses(logits, label).sum() * tokens
 
 
 def _one_by_one(
@@ -99,15 +113,3 @@ def _together(
             for total, gradient in zip(fisher, torch.autograd.grad(loss, trained), strict=True):
                 total.add_((gradient.double() ** 2).sum(0), alpha=1 / len(data))
     return fisher
-
-
-def _scored(logits: torch.Tensor, label: torch.Tensor, one_logit: bool) -> torch.Tensor:
-    """What is differentiated, for one example: log p(y | x), or the raw logit of y; a scalar."""
-    if one_logit:
-        if label.ndim > 1:
-            raise FedloraError(
-                "a response has no one logit: the defect 'fim' is one of classifiers", "leave that defect off"
-            )
-        return logits[0, label].sum()
-    tokens = 1 if label.ndim == 1 else int((label[:, 1:] != IGNORED).sum())
-    return -example_losses(logits, label).sum() * tokens

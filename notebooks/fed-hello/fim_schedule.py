@@ -75,7 +75,7 @@ setting
 # %%
 cells = schedule.cells(setting, parts_of_run)
 for plan in cells:
-    if plan.seed == 0 and plan.coords["examples"] == str(setting.proxy_examples):
+    if plan.seed == 0 and plan.coords["proxy_examples"] == str(setting.proxy_examples):
         made = method(plan.spec.method.name, **plan.spec.method.settings)
         when = [r + 1 for r in range(setting.rounds) if made.refreshes(r)]
         print(f"start {plan.coords['start']:>3s}, period {plan.coords['period']:>3s}: before rounds {when}")
@@ -102,11 +102,11 @@ out.table(results, "results")
 # ## The table
 #
 # Test accuracy in %, mean ± standard deviation over seeds: the best over all rounds, the mean of the last ten, the last.
-# Start and period are in rounds; examples are those of the proxy set.
+# Start and period are in rounds.
 
 # %%
 columns = {"accuracy_best": "best", "accuracy_last10": "last 10 rounds", "accuracy": "last round"}
-plans = ["start", "period", "examples"]
+plans = ["start", "period", "proxy_examples"]
 melted = results.melt([*plans, "seed"], list(columns), "measure", "percent").replace({"measure": columns})
 out.table(mean_std_table(melted, rows=plans, column="measure", value="percent"))
 
