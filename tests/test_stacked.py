@@ -23,7 +23,7 @@ from fedlora_kit.privacy.dpsgd import PerExampleGradients, private_optimizer, pr
 from fedlora_kit.privacy.settings import PrivacySettings
 from fedlora_kit.privacy.stacked import clipped_sums
 from fedlora_kit.training import cohort as cohort_module
-from fedlora_kit.training import stacked
+from fedlora_kit.training import stack_batches
 from fedlora_kit.training.federation import run_federation
 from fedlora_kit.training.lora_stack import LoraStack, repeated
 from fedlora_kit.training.objective import example_losses
@@ -177,7 +177,7 @@ def test_clipped_sums_equal_those_of_the_hooks(sizes, clip, freeze_a, kind):
     tensors = {n: torch.stack([a[n] for a in adapters]) for n in slot.names}
     rows = {n: t.requires_grad_(n in trains) for n, t in repeated(tensors, owners).items()}
     parts = [s.batch(np.arange(n), CPU) for s, n in zip(sets, sizes, strict=True) if n]
-    inputs = stacked.joined([p[0] for p in parts], {"input_ids": 1})
+    inputs = stack_batches.joined([p[0] for p in parts], {"input_ids": 1})
     with stack.installed():
         stack.tensors = rows
         logits = model(**inputs).logits
