@@ -195,9 +195,9 @@ def deviations(s: Setting) -> list[str]:
         "That the paper has an ablation is known from a summary; the structures, components, scores and data "
         "here are the kit's reading of it.",
         'The structures differ in cost and data. In comparison to "neither", FedLoRA-Optimizer takes extra '
-        f"steps ({s.steps} at the server after each round, {s.steps} at each client at the end) and trains on "
-        f"the {s.server_examples} examples at the server, which the clients do not have; they are set aside "
-        'for all structures. "joint" trains at the clients after each round, on their own examples only.',
+        f"steps ({s.steps} at the server after each round, {s.steps} at each client at the end) and has "
+        f"server data: {s.server_examples} examples that the clients do not have, set aside in every "
+        'structure. "joint" trains at the clients after each round, on their own examples only.',
         '"neither" still averages the components apart; it is not FedIT.',
         "The local optimisers run at the end and send nothing: what they train does not touch the global "
         "score, so those rows repeat each other.",
@@ -210,8 +210,9 @@ def small_run(s: Setting) -> list[str]:
     """How little the smoke profile scores, if it is that."""
     if s.backbone != "kit/instruct-tiny":
         return []
+    scored = "all" if s.eval_limit is None else f"{s.eval_limit}"
     return [
-        f"A smoke run: {s.rounds} rounds of {s.steps} steps, {s.eval_limit} scored test examples and "
-        f"{s.client_holdout:.0%} of each client's as its own, after the last round only. Differences of a few "
-        "points of ROUGE-L are single examples."
+        f"A smoke run: {s.rounds} rounds of {s.steps} steps, {scored} test examples scored and "
+        f"{s.client_holdout:.0%} of each client's as its own, after the last round only. A few examples more "
+        "or less right are several points of ROUGE-L.",
     ]

@@ -290,8 +290,8 @@ def deviations(s: Setting) -> list[str]:
         'personal_start is compared at local_when="every_round": where local optimisers run once, nothing is '
         'carried. With personal_start="global" they start anew each time and send nothing, so local_when '
         "alone changes nothing, by construction.",
-        "Local settings do not touch the global score, for the same reason. Another number of server examples "
-        "leaves the clients other examples to train on and to be scored on.",
+        "Nor do local steps and rates touch the global score. Another number of server examples leaves the "
+        "clients other examples to train on and to be scored on.",
         "The global optimiser takes extra steps and has the server's examples in every variant but "
         'global_data="clients".',
         *flo_setting.deviations(s),
