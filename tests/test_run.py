@@ -165,6 +165,14 @@ def test_one_failure_does_not_stop_the_rest(hub):
     assert done[0].key == done[3].key != done[2].key
 
 
+def test_a_split_that_cannot_be_made_stops_all_before_anything_is_trained(hub):
+    greedy = {"partitioner": "pathological", "clients": 3, "settings": {"classes_per_client": 2}}
+    greedy["settings"]["min_per_holder"] = 1000
+    with pytest.raises(BadValue, match="min_per_holder"):
+        run_all([parsed(seed=0), parsed(seed=1, split=greedy)], jobs=1)
+    assert not list(Store().entries())
+
+
 def test_jobs_do_not_change_results(hub, tmp_path):
     spec = parsed(rounds={"rounds": 2}, privacy=PRIVATE)
     here = run(spec, store=Store(tmp_path / "a"))

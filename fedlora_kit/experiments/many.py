@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fedlora_kit.experiments.run import RunFailed, run
-from fedlora_kit.experiments.setup import resolve_device
+from fedlora_kit.experiments.setup import check_splits, resolve_device
 from fedlora_kit.experiments.spec import RunSpec, external
 from fedlora_kit.experiments.store import Entry, Store
 
@@ -49,9 +49,9 @@ def run_all(
 
     On a CPU each process computes with one thread and several runs go side by side: small models gain
     more from that than from threads.
-    A run that diverges does not stop the others; any other error does, and what has been trained by then
-    stays in the store. Runs that name a task, method or partitioner registered outside the package are
-    trained in this process.
+    Splits are tried first: one that cannot be made stops all before anything is trained. A run that diverges
+    does not stop the others; any other error does, and what has been trained by then stays in the store.
+    Runs that name a task, method or partitioner registered outside the package are trained in this process.
 
     Args:
         jobs: processes; None for `default_jobs` on a CPU, 1 on a GPU.
@@ -80,6 +80,8 @@ def _train(
     from joblib import Parallel, delayed
     from tqdm.auto import tqdm
 
+    if len(specs) > 1:
+        check_splits(specs)
     jobs = min(len(specs), jobs or (default_jobs() if resolve_device(device).type == "cpu" else 1))
     if any(external(spec) for spec in specs):
         jobs = 1  # what only this process knows cannot be named in another one

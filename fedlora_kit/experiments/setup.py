@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -145,11 +145,24 @@ def external_proxy(spec: RunSpec, proxy_examples: int, streams: Streams) -> Enco
     return outside.subset(np.sort(order[:proxy_examples]))
 
 
-def build(spec: RunSpec, device: torch.device) -> Federation:
-    """Everything the round loop needs.
+@dataclass(frozen=True)
+class Holdings:
+    """Who holds which examples (see `training.federation.Federation` for the parts)."""
 
-    The head, and LoRA's A, are drawn from the run's stream "init"; every client starts from the same ones.
+    clients: list[EncodedData]
+    held_out: list[EncodedData | None]
+    evals: dict[str, EncodedData]
+    proxy: EncodedData | None
+    server: EncodedData | None
+
+
+def holdings(spec: RunSpec) -> Holdings:
+    """The examples of a run, dealt out.
+
     The server's examples are set aside first, then those of the method; the split is of what is left.
+
+    Raises:
+        BadValue: more examples are asked for than there are, or the split cannot be made.
     """
     train, evals = load_data(spec.data, spec.model.backbone)
     streams = Streams(spec.seed)
@@ -163,6 +176,32 @@ def build(spec: RunSpec, device: torch.device) -> Federation:
         hold_out(train.subset(part), spec.data.client_holdout, streams, client)
         for client, part in enumerate(split_indices(spec, train))
     ]
+    return Holdings([kept for kept, _ in held], [own for _, own in held], evals, proxy, server)
+
+
+def check_splits(specs: Sequence[RunSpec]) -> None:
+    """Deal out the examples of every run, before any is trained: a split that cannot be made shows at once.
+
+    Raises:
+        BadValue: see `holdings`.
+    """
+    seen: set[tuple[str, ...]] = set()
+    for spec in specs:
+        chosen = method(spec.method.name, **spec.method.settings)
+        aside = f"{chosen.proxy}:{chosen.proxy_examples}"
+        parts = (spec.data, spec.split)
+        place = (*(part.model_dump_json() for part in parts), spec.model.backbone, str(spec.seed), aside)
+        if place not in seen:
+            seen.add(place)
+            holdings(spec)
+
+
+def build(spec: RunSpec, device: torch.device) -> Federation:
+    """Everything the round loop needs.
+
+    The head, and LoRA's A, are drawn from the run's stream "init"; every client starts from the same ones.
+    """
+    held, streams = holdings(spec), Streams(spec.seed)
     model = load_backbone(
         spec.model.backbone,
         get_task(spec.data.task).num_labels,
@@ -176,9 +215,9 @@ def build(spec: RunSpec, device: torch.device) -> Federation:
     adapted = attach_lora(model, spec.model.lora, streams.seed("init", "lora")).to(device)
     return Federation(
         model=adapted,
-        method=chosen,
-        clients=[kept for kept, _ in held],
-        evals=evals,
+        method=method(spec.method.name, **spec.method.settings),
+        clients=held.clients,
+        evals=held.evals,
         rounds=spec.rounds,
         local=spec.local,
         streams=streams,
@@ -186,7 +225,7 @@ def build(spec: RunSpec, device: torch.device) -> Federation:
         privacy=spec.privacy,
         device=device,
         precision=spec.precision,
-        proxy=proxy,
-        server=server,
-        held_out=[own for _, own in held] if spec.data.client_holdout else (),
+        proxy=held.proxy,
+        server=held.server,
+        held_out=held.held_out if spec.data.client_holdout else (),
     )

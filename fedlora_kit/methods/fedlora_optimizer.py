@@ -31,11 +31,9 @@ class FedLoRAOptimizer(Method):
     """FedLoRA-Optimizer (Zhao, Zhu, Zhang, Chen, Guo, arXiv 2510.11274).
 
     A round: the clients train A and B; A_M, A_D, B_M and B_D are averaged apart; the global optimiser trains
-        A's
-    direction in the global adapter; local optimisers train B's magnitude at each client, which keeps it.
+    A's direction in the global adapter; local optimisers train B's magnitude at each client, which keeps it.
     Known are the four components, who trains which and the order (the pipeline). Everything below is not
-    known of the
-    paper: each is a setting, and the defaults are the kit's.
+    known of the paper: each is a setting, and the defaults are the kit's.
 
     Args:
         axis: of magnitude and direction, "rank" or "vector" (see `models.components`).
@@ -45,8 +43,8 @@ class FedLoRAOptimizer(Method):
             that trains both parts at once, sends the global one and keeps the local one.
         global_trains: what the global optimiser trains, one of A_M, A_D, B_M, B_D or a list; None: it is off.
         global_data: "server" (examples set aside at the server, `DataSpec.server_examples`), or "clients"
-            (one
-            more federated stage: the cohort trains it, sends it, and it is averaged). Joint: always clients.
+            (one more federated stage: the cohort trains it, sends it, and it is averaged). Joint: always
+            clients.
         global_when: "every_round", or "end": after the last round only.
         global_steps, global_lr: None takes those of the local training.
         local_trains: what the local optimisers train; None: they are off.

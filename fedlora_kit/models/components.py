@@ -179,8 +179,7 @@ def decomposed(model: nn.Module, factors: Collection[str], axis: str) -> Iterato
 
     An `adapter.AdapterSlot` made inside names the components ``….lora_A.magnitude`` and
     ``….lora_A.direction``. On leaving, also by an error, each factor is the same plain parameter object as
-    before, with the composed
-    value: slots, optimisers and exports made outside never see a component.
+    before, with the composed value: slots, optimisers and exports made outside never see a component.
 
     Args:
         model: with an adapter called "default".
