@@ -24,12 +24,8 @@ from fedlora_kit.papers.grid import Cell, mean_std_table, results_frame
 if TYPE_CHECKING:
     from fedlora_kit.experiments.many import Finished
 
-OURS, BASELINE, MORE_STEPS, NO_GLOBAL = (
-    "fedlora-optimizer",
-    "lora",
-    "lora-equal-steps",
-    "no-global-optimizer",
-)
+OURS, BASELINE = "fedlora-optimizer", "lora"
+MORE_STEPS, NO_GLOBAL = "lora-equal-steps", "no-global-optimizer"
 #: row of the tables -> (method, its settings)
 VARIANTS: dict[str, tuple[str, Mapping[str, Any]]] = {
     BASELINE: ("lora", {}),
