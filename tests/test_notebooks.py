@@ -31,6 +31,7 @@ SHORT = {"rounds": "2", "steps": "2", "rates": "0.1", "eval_limit": "60", "train
 SHORT_HELLO = {"rounds": "2", "train_limit": "300", "eval_limit": "60"}
 FED_HELLO = {"splits": "iid,pat_10", **SHORT_HELLO}
 INSTRUCTIONS = {"rounds": "2", "batch_size": "4", "eval_limit": "8"}
+FLO_TABLES = {"methods": "lora,local-only,fedlora-optimizer", "rounds": "1", "steps": "2", "eval_limit": "8"}
 SHORT_FLO = {"rounds": "1", "steps": "1", "batch_size": "4", "eval_limit": "8"}
 #: the smallest run of each notebook that still has everything a reader sees
 CUT = {
@@ -105,6 +106,8 @@ CUT = {
     "fed-hello/natural_instructions": {"seeds": "2", "methods": "exclusive,fed-hello", **INSTRUCTIONS},
     "fedlora-optimizer/method": {"seeds": "1", "rounds": "1", "steps": "2", "eval_limit": "8"},
     "fedlora-optimizer/preliminary": {"seeds": "2", "points": "1,2", "batch_size": "4"},
+    "fedlora-optimizer/global": {"seeds": "2", "splits": "cat_1", **FLO_TABLES},
+    "fedlora-optimizer/local": {"seeds": "2", "splits": "cat_1", **FLO_TABLES},
     "fedlora-optimizer/ablation": {"seeds": "2", **SHORT_FLO},
     "fedlora-optimizer/open_choices": {"seeds": "2", "choices": "axis,personal_start", **SHORT_FLO},
     "fed-hello/resources": {"methods": "exclusive,hetlora,fed-hello"},

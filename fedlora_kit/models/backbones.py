@@ -62,6 +62,8 @@ BACKBONES: dict[str, Backbone] = {
         Backbone("google/vit-base-patch16-224-in21k", "image", "b4569560a39a0f1af58e3ddaf17facf20ab919b0"),
         Backbone("TinyLlama/TinyLlama-1.1B-Chat-v1.0", "causal", "fe8a4ea1ffedaf415f4da2f062534de366a451e6"),
         Backbone("huggyllama/llama-7b", "causal", "4782ad278652c7c71b72204d462d6d01eaaf7549"),
+        Backbone("meta-llama/Llama-2-7b-hf", "causal", "01c7f73d771dfac7d292323805ebc428287df4f9"),
+        Backbone("deepseek-ai/deepseek-llm-7b-base", "causal", "7683fea62db869066ddaff6a41d032262c490d4f"),
     )
 }
 
