@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 DEFAULT = ("default", "default")
+#: of the method in every figure (`reporting.style`)
+COLOUR, MARKER = "#009E73", "^"
 #: score -> the item whose published gain it is set beside
 GAINS = {"rouge_l": "global", "local_rouge_l": "local"}
 
@@ -255,11 +257,9 @@ def figure(found: pd.DataFrame) -> Figure:
     """Changes of the global (left) and the local score (right) with 95 % intervals, beside the gains."""
     from matplotlib import pyplot as plt
 
-    from fedlora_kit.reporting.style import method_colour, method_marker
-
     places = list(dict.fromkeys(zip(found["choice"], found["default"], found["alternative"], strict=True)))
     fig, axes = plt.subplots(1, 2, figsize=(9.6, 1.3 + 0.29 * len(places)), sharey=True)
-    look = {"color": method_colour(flo_ablation.METHOD), "marker": method_marker(flo_ablation.METHOD)}
+    look = {"color": COLOUR, "marker": MARKER}
     for axis, (score, part) in zip(axes, GAINS.items(), strict=True):
         rows = found[found["score"] == score].set_index(["choice", "default", "alternative"]).loc[places]
         change = rows["change"].to_numpy(float)
