@@ -152,4 +152,4 @@ def test_the_gains_are_the_published_ones():
 
 def test_the_figure_has_the_look_of_the_method():
     look = method_colour(flo_ablation.METHOD), method_marker(flo_ablation.METHOD)
-    assert (flo_choices.COLOUR, flo_choices.MARKER) == look
+    assert look == (flo_choices.COLOUR, flo_choices.MARKER)
