@@ -47,7 +47,7 @@ class Setting:
 
 _PAPER = Setting(
     task="dolly",
-    backbone="huggyllama/llama-7b",
+    backbone="meta-llama/Llama-2-7b-hf",
     clients=8,
     rounds=20,
     steps=20,
