@@ -100,5 +100,5 @@ def test_the_released_mode_of_each_method():
     with pytest.raises(UnknownName, match="mode"):
         grid.setting("item", grid.PROFILES, "smoke", mode="as_is")
     said = [" ".join(released.deviations(dataclasses.replace(grid.PROFILES["paper"], mode=m))) for m in MODES]
-    assert "as the paper describes it" in said[0]
+    assert "as we read the paper" in said[0]
     assert "mode=as_released: every" in said[1]

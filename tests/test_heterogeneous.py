@@ -10,7 +10,7 @@ from tiny import ARCHITECTURES, data, federation, text_data
 
 from fedlora_kit.adapter import AdapterSlot, digest, size_bytes
 from fedlora_kit.errors import BadValue, FedloraError
-from fedlora_kit.experiments.set_aside import set_aside
+from fedlora_kit.experiments.set_aside import proxy_rows
 from fedlora_kit.methods import METHODS, ClientUpdate, FlexLoRA, HETLoRA, weighted_mean
 from fedlora_kit.methods.flexlora import redistribute
 from fedlora_kit.methods.ranks import truncated
@@ -323,10 +323,9 @@ def test_fisher_scores_need_examples_and_no_dp():
 
 def test_proxy_examples_are_set_aside():
     train = text_data(20)
-    rest, proxy = set_aside(train, 5, Streams(1))
-    assert proxy is not None
-    assert (len(rest), len(proxy)) == (15, 5)
-    assert sorted([*rest.labels, *proxy.labels]) == sorted(train.labels)
-    assert set_aside(train, 0, Streams(1)) == (train, None)
+    rows = proxy_rows(train, 5, Streams(1))
+    assert len(set(rows)) == 5
+    assert set(rows) <= set(range(20))
+    assert len(proxy_rows(train, 0, Streams(1))) == 0
     with pytest.raises(BadValue, match="proxy_examples=20"):
-        set_aside(train, 20, Streams(1))
+        proxy_rows(train, 20, Streams(1))

@@ -9,8 +9,8 @@ from tiny import image_data, text_data
 from fedlora_kit.data import get_task, load_task
 from fedlora_kit.data.digits import digits
 from fedlora_kit.errors import BadValue, UnknownName
-from fedlora_kit.experiments.set_aside import set_aside
-from fedlora_kit.experiments.setup import build, external_proxy, load_data, resolve_device
+from fedlora_kit.experiments.set_aside import proxy_rows
+from fedlora_kit.experiments.setup import build, external_proxy, holdings, load_data, resolve_device
 from fedlora_kit.experiments.spec import RunSpec
 from fedlora_kit.methods import method
 from fedlora_kit.papers import fed_hello_grid as grid
@@ -28,10 +28,10 @@ def spec(**more):
 @given(count=st.integers(1, 59), classes=st.integers(1, 7), seed=st.integers(0, 50))
 def test_balanced_examples_are_spread_over_the_classes(count, classes, seed):
     train = image_data(60, labels=classes, seed=seed)
-    rest, proxy = set_aside(train, count, Streams(seed), "balanced")
-    assert sorted([*rest.labels, *proxy.labels]) == sorted(train.labels)
+    rows = proxy_rows(train, count, Streams(seed), "balanced")
+    assert len(set(rows)) == count
     held = np.bincount(train.labels, minlength=classes)
-    taken = np.bincount(proxy.labels, minlength=classes)
+    taken = np.bincount(train.labels[rows], minlength=classes)
     for one in range(classes):
         for other in range(classes):  # no class has two more than another that had examples left
             assert taken[one] <= taken[other] + 1 or taken[other] == held[other]
@@ -39,12 +39,30 @@ def test_balanced_examples_are_spread_over_the_classes(count, classes, seed):
 
 def test_the_source_decides_and_the_seed_draws():
     train = text_data(60)
-    _, random = set_aside(train, 20, Streams(1))
-    _, balanced = set_aside(train, 20, Streams(1), "balanced")
-    _, again = set_aside(train, 20, Streams(1), "balanced")
-    _, other = set_aside(train, 20, Streams(2), "balanced")
-    assert balanced.fields["input_ids"].tolist() == again.fields["input_ids"].tolist()
-    assert len({tuple(p.fields["input_ids"].tolist()) for p in (random, balanced, other)}) == 3
+    random = proxy_rows(train, 20, Streams(1))
+    balanced = proxy_rows(train, 20, Streams(1), "balanced")
+    again = proxy_rows(train, 20, Streams(1), "balanced")
+    other = proxy_rows(train, 20, Streams(2), "balanced")
+    assert balanced.tolist() == again.tolist()
+    assert len({tuple(rows) for rows in (random, balanced, other)}) == 3
+
+
+@pytest.mark.parametrize("split", ["iid", "pat_20", "pat_10"])
+@pytest.mark.parametrize("proxy", ["random", "balanced", "external"])
+def test_clients_hold_the_same_whatever_the_method_but_for_the_proxy_examples(split, proxy):
+    s = grid.setting("test", grid.PROFILES, "smoke")
+    plain = holdings(grid.cell(s, split, "1:1:1", "lora", 1, {}).spec)
+    scored = holdings(grid.cell(s, split, "1:1:1", "fed-hello", 1, {}, proxy=proxy).spec)
+    assert plain.proxy is None
+    gone = 0
+    for one, other in zip(plain.clients, scored.clients, strict=True):
+        left = set(other.rows)
+        assert left <= set(one.rows)
+        missing = [row for row in one.rows if row not in left]
+        assert [row for row in one.rows if row in left] == list(other.rows)
+        assert not missing or set(missing) <= set(scored.proxy.rows)
+        gone += len(missing)
+    assert gone == (0 if proxy == "external" else s.proxy_examples)
 
 
 def test_external_digits_are_nobodys():

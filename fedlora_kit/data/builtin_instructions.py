@@ -14,9 +14,11 @@ of one to six words that follows from the input alone:
 
 The pre-training text (`corpus`) has the same words and the same relations between them, but never an
 instruction and never an input with its response right after it, but whole statements: "Other than big hot is
-small cold.", "Backwards dog red tree reads tree red dog.". What the federated adapter has to learn is which
-instruction asks for which of these skills, and how the response is wanted. A response may be partly right:
-two of three words in order, the thing but not its colour. So ROUGE-L says more than exact match.
+small cold.", "Backwards dog red tree reads tree red dog.". There are few words, so that
+about half of the test part's inputs stand in some statement together with what is to be said of them. What
+the federated adapter has to learn is which instruction asks for which of these skills, and how the response
+is wanted. A response may be partly right: two of three words in order, the thing but not its colour. So
+ROUGE-L says more than exact match.
 """
 
 from __future__ import annotations

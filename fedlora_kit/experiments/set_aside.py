@@ -12,12 +12,11 @@ from fedlora_kit.randomness import Streams
 Indices = npt.NDArray[np.int64]
 
 
-def set_aside(
-    train: EncodedData, proxy_examples: int, streams: Streams, proxy: str = "random"
-) -> tuple[EncodedData, EncodedData | None]:
-    """Training examples without the proxy examples, and the proxy examples (None if none are asked for).
+def proxy_rows(train: EncodedData, proxy_examples: int, streams: Streams, proxy: str = "random") -> Indices:
+    """Positions of the proxy examples among the training examples, ascending; none if none are asked for.
 
-    They are drawn from the stream "subset", so that partition and cohorts are drawn as without them.
+    They are drawn from the stream "subset", over all training examples. Splits are made of all of them, too,
+    and lose the proxy examples afterwards: clients hold the same at a seed, whatever the method.
 
     Args:
         proxy: "random", or "balanced": equally many of each class, as far as there are enough; classes drawn
@@ -27,7 +26,7 @@ def set_aside(
         BadValue: more proxy examples than training examples.
     """
     if not proxy_examples:
-        return train, None
+        return np.empty(0, dtype=np.int64)
     if proxy_examples >= len(train):
         raise BadValue(
             f"proxy_examples={proxy_examples} leaves none of {len(train)} training examples",
@@ -35,10 +34,8 @@ def set_aside(
         )
     rng = streams.generator("subset", "proxy")
     if proxy == "balanced":
-        chosen = evenly(train.labels, proxy_examples, rng)
-    else:
-        chosen = np.sort(rng.permutation(len(train))[:proxy_examples])
-    return train.subset(np.setdiff1d(np.arange(len(train)), chosen)), train.subset(chosen)
+        return evenly(train.labels, proxy_examples, rng)
+    return np.sort(rng.permutation(len(train))[:proxy_examples])
 
 
 def set_aside_evenly(

@@ -14,7 +14,7 @@ from fedlora_kit.data.encoded_causal import encode_causal
 from fedlora_kit.data.sources import fingerprint, load_task
 from fedlora_kit.data.tasks import get_task
 from fedlora_kit.errors import BadValue, FedloraError
-from fedlora_kit.experiments.set_aside import hold_out, set_aside, set_aside_evenly
+from fedlora_kit.experiments.set_aside import Indices, hold_out, proxy_rows, set_aside_evenly
 from fedlora_kit.experiments.spec import DataSpec, RunSpec
 from fedlora_kit.methods import method
 from fedlora_kit.models.backbones import BACKBONES, backbone_fingerprint, load_backbone, load_tokenizer
@@ -159,7 +159,8 @@ class Holdings:
 def holdings(spec: RunSpec) -> Holdings:
     """The examples of a run, dealt out.
 
-    The server's examples are set aside first, then those of the method; the split is of what is left.
+    The server's examples are set aside first; the split is of what is left, and a method's proxy examples are
+    taken out of the clients' parts. So clients hold the same at a seed, but for the proxy examples.
 
     Raises:
         BadValue: more examples are asked for than there are, or the split cannot be made.
@@ -169,11 +170,13 @@ def holdings(spec: RunSpec) -> Holdings:
     chosen = method(spec.method.name, **spec.method.settings)
     train, server = set_aside_evenly(train, spec.data.server_examples, streams)
     if chosen.proxy_examples and chosen.proxy == "external":
+        aside: Indices = np.empty(0, dtype=np.int64)
         proxy: EncodedData | None = external_proxy(spec, chosen.proxy_examples, streams)
     else:
-        train, proxy = set_aside(train, chosen.proxy_examples, streams, chosen.proxy)
+        aside = proxy_rows(train, chosen.proxy_examples, streams, chosen.proxy)
+        proxy = train.subset(aside) if len(aside) else None
     held = [
-        hold_out(train.subset(part), spec.data.client_holdout, streams, client)
+        hold_out(train.subset(part[~np.isin(part, aside)]), spec.data.client_holdout, streams, client)
         for client, part in enumerate(split_indices(spec, train))
     ]
     return Holdings([kept for kept, _ in held], [own for _, own in held], evals, proxy, server)

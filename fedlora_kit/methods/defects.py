@@ -1,4 +1,7 @@
-"""What Fed-HeLLo's released code does differently, by name: off as described, on to do as the code did."""
+"""Peculiarities of Fed-HeLLo's released code, by name: off as we read the paper, on to do as the code did.
+
+Most are defects; that clients weigh the same is a rule of which the paper's own is not known.
+"""
 
 from __future__ import annotations
 

@@ -31,7 +31,8 @@ class FedLoRAOptimizer(Method):
     """FedLoRA-Optimizer (Zhao, Zhu, Zhang, Chen, Guo, arXiv 2510.11274).
 
     A round: the clients train A and B; A_M, A_D, B_M and B_D are averaged apart; the global optimiser trains
-    A's direction in the global adapter; local optimisers train B's magnitude at each client, which keeps it.
+    A's direction in the global adapter; local optimisers train B's magnitude at each client, which keeps it
+    (by default once, after the last round).
     Known are the four components, who trains which and the order (the pipeline). Everything below is not
     known of the paper: each is a setting, and the defaults are the kit's.
 
@@ -52,7 +53,11 @@ class FedLoRAOptimizer(Method):
             round. The joint stage runs whenever either of the two would.
         local_steps, local_lr: None takes those of the local training.
         personal_start: where local optimisers start, "global": in the global adapter each time, or
-            "carried": from what the client kept; then the client's local training starts there, too.
+            "carried": from what the client kept; then the client's local training starts there, too, and
+            what it sends of B holds that magnitude. Acts with local_when="every_round" only.
+
+    Settings of an optimiser that is off, and global_steps and global_lr of the joint stage, do nothing.
+    A magnitude may train below 0: the factor is then split again into its length and the opposite direction.
 
     Raises:
         UnknownName, BadValue: an impossible setting.

@@ -1,6 +1,7 @@
 """Magnitude and direction of LoRA's factors: A = A_M A_D, B = B_M B_D (FedLoRA-Optimizer, arXiv 2510.11274).
 
-Every vector of a factor is a magnitude (its Euclidean length) times a direction (a unit vector). Which
+Every vector of a factor is a magnitude (its Euclidean length when it is split; training may bring it below 0)
+times a direction (a unit vector). Which
 vectors those are is not known of the paper, so it is a setting, the axis:
 
     axis       vectors of A (r, in)          vectors of B (out, r)         magnitudes of A, of B

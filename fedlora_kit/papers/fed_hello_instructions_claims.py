@@ -42,7 +42,9 @@ def deviations(data_set: str, s: Setting) -> list[str]:
         "The paper's model, split, number of clients, rounds, learning rate, metric and numbers are UNKNOWN; "
         "the released code has no text generation. Ours: LLaMA-7B, 100 clients of whom 10 train a round "
         f"and LoRA r = alpha = 16 on q and v as in Table II, {paper.rounds} rounds of {paper.steps} AdamW "
-        f"steps (FedKSeed's number of rounds) at lr {paper.lr:g} (FedIT's), the alpaca prompt.",
+        f"steps (FedKSeed's number of rounds) at lr {paper.lr:g} (FedIT's), the alpaca prompt. As in "
+        f"Table II the rate decays by {s.lr_decay:g} a round, weight decay is {s.weight_decay:g} and dropout "
+        f"{s.dropout:g}.",
         f"{source}'s test part is the kit's: {held}, those whose prompts have the smallest hash. What "
         "is in it is not trained on. Examples longer than the limit are left out, and counted above.",
         "ROUGE-L is Google's rouge-score with stemming, the best over an example's references; accuracy is "
@@ -66,7 +68,8 @@ def deviations(data_set: str, s: Setting) -> list[str]:
     first = (
         [
             "Smoke profile: eight kinds of built-in instructions on the kit's own Llama of 4 layers stand in "
-            f"for {source}. Figures cannot be compared with the paper's."
+            f"for {source}; about half of the test inputs stood, with what is said of them, in statements of "
+            "its pre-training text. Figures cannot be compared with the paper's."
         ]
         if s.task == "instructions"
         else ["Other sizes than the paper-size setting: figures cannot be compared one to one."]

@@ -45,10 +45,13 @@ def deviations(mode: str) -> list[str]:
     """What a mode means, for the reader of a table."""
     if mode == DESCRIBED:
         return [
-            "Everything is as the paper describes it, not as its released code does it: layers freeze by "
-            "their number, Fisher scores come from all proxy examples and stay until the next, clients weigh "
-            "by their examples, and the learning rate decays (0.99 a round). The official logs come from the "
-            "released code, at a constant 0.0099. (mode=as_released does as that code.)"
+            "Unless a row says otherwise, methods run as we read the paper, not as its released code does "
+            "it: layers freeze by their number, Fisher scores come from all proxy examples and stay until "
+            "the next, and the learning rate decays by 0.99 a round (DERIVED: what the code was meant to "
+            "do). That clients weigh by their examples is our choice; the paper's weights are UNKNOWN, the "
+            "released code weighs all the same. FedRA is the kit's own, and its clients drop the layers they "
+            "do not train. The official logs come from the released code, at a constant 0.0099. "
+            "(mode=as_released does as that code.)"
         ]
     return [
         "mode=as_released: every peculiarity of the released code that a method can have is on (a constant "

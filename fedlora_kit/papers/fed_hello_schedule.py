@@ -62,7 +62,7 @@ def chosen_shares(shares: Sequence[float] | None) -> list[float]:
     found = list(SHARES if shares is None else shares)
     if not found or len(set(found)) < len(found) or not all(0 < share < 1 for share in found):
         raise BadValue(f"shares={found}", "give numbers above 0 and below 1, none of them twice")
-    return found
+    return sorted(found)
 
 
 def rounds_of(s: Setting, share: float) -> int:
@@ -82,8 +82,20 @@ def sizes(s: Setting) -> list[int]:
 def cells(s: Setting, shares: Sequence[float]) -> list[Cell]:
     """Every run: starts × periods × seeds, no refresh, and the sample sizes at the first start and period.
 
+    Args:
+        shares: ascending, see `chosen_shares`.
+
     Coordinates: split, start and period (rounds as text, or "never"), proxy_examples (as text).
+
+    Raises:
+        BadValue: two shares mean the same round.
     """
+    meant = [rounds_of(s, share) for share in shares]
+    if len(set(meant)) < len(meant):
+        raise BadValue(
+            f"shares={list(shares)} of {s.rounds} rounds are rounds {meant}",
+            "give shares that lie further apart, or more rounds",
+        )
     made = []
     for split in s.splits:
         pairs = [(start, every) for start in shares for every in shares]
@@ -133,7 +145,8 @@ def stability_claim() -> Claim:
     """That the number of proxy examples does not decide which layers matter; over `of_sizes`."""
     return Claim(
         "sizes_agree",
-        "the layers' ranks agree between a quarter, once and four times the proxy examples",
+        "the layers' ranks agree between a quarter, once and four times the proxy examples more than "
+        "unrelated ranks would",
         "none: an expectation of ours",
         "UNKNOWN",
         _sizes_agree,
@@ -153,9 +166,9 @@ def _sizes_agree(agreement: pd.DataFrame) -> Verdict:
     return Verdict(status, reason, {"mean": found.mean, "lower": found.lower, "upper": found.upper})
 
 
-def own_schedule(scores: pd.DataFrame, s: Setting) -> pd.DataFrame:
+def own_schedule(scores: pd.DataFrame, s: Setting, shares: Sequence[float] = SHARES) -> pd.DataFrame:
     """The scores of runs with the first start and period, of all sample sizes."""
-    first = str(rounds_of(s, SHARES[0]))
+    first = str(rounds_of(s, shares[0]))
     return scores[(scores["start"] == first) & (scores["period"] == first)]
 
 

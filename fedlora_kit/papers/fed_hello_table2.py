@@ -124,18 +124,18 @@ def deviations(
     common = [
         *own,
         *fed_hello_modes.deviations(s.mode),
-        "One learning rate for all methods, the released 0.01; no tuning is known. A baseline may fare "
-        "better at another.",
+        f"One learning rate for all methods, {s.lr:g} in round 0 (released: 0.01); no tuning is known. A "
+        "baseline may fare better at another.",
         "One AdamW step a round on all examples of a client, as the logs' norms show (the shipped settings "
-        "depend on the number of GPUs). Clients weigh by their examples, in the released code all the same.",
+        "depend on the number of GPUs).",
         "HETLoRA's ranks 1, 4 and 16 are read off the official norms; FlexLoRA's are not known and are taken "
-        "to be the same. Neither code was released; FedRA, too, is the kit's own, and its clients drop the "
-        "layers they do not train.",
+        "to be the same. Neither code was released.",
         "The best accuracy is the largest over all evaluations on the test part itself, as published: "
         "optimistic. The last round and the mean of the last ten stand beside it.",
         "lora is FedAvg with every client training everything: an upper reference of ours, not in the table.",
         f"Several seeds ({len(s.seeds)}); the published runs have one. All methods share split, cohorts and "
-        "starting adapter at a seed; only Fed-HeLLo lacks its proxy examples.",
+        "starting adapter at a seed; where a method sets proxy examples aside, they are taken out of the "
+        "clients' parts afterwards (the released code draws them before the split).",
     ]
     if s == paper:
         return common

@@ -198,6 +198,13 @@ def deviations(s: Setting) -> list[str]:
         f"steps ({s.steps} at the server after each round, {s.steps} at each client at the end) and has "
         f"server data: {s.server_examples} examples that the clients do not have, set aside in every "
         'structure. "joint" trains at the clients after each round, on their own examples only.',
+        "Every component trains with AdamW at one rate. A step moves each entry by about the rate, so it "
+        "turns a unit direction of n entries by about rate * sqrt(n) and changes a magnitude m by rate / m: "
+        "directions move the factor further in a step, the more so the wider the model. Comparisons between "
+        "components are in part comparisons of rates; none was tuned.",
+        "The other structures differ too: the pipeline has the server's steps and examples more than "
+        '"local only", and the clients\' last steps more than "global only"; "joint" takes as many steps as '
+        "there are clients times rounds.",
         '"neither" still averages the components apart; it is not FedIT.',
         "The local optimisers run at the end and send nothing: what they train does not touch the global "
         "score, so those rows repeat each other.",

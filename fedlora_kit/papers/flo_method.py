@@ -69,7 +69,12 @@ def step_frame(before: State, after: State, axis: str) -> pd.DataFrame:
         if part_of(name) not in ("A", "B"):
             continue
         dim = vector_dim(name, axis)
-        pairs = zip(decompose(tensor, dim), decompose(after[name], dim), component_names(name), strict=True)
+        magnitude, direction = decompose(tensor, dim)
+        size, heading = decompose(after[name], dim)
+        # a trained magnitude below 0 comes back as its length and the opposite direction
+        sign = torch.where((direction * heading).sum(dim, keepdim=True) < 0, -1.0, 1.0)
+        split = ((magnitude, sign * size), (direction, sign * heading))
+        pairs = ((old, new, c) for (old, new), c in zip(split, component_names(name), strict=True))
         for old, new, component in pairs:
             part = str(part_of(component))
             largest[part] = max(largest[part], float((new - old).abs().max()))
@@ -184,7 +189,13 @@ _STEPS: tuple[tuple[float, float, str, str, str], ...] = (
         "#555555",
     ),
     (5.2, 2.1, "3  global optimiser", "trains A_D,\nall else frozen", A_COLOUR),
-    (7.8, 2.1, "4  local optimisers", "train B_M at each\nclient, which keeps it", B_COLOUR),
+    (
+        7.8,
+        2.1,
+        "4  local optimisers",
+        "train B_M at each\nclient, which keeps it\n(default: at the end)",
+        B_COLOUR,
+    ),
 )
 
 

@@ -146,4 +146,12 @@ def deviations(s: Setting) -> list[str]:
         f"rates, steps and rounds are not known. Here: {s.clients} clients, rank {s.rank}, α {s.alpha:g} on "
         f"{', '.join(s.targets)}, AdamW at {s.lr:g}, {s.steps} steps of {s.batch_size} examples a round, "
         f"{s.rounds} rounds.",
+        *(
+            [
+                "The kit pre-trained that backbone on the plain text of the same training parts: it has read "
+                "the clients' held-out examples and the server's, each as text of its own."
+            ]
+            if s.backbone.endswith("-mirror")
+            else []
+        ),
     ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -125,7 +125,7 @@ def run_federation(
     sizes = [len(c) for c in fed.clients]
     noise = noise_of_clients(fed.privacy, sizes, fed.local.batch_size, fed.rounds.rounds * fed.local.steps)
     ledger = Ledger(len(sizes), fed.privacy.delta, fed.privacy.accountant) if fed.privacy else None
-    now = resume or Snapshot(0, slot.read(), {}, [], None)
+    now = _on(fed.device, resume) if resume else Snapshot(0, slot.read(), {}, [], None)
     teach_again(fed.method, now.history)
     if ledger is not None and now.ledger is not None:
         ledger.restore(now.ledger)
@@ -180,6 +180,12 @@ def run_federation(
     steps = fed.rounds.rounds * fed.local.steps
     report = privacy_report(fed.privacy, ledger, noise, steps)
     return Outcome(now.state, now.personal, now.history, report)
+
+
+def _on(device: torch.device, now: Snapshot) -> Snapshot:
+    """A snapshot with its tensors on ``device``: checkpoints are read to the CPU."""
+    personal = {k: {n: t.to(device) for n, t in own.items()} for k, own in now.personal.items()}
+    return replace(now, state={n: t.to(device) for n, t in now.state.items()}, personal=personal)
 
 
 def cohort_of(fed: Federation, round_index: int) -> list[int]:

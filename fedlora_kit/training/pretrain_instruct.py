@@ -2,8 +2,9 @@
 
 The recipe is that of `training.pretrain_causal`. The first reads statements of the built-in instructions'
 vocabulary (`data.builtin_instructions.corpus`), the second the real text of Dolly and Natural Instructions:
-contexts, inputs and answers of their *training* parts, each as plain text of its own. Neither ever sees an
-instruction with its response.
+contexts, inputs and answers of their *training* parts, each as plain text of its own (examples that a run
+holds out of its clients' training among them). Neither ever sees an instruction with its response. Statements
+of the first may hold an input and its response as two parts of one sentence, of the test part's, too.
 """
 
 from __future__ import annotations

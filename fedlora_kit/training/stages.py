@@ -10,7 +10,7 @@ import torch
 
 from fedlora_kit.adapter import AdapterSlot, State, all_finite, size_bytes
 from fedlora_kit.data.encoded import EncodedData
-from fedlora_kit.errors import BadValue, NonFinite
+from fedlora_kit.errors import BadValue, NonFinite, NothingMoved
 from fedlora_kit.methods.base import ClientUpdate
 from fedlora_kit.methods.stages import Stage
 from fedlora_kit.models.components import decomposed, part_of, split_factors
@@ -114,6 +114,9 @@ def _train(
         trained = inner.read(inner.trainable)
         if not all_finite(trained):
             raise NonFinite("adapter", round_index, client)
+    except NothingMoved as error:
+        who = "the server" if client == SERVER else f"client {client}"
+        raise NothingMoved(f"stage {stage.name!r} at {who}: {error.problem}", error.remedy) from error
     except NonFinite as error:
         what, where = str(error.args[0]), None if client == SERVER else client
         raise NonFinite(f"{what} of stage {stage.name!r}", round_index, where) from error

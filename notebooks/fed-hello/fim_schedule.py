@@ -35,7 +35,7 @@ eval_limit: int | None = None  # at most so many scored examples
 # %%
 from IPython.display import display
 
-from fedlora_kit.data import get_task, load_task
+from fedlora_kit.data import get_task
 from fedlora_kit.methods import method
 from fedlora_kit.papers import fed_hello_grid as grid
 from fedlora_kit.papers import fed_hello_schedule as schedule
@@ -44,7 +44,7 @@ from fedlora_kit.papers.fed_hello_importance import scores_frame
 from fedlora_kit.papers.fed_hello_table2 import WORDS
 from fedlora_kit.papers.grid import mean_std_table, results_frame, run_cells
 from fedlora_kit.papers.reported import published
-from fedlora_kit.partition import label_counts, partition_figure
+from fedlora_kit.partition import partition_figure
 from fedlora_kit.reporting.comparison import compare
 from fedlora_kit.reporting.outputs import ItemOutputs
 from fedlora_kit.reporting.style import method_colour, set_style
@@ -85,10 +85,8 @@ for plan in cells:
 
 # %%
 kind = get_task(setting.task)
-labels = load_task(kind).train.labels[: setting.train_limit]
-parts = grid.split_partitioner(setting, setting.splits[0], seed=0).split(labels)
-counts = label_counts(parts, labels, kind.num_labels)
-display(partition_figure(counts, kind.label_names, WORDS[setting.splits[0]]))
+split = setting.splits[0]
+display(partition_figure(grid.held(setting, split), kind.label_names, WORDS[split]))
 
 # %% [markdown]
 # ## The runs
@@ -117,7 +115,7 @@ out.table(mean_std_table(melted, rows=plans, column="measure", value="percent"))
 # the order of the layers agrees between seeds, and between numbers of proxy examples (1: the same order, 0: unrelated).
 
 # %%
-scores = schedule.own_schedule(scores_frame(done, plans), setting)
+scores = schedule.own_schedule(scores_frame(done, plans), setting, parts_of_run)
 out.figure(schedule.figure(scores, setting, [method_colour("fed-hello"), method_colour("lora")]))
 
 # %%

@@ -37,8 +37,8 @@ import numpy as np
 import pandas as pd
 from IPython.display import display
 
-from fedlora_kit.data import get_task, load_task
-from fedlora_kit.experiments.set_aside import set_aside
+from fedlora_kit.data import get_task
+from fedlora_kit.experiments.set_aside import proxy_rows
 from fedlora_kit.experiments.setup import load_data
 from fedlora_kit.papers import fed_hello_grid as grid
 from fedlora_kit.papers import fed_hello_proxy as proxy
@@ -47,7 +47,7 @@ from fedlora_kit.papers.fed_hello_importance import rank_agreement, scores_frame
 from fedlora_kit.papers.fed_hello_table2 import WORDS
 from fedlora_kit.papers.grid import mean_std_table, results_frame, run_cells
 from fedlora_kit.papers.reported import published
-from fedlora_kit.partition import label_counts, partition_figure
+from fedlora_kit.partition import partition_figure
 from fedlora_kit.randomness import Streams
 from fedlora_kit.reporting.comparison import compare
 from fedlora_kit.reporting.outputs import ItemOutputs
@@ -88,8 +88,8 @@ cells = proxy.cells(setting, names)
 train, _ = load_data(cells[0].spec.data, setting.backbone)
 held = {}
 for name in ("random", "balanced"):
-    _, chosen = set_aside(train, setting.proxy_examples, Streams(0), name)
-    held[name] = np.bincount(chosen.labels, minlength=get_task(setting.task).num_labels)
+    rows = proxy_rows(train, setting.proxy_examples, Streams(0), name)
+    held[name] = np.bincount(train.labels[rows], minlength=get_task(setting.task).num_labels)
 display(pd.DataFrame(held, index=get_task(setting.task).label_names).T)
 
 # %% [markdown]
@@ -97,10 +97,8 @@ display(pd.DataFrame(held, index=get_task(setting.task).label_names).T)
 
 # %%
 kind = get_task(setting.task)
-labels = load_task(kind).train.labels[: setting.train_limit]
-parts = grid.split_partitioner(setting, setting.splits[0], seed=0).split(labels)
-counts = label_counts(parts, labels, kind.num_labels)
-display(partition_figure(counts, kind.label_names, WORDS[setting.splits[0]]))
+split = setting.splits[0]
+display(partition_figure(grid.held(setting, split), kind.label_names, WORDS[split]))
 
 # %% [markdown]
 # ## The runs

@@ -36,7 +36,7 @@ eval_limit: int | None = None  # at most so many scored examples
 # %%
 from IPython.display import display
 
-from fedlora_kit.data import get_task, load_task
+from fedlora_kit.data import get_task
 from fedlora_kit.methods.defects import frozen_by_substring
 from fedlora_kit.papers import fed_hello_grid as grid
 from fedlora_kit.papers import fed_hello_released as released
@@ -45,7 +45,7 @@ from fedlora_kit.papers.fed_hello_importance import depth
 from fedlora_kit.papers.fed_hello_table2 import WORDS
 from fedlora_kit.papers.grid import mean_std_table, results_frame, run_cells
 from fedlora_kit.papers.reported import published
-from fedlora_kit.partition import label_counts, partition_figure
+from fedlora_kit.partition import partition_figure
 from fedlora_kit.reporting.comparison import compare
 from fedlora_kit.reporting.outputs import ItemOutputs
 from fedlora_kit.reporting.style import set_style
@@ -89,10 +89,8 @@ for name in names:
 
 # %%
 kind = get_task(setting.task)
-labels = load_task(kind).train.labels[: setting.train_limit]
-parts = grid.split_partitioner(setting, setting.splits[0], seed=0).split(labels)
-counts = label_counts(parts, labels, kind.num_labels)
-display(partition_figure(counts, kind.label_names, WORDS[setting.splits[0]]))
+split = setting.splits[0]
+display(partition_figure(grid.held(setting, split), kind.label_names, WORDS[split]))
 
 # %% [markdown]
 # ## The runs

@@ -35,7 +35,7 @@ eval_limit: int | None = None  # at most so many scored examples
 # %%
 from IPython.display import display
 
-from fedlora_kit.data import get_task, load_task
+from fedlora_kit.data import get_task
 from fedlora_kit.methods.allocation import importance_levels, importance_probabilities, pattern_layers
 from fedlora_kit.papers import fed_hello_grid as grid
 from fedlora_kit.papers import fed_hello_strategies as strategies
@@ -43,7 +43,7 @@ from fedlora_kit.papers.claims import judge_all
 from fedlora_kit.papers.fed_hello_table2 import WORDS
 from fedlora_kit.papers.grid import mean_std_table, results_frame, run_cells
 from fedlora_kit.papers.reported import published
-from fedlora_kit.partition import label_counts, partition_figure
+from fedlora_kit.partition import partition_figure
 from fedlora_kit.reporting.comparison import compare
 from fedlora_kit.reporting.outputs import ItemOutputs
 from fedlora_kit.reporting.style import set_style
@@ -88,10 +88,8 @@ print(importance_levels(scores, 3), importance_probabilities(scores, 3).round(3)
 
 # %%
 kind = get_task(setting.task)
-labels = load_task(kind).train.labels[: setting.train_limit]
-parts = grid.split_partitioner(setting, setting.splits[0], seed=0).split(labels)
-counts = label_counts(parts, labels, kind.num_labels)
-display(partition_figure(counts, kind.label_names, WORDS[setting.splits[0]]))
+split = setting.splits[0]
+display(partition_figure(grid.held(setting, split), kind.label_names, WORDS[split]))
 
 # %% [markdown]
 # ## The runs

@@ -40,13 +40,13 @@ eval_limit: int | None = None  # at most so many scored examples
 import pandas as pd
 from IPython.display import display
 
-from fedlora_kit.data import get_task, load_task
+from fedlora_kit.data import get_task
 from fedlora_kit.papers import fed_hello_grid as grid
 from fedlora_kit.papers import fed_hello_table2 as table2
 from fedlora_kit.papers.claims import judge_all
 from fedlora_kit.papers.grid import mean_std_table, results_frame, run_cells
 from fedlora_kit.papers.reported import published
-from fedlora_kit.partition import label_counts, partition_figure
+from fedlora_kit.partition import partition_figure
 from fedlora_kit.reporting.comparison import compare
 from fedlora_kit.reporting.outputs import ItemOutputs
 from fedlora_kit.reporting.style import set_style
@@ -81,11 +81,8 @@ setting
 
 # %%
 kind = get_task(setting.task)
-labels = load_task(kind).train.labels[: setting.train_limit]
 for split in setting.splits:
-    parts = grid.split_partitioner(setting, split, seed=0).split(labels)
-    counts = label_counts(parts, labels, kind.num_labels)
-    display(partition_figure(counts, kind.label_names, table2.WORDS[split]))
+    display(partition_figure(grid.held(setting, split), kind.label_names, table2.WORDS[split]))
 
 # %% [markdown]
 # ## Who can afford what

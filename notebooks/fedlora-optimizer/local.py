@@ -16,7 +16,7 @@
 # (Zhao et al., arXiv 2510.11274. Both are in the abstract; metric, baseline and what was averaged are not known.)
 #
 # **What is run here.** The runs of `fedlora-optimizer/global`, scored otherwise: each client's own adapter answers
-# examples of that client which nobody has trained on, and the mean over clients is taken.
+# examples of that client which no federated step has seen, and the mean over clients is taken.
 
 # %% tags=["parameters"]
 profile: str = "smoke"  # smoke | small | paper
