@@ -131,6 +131,10 @@ def test_the_methods_claims_and_figure():
         ]
     )
     assert {j.verdict.status for j in judge_all(flo_method.claims(), good)} == {"reproduced"}
+    negative = with_components(start, {component_names(B)[0]: -2 * magnitude}, "rank")
+    changes = flo_method.step_frame(start, negative, "rank").set_index("component")["change"]
+    assert changes["B_M"] == pytest.approx(float(3 * magnitude.max()), rel=1e-5)
+    assert changes.drop("B_M").max() < 1e-6
     both = flo_method.step_frame(start, {**turned, B: longer[B]}, "rank").assign(stage="global optimiser")
     judged = [j.verdict.status for j in judge_all(flo_method.claims(), both)]
     assert judged == ["not reproduced", "not testable"]

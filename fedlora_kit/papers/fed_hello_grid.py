@@ -16,9 +16,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import numpy.typing as npt
-
 from fedlora_kit.errors import BadValue, UnknownName
 from fedlora_kit.methods.resources import HETLORA_111, ROC_111, ROC_631, Resources
 from fedlora_kit.papers.fed_hello_modes import DESCRIBED, MODES, RELEASED, constant_rate, released_method
@@ -243,17 +240,6 @@ def split_partitioner(s: Setting, split: str, seed: int) -> Partitioner:
     return partitioner(
         made["partitioner"], num_clients=made["clients"], seed=seed, **made.get("settings", {})
     )
-
-
-def held(s: Setting, split: str) -> npt.NDArray[np.int64]:
-    """What clients hold at seed 0, (clients, classes): examples, those among them that become proxies too."""
-    from fedlora_kit.data import get_task
-    from fedlora_kit.experiments.setup import load_data, split_indices
-    from fedlora_kit.partition import label_counts
-
-    spec = cell(s, split, "1:1:1", "lora", 0, {}).spec
-    train, _ = load_data(spec.data, spec.model.backbone)
-    return label_counts(split_indices(spec, train), train.labels, get_task(s.task).num_labels)
 
 
 def cell(

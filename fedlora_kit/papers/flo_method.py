@@ -71,8 +71,8 @@ def step_frame(before: State, after: State, axis: str) -> pd.DataFrame:
         dim = vector_dim(name, axis)
         magnitude, direction = decompose(tensor, dim)
         size, heading = decompose(after[name], dim)
-        # a trained magnitude below 0 comes back as its length and the opposite direction
-        sign = torch.where((direction * heading).sum(dim, keepdim=True) < 0, -1.0, 1.0)
+        # a magnitude trained to below 0 comes back as its length and exactly the opposite direction
+        sign = torch.where((direction * heading).sum(dim, keepdim=True) < -1 + 1e-6, -1.0, 1.0)
         split = ((magnitude, sign * size), (direction, sign * heading))
         pairs = ((old, new, c) for (old, new), c in zip(split, component_names(name), strict=True))
         for old, new, component in pairs:

@@ -40,6 +40,7 @@ from fedlora_kit.methods import method
 from fedlora_kit.papers import fed_hello_grid as grid
 from fedlora_kit.papers import fed_hello_schedule as schedule
 from fedlora_kit.papers.claims import judge_all
+from fedlora_kit.papers.fed_hello_held import held
 from fedlora_kit.papers.fed_hello_importance import scores_frame
 from fedlora_kit.papers.fed_hello_table2 import WORDS
 from fedlora_kit.papers.grid import mean_std_table, results_frame, run_cells
@@ -86,7 +87,7 @@ for plan in cells:
 # %%
 kind = get_task(setting.task)
 split = setting.splits[0]
-display(partition_figure(grid.held(setting, split), kind.label_names, WORDS[split]))
+display(partition_figure(held(setting, split), kind.label_names, WORDS[split]))
 
 # %% [markdown]
 # ## The runs

@@ -43,6 +43,7 @@ from fedlora_kit.experiments.setup import load_data
 from fedlora_kit.papers import fed_hello_grid as grid
 from fedlora_kit.papers import fed_hello_proxy as proxy
 from fedlora_kit.papers.claims import judge_all
+from fedlora_kit.papers.fed_hello_held import held
 from fedlora_kit.papers.fed_hello_importance import rank_agreement, scores_frame
 from fedlora_kit.papers.fed_hello_table2 import WORDS
 from fedlora_kit.papers.grid import mean_std_table, results_frame, run_cells
@@ -86,11 +87,11 @@ for name in names:
 # %%
 cells = proxy.cells(setting, names)
 train, _ = load_data(cells[0].spec.data, setting.backbone)
-held = {}
+spread = {}
 for name in ("random", "balanced"):
     rows = proxy_rows(train, setting.proxy_examples, Streams(0), name)
-    held[name] = np.bincount(train.labels[rows], minlength=get_task(setting.task).num_labels)
-display(pd.DataFrame(held, index=get_task(setting.task).label_names).T)
+    spread[name] = np.bincount(train.labels[rows], minlength=get_task(setting.task).num_labels)
+display(pd.DataFrame(spread, index=get_task(setting.task).label_names).T)
 
 # %% [markdown]
 # ## Who holds what
@@ -98,7 +99,7 @@ display(pd.DataFrame(held, index=get_task(setting.task).label_names).T)
 # %%
 kind = get_task(setting.task)
 split = setting.splits[0]
-display(partition_figure(grid.held(setting, split), kind.label_names, WORDS[split]))
+display(partition_figure(held(setting, split), kind.label_names, WORDS[split]))
 
 # %% [markdown]
 # ## The runs

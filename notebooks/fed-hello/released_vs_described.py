@@ -41,6 +41,7 @@ from fedlora_kit.methods.defects import frozen_by_substring
 from fedlora_kit.papers import fed_hello_grid as grid
 from fedlora_kit.papers import fed_hello_released as released
 from fedlora_kit.papers.claims import judge_all
+from fedlora_kit.papers.fed_hello_held import held
 from fedlora_kit.papers.fed_hello_importance import depth
 from fedlora_kit.papers.fed_hello_table2 import WORDS
 from fedlora_kit.papers.grid import mean_std_table, results_frame, run_cells
@@ -90,7 +91,7 @@ for name in names:
 # %%
 kind = get_task(setting.task)
 split = setting.splits[0]
-display(partition_figure(grid.held(setting, split), kind.label_names, WORDS[split]))
+display(partition_figure(held(setting, split), kind.label_names, WORDS[split]))
 
 # %% [markdown]
 # ## The runs

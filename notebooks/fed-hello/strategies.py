@@ -40,6 +40,7 @@ from fedlora_kit.methods.allocation import importance_levels, importance_probabi
 from fedlora_kit.papers import fed_hello_grid as grid
 from fedlora_kit.papers import fed_hello_strategies as strategies
 from fedlora_kit.papers.claims import judge_all
+from fedlora_kit.papers.fed_hello_held import held
 from fedlora_kit.papers.fed_hello_table2 import WORDS
 from fedlora_kit.papers.grid import mean_std_table, results_frame, run_cells
 from fedlora_kit.papers.reported import published
@@ -89,7 +90,7 @@ print(importance_levels(scores, 3), importance_probabilities(scores, 3).round(3)
 # %%
 kind = get_task(setting.task)
 split = setting.splits[0]
-display(partition_figure(grid.held(setting, split), kind.label_names, WORDS[split]))
+display(partition_figure(held(setting, split), kind.label_names, WORDS[split]))
 
 # %% [markdown]
 # ## The runs

@@ -44,6 +44,7 @@ from fedlora_kit.data import get_task
 from fedlora_kit.papers import fed_hello_grid as grid
 from fedlora_kit.papers import fed_hello_table2 as table2
 from fedlora_kit.papers.claims import judge_all
+from fedlora_kit.papers.fed_hello_held import held
 from fedlora_kit.papers.grid import mean_std_table, results_frame, run_cells
 from fedlora_kit.papers.reported import published
 from fedlora_kit.partition import partition_figure
@@ -82,7 +83,7 @@ setting
 # %%
 kind = get_task(setting.task)
 for split in setting.splits:
-    display(partition_figure(grid.held(setting, split), kind.label_names, table2.WORDS[split]))
+    display(partition_figure(held(setting, split), kind.label_names, table2.WORDS[split]))
 
 # %% [markdown]
 # ## Who can afford what
