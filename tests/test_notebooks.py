@@ -11,11 +11,13 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import jupytext
 import nbformat
 import pandas as pd
 import pytest
+from filelock import FileLock
 
 from fedlora_kit.batch.parameters import read_parameters
 from fedlora_kit.batch.pool import reproduce
@@ -147,22 +149,36 @@ def test_the_parameters_of_the_contract(source):
 
 
 @pytest.fixture(scope="session")
-def smoke(tmp_path_factory):
-    """Every notebook run once, as `fedlora reproduce` does it, with its own store."""
-    folder = tmp_path_factory.mktemp("smoke")
+def smoke(tmp_path_factory, worker_id):
+    """Every notebook run once, as `fedlora reproduce` does it, with its own store.
+
+    With several test processes the first to come runs them, the others wait and read.
+    """
+    base = tmp_path_factory.getbasetemp()
+    folder = (base if worker_id == "master" else base.parent) / "smoke"
+    kept = folder / "statuses.json"
+    folder.mkdir(exist_ok=True)
+    with FileLock(folder / ".lock"):
+        if not kept.exists():
+            kept.write_text(json.dumps(_run_all(folder)))
+    statuses = {item: SimpleNamespace(**status) for item, status in json.loads(kept.read_text()).items()}
+    return folder / "out" / "smoke", statuses
+
+
+def _run_all(folder):
     before = os.environ.get("FEDLORA_RUNS")
     os.environ["FEDLORA_RUNS"] = str(folder / "runs")
     try:
         statuses = {}
         for item, settings in CUT.items():
             (status,) = reproduce(find(item), "smoke", output_dir=folder / "out", settings=settings)
-            statuses[item] = status
+            statuses[item] = {"status": status.status, "error": status.error}
     finally:
         if before is None:
             del os.environ["FEDLORA_RUNS"]
         else:
             os.environ["FEDLORA_RUNS"] = before
-    return folder / "out" / "smoke", statuses
+    return statuses
 
 
 @pytest.mark.slow

@@ -17,7 +17,11 @@ def splits(draw):
     hand = draw(st.integers(1, classes))
     least = -(-classes * domains // hand) + -(-classes // hand)
     clients = draw(st.integers(least, least + 6))
-    sizes = draw(st.lists(st.integers(clients, 30), min_size=classes * domains, max_size=classes * domains))
+    sizes = draw(
+        st.lists(
+            st.integers(clients, max(clients, 30)), min_size=classes * domains, max_size=classes * domains
+        )
+    )
     labels = np.repeat(np.repeat(np.arange(classes), domains) * 3, sizes)  # numbers may have gaps
     groups = np.repeat(np.tile(np.arange(domains), classes), sizes)
     order = np.random.default_rng(draw(seeds)).permutation(labels.size)
