@@ -101,6 +101,12 @@ class Setting:
     precision: str = "fp32"
     mode: str = DESCRIBED
 
+    def __post_init__(self) -> None:
+        if self.cohort > self.clients:
+            raise BadValue(
+                f"cohort={self.cohort} of {self.clients} clients", "give a cohort of at most all clients"
+            )
+
     @property
     def refresh(self) -> int:
         """First round with Fisher scores, and rounds between refreshes: a tenth of all, at least 1."""
@@ -167,12 +173,7 @@ def setting(item: str, profiles: Mapping[str, Setting], profile: str, **override
         UnknownName: no such profile, setting, task, method or split.
         BadValue: a value that cannot be used.
     """
-    made = override(item, profiles, profile, overrides, lambda name, value: _checked(item, name, value))
-    if made.cohort > made.clients:
-        raise BadValue(
-            f"cohort={made.cohort} of {made.clients} clients", "give a cohort of at most all clients"
-        )
-    return made
+    return override(item, profiles, profile, overrides, lambda name, value: _checked(item, name, value))
 
 
 def _checked(item: str, name: str, value: Any) -> Any:

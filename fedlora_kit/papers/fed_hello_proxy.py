@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fedlora_kit.errors import BadValue, UnknownName
 from fedlora_kit.papers import fed_hello_grid as grid
 from fedlora_kit.papers import fed_hello_table2
 from fedlora_kit.papers.claims import Claim, mean_difference
 from fedlora_kit.papers.fed_hello_grid import PROFILES as PROFILES
 from fedlora_kit.papers.fed_hello_grid import Setting
 from fedlora_kit.papers.grid import Cell
+from fedlora_kit.papers.overrides import chosen
 
 ROC, SPLIT, BEST = "1:1:1", "pat_10", "accuracy_best"
 TRAINED = "trained_on"
@@ -63,13 +63,7 @@ def chosen_sources(sources: Sequence[str] | None) -> list[str]:
         UnknownName: no such source.
         BadValue: none, or one twice.
     """
-    names = list(SOURCES if sources is None else sources)
-    for name in names:
-        if name not in SOURCES:
-            raise UnknownName("source of proxy examples", name, SOURCES)
-    if not names or len(set(names)) < len(names):
-        raise BadValue(f"sources={names}", "give at least one, none of them twice")
-    return names
+    return chosen("source of proxy examples", "sources", sources, SOURCES)
 
 
 def cells(s: Setting, sources: Sequence[str]) -> list[Cell]:

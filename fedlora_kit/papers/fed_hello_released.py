@@ -8,7 +8,6 @@ from typing import Any
 
 import pandas as pd
 
-from fedlora_kit.errors import BadValue, UnknownName
 from fedlora_kit.methods.defects import DEFECTS, FREEZE_BY_SUBSTRING
 from fedlora_kit.papers import fed_hello_grid as grid
 from fedlora_kit.papers import fed_hello_table2
@@ -17,6 +16,7 @@ from fedlora_kit.papers.fed_hello_grid import PROFILES as PROFILES
 from fedlora_kit.papers.fed_hello_grid import Setting
 from fedlora_kit.papers.fed_hello_modes import DESCRIBED, RELEASED, constant_rate
 from fedlora_kit.papers.grid import Cell
+from fedlora_kit.papers.overrides import chosen
 from fedlora_kit.papers.pairing import MissingCells
 
 CONSTANT_RATE, ALL = "constant_rate", RELEASED
@@ -53,13 +53,7 @@ def chosen_variants(variants: Sequence[str] | None) -> list[str]:
         UnknownName: no such variant.
         BadValue: none, or one twice.
     """
-    names = list(VARIANTS if variants is None else variants)
-    for name in names:
-        if name not in VARIANTS:
-            raise UnknownName("variant of Fed-HeLLo", name, VARIANTS)
-    if not names or len(set(names)) < len(names):
-        raise BadValue(f"variants={names}", "give at least one, none of them twice")
-    return names
+    return chosen("variant of Fed-HeLLo", "variants", variants, VARIANTS)
 
 
 def cells(s: Setting, variants: Sequence[str]) -> list[Cell]:

@@ -17,11 +17,12 @@ import torch
 from torch import nn
 
 from fedlora_kit.adapter import AdapterSlot
-from fedlora_kit.errors import BadValue, UnknownName
+from fedlora_kit.errors import UnknownName
 from fedlora_kit.methods import method
 from fedlora_kit.models.lora import LoraSettings, attach_lora
 from fedlora_kit.papers import fed_hello_grid as grid
 from fedlora_kit.papers.claims import Claim, Status, Verdict
+from fedlora_kit.papers.overrides import chosen
 from fedlora_kit.papers.pairing import MissingCells
 from fedlora_kit.papers.step_costs import StepCost, step_cost
 from fedlora_kit.randomness import Streams
@@ -93,13 +94,7 @@ def checked(profile: str, methods: Sequence[str] | None) -> list[str]:
     """
     if profile not in PROFILES:
         raise UnknownName("profile", profile, PROFILES)
-    names = list(METHODS if methods is None else methods)
-    for name in names:
-        if name not in METHODS:
-            raise UnknownName("method of fed-hello/resources", name, METHODS)
-    if not names or len(set(names)) < len(names):
-        raise BadValue(f"methods={names}", "give at least one, none of them twice")
-    return names
+    return chosen("method of fed-hello/resources", "methods", methods, METHODS)
 
 
 def costs(

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from fedlora_kit.errors import BadValue, UnknownName
 from fedlora_kit.methods.allocation import PATTERNS
 from fedlora_kit.papers import fed_hello_grid as grid
 from fedlora_kit.papers import fed_hello_table2
@@ -15,6 +14,7 @@ from fedlora_kit.papers.claims import Claim, mean_difference
 from fedlora_kit.papers.fed_hello_grid import PROFILES as PROFILES
 from fedlora_kit.papers.fed_hello_grid import Setting
 from fedlora_kit.papers.grid import Cell
+from fedlora_kit.papers.overrides import chosen
 
 if TYPE_CHECKING:
     from fedlora_kit.experiments.many import Finished
@@ -54,14 +54,7 @@ def chosen_patterns(patterns: Sequence[str] | None) -> list[str]:
         UnknownName: no such pattern.
         BadValue: none, or one twice.
     """
-    if patterns is None:
-        return list(PATTERNS)
-    for name in patterns:
-        if name not in PATTERNS:
-            raise UnknownName("allocation pattern", name, PATTERNS)
-    if not patterns or len(set(patterns)) < len(patterns):
-        raise BadValue(f"patterns={list(patterns)}", "give at least one, none of them twice")
-    return list(patterns)
+    return chosen("allocation pattern", "patterns", patterns, PATTERNS)
 
 
 def cells(s: Setting, patterns: Sequence[str]) -> list[Cell]:

@@ -14,13 +14,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from fedlora_kit.errors import BadValue, UnknownName
 from fedlora_kit.papers import flo_ablation, flo_setting
 from fedlora_kit.papers.claims import Claim, Verdict, mean_difference
 from fedlora_kit.papers.flo_setting import Setting
 from fedlora_kit.papers.grid import Cell
+from fedlora_kit.papers.overrides import chosen
 from fedlora_kit.papers.pairing import MissingCells, pair
-from fedlora_kit.papers.reported import published
 from fedlora_kit.papers.statistics import mean_interval
 
 if TYPE_CHECKING:
@@ -125,12 +124,7 @@ def variants(s: Setting, choices: Sequence[str] | None = None) -> list[Variant]:
         UnknownName: no such choice.
         BadValue: an empty list, or one twice.
     """
-    wanted = list(CHOICES) if choices is None else list(choices)
-    for name in wanted:
-        if name not in CHOICES:
-            raise UnknownName("open choice of fedlora-optimizer", name, CHOICES)
-    if not wanted or len(set(wanted)) < len(wanted):
-        raise BadValue(f"choices={wanted}", "give at least one, none of them twice")
+    wanted = chosen("open choice of fedlora-optimizer", "choices", choices, CHOICES)
     return [variant for name in wanted for variant in CHOICES[name](s)]
 
 
@@ -202,8 +196,7 @@ def table(found: pd.DataFrame) -> pd.DataFrame:
 
 def gain(score: str) -> float:
     """The published gain beside a score, in %; its metric and baseline are unknown."""
-    reported = published("fedlora-optimizer", GAINS[score])
-    return float(reported.loc[reported["cell"] == "gain over baseline", "value"].iloc[0])
+    return flo_setting.published_gain(GAINS[score])
 
 
 def widest(results: pd.DataFrame, score: str) -> pd.DataFrame:

@@ -8,6 +8,7 @@ from typing import Any
 from fedlora_kit.errors import BadValue
 from fedlora_kit.experiments.spec import RunSpec
 from fedlora_kit.papers import overrides
+from fedlora_kit.papers.reported import published
 
 
 @dataclass(frozen=True)
@@ -136,6 +137,12 @@ def spec(s: Setting, method: str, seed: int, **settings: Any) -> RunSpec:
             "seed": seed,
         }
     )
+
+
+def published_gain(item: str) -> float:
+    """The gain that the abstract states for an item ("global", "local"), %; of which metric is not known."""
+    rows = published("fedlora-optimizer", item)
+    return float(rows.loc[rows["cell"] == "gain over baseline", "value"].iloc[0])
 
 
 def deviations(s: Setting) -> list[str]:

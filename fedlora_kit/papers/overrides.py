@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, TypeVar
 
 from fedlora_kit.errors import BadValue, UnknownName
@@ -28,6 +28,7 @@ def override(
 
     Raises:
         UnknownName: no such profile or setting.
+        BadValue: one text where several values are expected.
     """
     if profile not in profiles:
         raise UnknownName("profile", profile, profiles)
@@ -37,6 +38,8 @@ def override(
     for name, value in overrides.items():
         if name not in known:
             raise UnknownName(f"setting of {item}", name, known)
+        if isinstance(getattr(base, name), tuple):
+            not_text(name, value)
         if value is not None:
             changed[name] = checked(name, value)
     made: S = dataclasses.replace(base, **changed)
@@ -61,6 +64,37 @@ def plain(name: str, value: Any) -> Any:
             raise BadValue(f"epsilons={value}", "give positive numbers; 0 stands for no DP")
         return tuple(float(e) if e else None for e in value)
     return tuple(value) if isinstance(value, list) else value
+
+
+def chosen(what: str, name: str, names: Sequence[str] | None, known: Collection[str]) -> list[str]:
+    """The names that a parameter gives, all that are known if it gives none.
+
+    Args:
+        what: kind of the thing, for the message ("variant of Fed-HeLLo").
+        name: the parameter.
+
+    Raises:
+        UnknownName: one is not known.
+        BadValue: one text in place of a list, an empty list, or one twice.
+    """
+    not_text(name, names)
+    wanted = list(known if names is None else names)
+    for one in wanted:
+        if one not in known:
+            raise UnknownName(what, one, known)
+    if not wanted or len(set(wanted)) < len(wanted):
+        raise BadValue(f"{name}={wanted}", "give at least one, none of them twice")
+    return wanted
+
+
+def not_text(name: str, value: Any) -> None:
+    """Refuse one text where a list is expected, which would be taken letter by letter.
+
+    Raises:
+        BadValue: it is a text.
+    """
+    if isinstance(value, str):
+        raise BadValue(f"{name}={value!r}", f"give a list: {name}=[{value!r}]")
 
 
 def positive(name: str, values: tuple[float, ...]) -> None:

@@ -1,0 +1,34 @@
+"""Values that a notebook's parameters give: what is refused, and with which remedy."""
+
+from __future__ import annotations
+
+import pytest
+
+from fedlora_kit.errors import BadValue, UnknownName
+from fedlora_kit.papers import fed_hello_grid, fed_hello_strategies
+from fedlora_kit.papers.overrides import chosen
+
+KNOWN = ("triangle", "uniform")
+
+
+def test_no_names_stand_for_all_and_given_ones_keep_their_order() -> None:
+    assert chosen("pattern", "patterns", None, KNOWN) == list(KNOWN)
+    assert chosen("pattern", "patterns", ["uniform", "triangle"], KNOWN) == ["uniform", "triangle"]
+
+
+@pytest.mark.parametrize("names", [[], ["uniform", "uniform"]])
+def test_an_empty_list_and_a_name_twice_are_refused(names: list[str]) -> None:
+    with pytest.raises(BadValue, match="none of them twice"):
+        chosen("pattern", "patterns", names, KNOWN)
+
+
+def test_an_unknown_name_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(UnknownName, match=r"square.*triangle"):
+        chosen("pattern", "patterns", ["square"], KNOWN)
+
+
+def test_one_text_in_place_of_a_list_is_named_not_taken_letter_by_letter() -> None:
+    with pytest.raises(BadValue, match=r"patterns=\['uniform'\]"):
+        fed_hello_strategies.chosen_patterns("uniform")
+    with pytest.raises(BadValue, match=r"splits=\['iid'\]"):
+        fed_hello_grid.setting("fed-hello/table2", fed_hello_grid.PROFILES, "smoke", splits="iid")
