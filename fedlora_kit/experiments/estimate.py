@@ -48,6 +48,7 @@ class Estimate:
     bytes_up: float
     bytes_down: float
     store_bytes: float
+    private: bool
     known: str
 
     @property
@@ -86,6 +87,7 @@ def _estimate(canonical: str, _hub: str) -> Estimate:
         bytes_up=visits * fmean(cost.upload_bytes for cost in costs),
         bytes_down=visits * fmean(cost.download_bytes for cost in costs),
         store_bytes=_disk(count),
+        private=spec.privacy is not None,
         known=count.amounts.known,
     )
 
@@ -134,7 +136,10 @@ def _disk(count: Counter) -> float:
     own_head = spec.model.lora.head == "personal" or not chosen.sends_head
     kept = [n for n in sizes if (not chosen.sends(n) if ".lora_" in n else own_head)]
     stays: float = sum(sizes[n] for n in kept)
-    for stage in chosen.stages(spec.rounds.rounds - 1, last=True):
-        if stage.where == "clients" and not stage.shares:
-            stays = max(stays, sum(sizes.values()) / 2)
+    for stage in chosen.stages(spec.rounds.rounds - 1, last=True):  # magnitudes are next to nothing
+        factors = {part[0] for part in stage.trains if not part.endswith("_M") and part not in stage.shares}
+        if stage.where == "clients":
+            stays = max(
+                stays, sum(n for name, n in sizes.items() if any(f".lora_{f}" in name for f in factors))
+            )
     return sum(sizes.values()) + spec.split.clients * stays + RECORDS + RECORD * spec.rounds.rounds
