@@ -2,13 +2,14 @@
 
     python benchmarks/dp_step.py [--repeats 15]
 
-One batch of 32 random texts, of 8 to 40 tokens or all of 128, through a RoBERTa of 4 layers with LoRA on q, k, v, o: forward,
-backward and SGD step, with and without clipping and noise. In turn, on one thread, by CPU time. Bar: 1.12.
+One batch of 32 random texts, of 8 to 40 tokens or all of 128, through a RoBERTa of 4 layers with LoRA on
+q, k, v, o: forward, backward and SGD step, with and without clipping and noise. In turn, on one thread, by
+CPU time. Bar: 1.12.
 
 * plain: PEFT's model, no privacy.
-* hooks: `privacy.dpsgd`, which trains clients one after the other.
-* rows: a stack of this one client (`training.stacked`), which small clients train in; the set-up of
-  a round is in its time, and not in that of the others.
+* hooks: `privacy.dpsgd`, for models that rows cannot do (dropout, bf16, causal language models).
+* rows: a stack of this one client (`training.stacked`), what the round loop takes where it can; the
+  set-up of a round is in its time, and not in that of the others.
 """
 
 from __future__ import annotations

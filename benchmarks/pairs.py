@@ -18,7 +18,7 @@ CPU = torch.device("cpu")
 
 
 def options(document: str | None, repeats: int) -> argparse.Namespace:
-    """The command line of a benchmark. One thread is timed by the process's CPU time, several by the clock."""
+    """The command line of a benchmark. One thread goes by CPU time, several by the clock."""
     parser = argparse.ArgumentParser(description=(document or "").splitlines()[0])
     parser.add_argument("--repeats", type=int, default=repeats, help="measured rounds of all programs")
     parser.add_argument("--only", default="", help="cases whose name begins so")
@@ -38,7 +38,7 @@ def timed(program: Callable[[], object]) -> float:
 
 
 def in_turn(programs: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
-    """Seconds (see `timed`) of each program, ``repeats`` times each: all of them in turn, each time from another one.
+    """Seconds (see `timed`) of each program, ``repeats`` times each: all in turn, each time from another one.
 
     A first turn warms up and does not count.
     """
