@@ -109,7 +109,7 @@ class Audited:
     @property
     def refuted(self) -> bool:
         """Whether the bound lies above the claimed epsilon."""
-        return self.found.epsilon_lower > self.claimed["epsilon"]
+        return bool(self.found.epsilon_lower > self.claimed["epsilon"])
 
 
 class CanaryModel(nn.Module):

@@ -88,7 +88,7 @@ def figure(audited: Sequence[Audited]) -> Any:
         axes.grid(False)
         axes.set_title(trainer, loc="left", fontsize=9.5)
         if row == 0:
-            axes.legend(loc="upper right")
+            axes.legend(loc="lower right", bbox_to_anchor=(1.0, 0.9), ncol=2)
     axes.set_xlabel("score of a canary: log-likelihood ratio, in to out")
     for place, trainer in enumerate(trainers):
         mine = [one for one in audited if one.trainer == trainer]
