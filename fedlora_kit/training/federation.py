@@ -125,7 +125,7 @@ def run_federation(
     sizes = [len(c) for c in fed.clients]
     noise = noise_of_clients(fed.privacy, sizes, fed.local.batch_size, fed.rounds.rounds * fed.local.steps)
     ledger = Ledger(len(sizes), fed.privacy.delta, fed.privacy.accountant) if fed.privacy else None
-    now = _on(fed.device, resume) if resume else Snapshot(0, slot.read(), {}, [], None)
+    now = _on(fed.device, resume, slot.names) if resume else Snapshot(0, slot.read(), {}, [], None)
     teach_again(fed.method, now.history)
     if ledger is not None and now.ledger is not None:
         ledger.restore(now.ledger)
@@ -182,10 +182,19 @@ def run_federation(
     return Outcome(now.state, now.personal, now.history, report)
 
 
-def _on(device: torch.device, now: Snapshot) -> Snapshot:
-    """A snapshot with its tensors on ``device``: checkpoints are read to the CPU."""
-    personal = {k: {n: t.to(device) for n, t in own.items()} for k, own in now.personal.items()}
-    return replace(now, state={n: t.to(device) for n, t in now.state.items()}, personal=personal)
+def _on(device: torch.device, now: Snapshot, names: Sequence[str]) -> Snapshot:
+    """A snapshot with its tensors on ``device``, in model order.
+
+    Checkpoints are read to the CPU, in another order; DP's noise is drawn tensor after tensor.
+    """
+
+    def placed(state: State) -> State:
+        order = [n for n in names if n in state] + [n for n in state if n not in names]
+        return {n: state[n].to(device) for n in order}
+
+    return replace(
+        now, state=placed(now.state), personal={k: placed(own) for k, own in now.personal.items()}
+    )
 
 
 def cohort_of(fed: Federation, round_index: int) -> list[int]:
