@@ -3,31 +3,27 @@
 Most tests carry the messages by hand, through Flower's own serialisation; one starts real processes.
 """
 
-import json
-
 import numpy as np
 import pytest
 import torch
 import toy
 
-from fedlora_kit.adapter import AdapterSlot, digest
-from fedlora_kit.errors import BadValue, FedloraError, NonFinite
+from fedlora_kit.adapter import digest
+from fedlora_kit.errors import BadValue, FedloraError
 from fedlora_kit.experiments.run import RunFailed, run
-from fedlora_kit.experiments.setup import build
 from fedlora_kit.experiments.spec import RunSpec
 from fedlora_kit.experiments.store import Store
 from fedlora_kit.methods import METHODS
 
 pytest.importorskip("flwr", reason="needs the extra: pip install 'fedlora-kit[flower]'")
 
-from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordDict
+from flwr.app import Array, ArrayRecord, Context, RecordDict
 from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
 from flwr.supercore.task_identity import TaskIdentity
 
 from fedlora_kit.flower import client, node, peers, wire
 from fedlora_kit.flower.server import coordinate
 from fedlora_kit.flower.support import clients_of, why_not
-from fedlora_kit.training.federation import run_federation
 
 CPU = torch.device("cpu")
 
@@ -83,7 +79,9 @@ def hub(tmp_path, monkeypatch):
     toy.build_mirror(tmp_path / "hub")
     toy.enter(tmp_path / "hub")
     monkeypatch.setattr(peers, "_POLL_SECONDS", 0.01)
-    monkeypatch.setattr("fedlora_kit.flower.support.external", lambda spec: False)  # the toy task is this process's
+    monkeypatch.setattr(
+        "fedlora_kit.flower.support.external", lambda spec: False
+    )  # the toy task is this process's
     node._node.cache_clear()
 
 
@@ -102,7 +100,13 @@ def both(spec, tmp_path, nodes=2, **options):
     """The same run in one process and over messages."""
     alone = run(spec, device="cpu", store=Store(tmp_path / "alone"))
     spread = coordinate(
-        spec, Grid(nodes, **options), nodes=nodes, timeout=30, wait=5, device="cpu", store=Store(tmp_path / "spread")
+        spec,
+        Grid(nodes, **options),
+        nodes=nodes,
+        timeout=30,
+        wait=5,
+        device="cpu",
+        store=Store(tmp_path / "spread"),
     )
     return alone, spread
 
@@ -221,7 +225,9 @@ def test_a_task_of_one_process_is_refused(monkeypatch):
 
 
 def go(grid, spec=None, **options):
-    return coordinate(spec or parsed(), grid, **{"nodes": 2, "timeout": 30, "wait": 0.1, "device": "cpu", **options})
+    return coordinate(
+        spec or parsed(), grid, **{"nodes": 2, "timeout": 30, "wait": 0.1, "device": "cpu", **options}
+    )
 
 
 def test_a_silent_node_is_an_error_not_a_hang():
@@ -252,7 +258,7 @@ def test_too_few_nodes_and_wrong_parts():
 
 def test_other_code_or_data_at_a_node_is_refused(monkeypatch):
     mine = node.ingredients(parsed())
-    monkeypatch.setattr(client, "ingredients", lambda spec: {**mine, "torch": "1.0"})
+    monkeypatch.setattr(node, "ingredients", lambda spec: {**mine, "torch": "1.0"})
     with pytest.raises(FedloraError, match="torch differs: 1.0 here"):
         go(Grid())
 

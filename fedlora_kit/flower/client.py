@@ -1,5 +1,7 @@
 """The ClientApp: each message names the run, the round and what to do; `node` does it.
 
+Flower starts a process for each message, so what a message does not need is not imported.
+
 A SuperNode is started with ``--node-config 'partition-id=0 num-partitions=2'``, and ``device="cuda:0"`` if it
 shall not choose itself. What stays with its clients lies in Flower's context of the run, in this SuperNode's memory.
 """
@@ -8,16 +10,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
+from flwr.app import ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
-from fedlora_kit.adapter import State
 from fedlora_kit.errors import FedloraError, NonFinite, NothingMoved
-from fedlora_kit.experiments.spec import RunSpec
-from fedlora_kit.flower.node import Node, check_ingredients, ingredients, node
-from fedlora_kit.flower.wire import pack, unpack
+
+if TYPE_CHECKING:
+    from fedlora_kit.adapter import State
+    from fedlora_kit.flower.node import Node
 
 app = ClientApp()
 
@@ -50,6 +52,7 @@ def hello(message: Any, context: Any) -> Any:
 
 def train(message: Any, context: Any) -> Any:
     """Train the clients that the order names, from the global adapter."""
+    from fedlora_kit.flower.wire import pack
 
     def answer() -> dict[str, Any]:
         order, here, state = _understood(message, context)
@@ -108,6 +111,8 @@ class _Memory:
     """What stays with this node's clients from round to round."""
 
     def __init__(self, context: Any, here: Node) -> None:
+        from fedlora_kit.flower.wire import unpack
+
         self._records, self._here = context.state, here
         self.personal: dict[int, State] = {}
         for k in here.clients:
@@ -127,6 +132,9 @@ class _Memory:
             )
 
     def keep(self, round_index: int) -> None:
+        """Put away what stays with the clients, as of a round."""
+        from fedlora_kit.flower.wire import pack
+
         for k, own in self.personal.items():
             self._records[f"own-{k}"] = pack(own)
         self._records["trained"] = ConfigRecord({"round": round_index})
@@ -134,6 +142,10 @@ class _Memory:
 
 def _understood(message: Any, context: Any) -> tuple[Mapping[str, Any], Node, State]:
     """The order, this node as the order's run needs it, and the global adapter."""
+    from fedlora_kit.experiments.spec import RunSpec
+    from fedlora_kit.flower.node import check_ingredients, ingredients, node
+    from fedlora_kit.flower.wire import unpack
+
     order: Mapping[str, Any] = message.content["order"]
     spec = RunSpec.parse(json.loads(str(order["spec"])))
     check_ingredients(ingredients(spec), dict(message.content["ingredients"]))
@@ -162,6 +174,3 @@ def _reply(message: Any, answer: Callable[[], dict[str, Any]]) -> Any:
             said["kind"] = "nothing-moved"
         content = {"error": ConfigRecord(said)}
     return Message(RecordDict(content), reply_to=message)
-
-
-__all__ = ["Context", "app", "evaluate", "hello", "part_of", "train"]

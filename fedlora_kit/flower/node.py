@@ -109,7 +109,9 @@ class Node:
                 sent = {n: t for n, t in trained.items() if is_sent(fed, n)}
                 kept = {n: t for n, t in trained.items() if n not in sent}
                 sent |= {
-                    n: t.clone() for n, t in done.start.items() if fed.method.sends_untrained(n, k, round_index)
+                    n: t.clone()
+                    for n, t in done.start.items()
+                    if fed.method.sends_untrained(n, k, round_index)
                 }
                 if kept:
                     personal[k] = {**personal.get(k, {}), **kept}

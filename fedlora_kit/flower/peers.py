@@ -38,7 +38,15 @@ class Peers:
     """
 
     def __init__(
-        self, grid: Any, spec: RunSpec, fed: Federation, slot: AdapterSlot, *, nodes: int, timeout: float, wait: float
+        self,
+        grid: Any,
+        spec: RunSpec,
+        fed: Federation,
+        slot: AdapterSlot,
+        *,
+        nodes: int,
+        timeout: float,
+        wait: float,
     ) -> None:
         self._grid, self._spec, self._fed, self._slot = grid, spec, fed, slot
         self._parts, self._timeout, self._wait = nodes, timeout, wait
@@ -77,7 +85,11 @@ class Peers:
         self._ids = {part: node for node, (part, _) in parts.items()}
 
     def train(
-        self, state: State, clients: Sequence[int], round_index: int, scores: tuple[Sequence[float], int] | None
+        self,
+        state: State,
+        clients: Sequence[int],
+        round_index: int,
+        scores: tuple[Sequence[float], int] | None,
     ) -> dict[int, Answer]:
         """The local trainings of ``clients``, each at its node.
 
@@ -166,7 +178,9 @@ class Peers:
         names = {part: f"SuperNode {part} (of {self._parts})" for part in orders}
         return self._ask(kind, {part: (self._ids[part], order) for part, order in orders.items()}, names)
 
-    def _ask(self, kind: str, orders: Mapping[int, tuple[int, Any]], names: Mapping[int, str]) -> dict[int, Any]:
+    def _ask(
+        self, kind: str, orders: Mapping[int, tuple[int, Any]], names: Mapping[int, str]
+    ) -> dict[int, Any]:
         """Send each order to its node; the contents of the answers, in the order of ``orders``."""
         messages = [
             Message(content, dst_node_id=node, message_type=kind, ttl=max(60.0, 2 * self._timeout))
