@@ -3,7 +3,8 @@
 Flower starts a process for each message, so what a message does not need is not imported.
 
 A SuperNode is started with ``--node-config 'partition-id=0 num-partitions=2'``, and ``device="cuda:0"`` if it
-shall not choose itself. What stays with its clients lies in Flower's context of the run, in this SuperNode's memory.
+shall not choose itself. What stays with its clients lies in Flower's context of the run, in this SuperNode's
+memory.
 """
 
 from __future__ import annotations
@@ -127,7 +128,7 @@ class _Memory:
         last = int(record["round"]) if record is not None else -1
         if last != round_index:
             raise FedloraError(
-                f"this SuperNode last trained in round {last}, and the server believes in round {round_index}",
+                f"this SuperNode last trained in round {last}, and the server says in round {round_index}",
                 "it was started anew and has lost what its clients keep: run again from the first round",
             )
 

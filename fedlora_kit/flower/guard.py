@@ -1,8 +1,9 @@
 """Ends what a federation on this machine has started, whatever became of its parents.
 
-Flower's processes start others, some of them in sessions of their own. On Linux all are found by a mark in their
-environment; elsewhere by their process groups. As a program (standard library only, started by `launch`) it waits
-for its standard input to close, which happens when its parent ends, however it ends; then it kills.
+Flower's processes start others, some of them in sessions of their own. On Linux all are found by a mark in
+their environment; elsewhere by their process groups. As a program (standard library only, started by
+`launch`) it waits for its standard input to close, which happens when its parent ends, however it ends; then
+it kills.
 """
 
 from __future__ import annotations

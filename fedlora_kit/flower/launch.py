@@ -1,6 +1,6 @@
 """A whole Flower federation on this machine: one SuperLink and some SuperNodes as processes, for trying out.
 
-They listen on 127.0.0.1 alone, on free ports, without TLS. All of them end with this process, however it ends.
+They listen on 127.0.0.1 alone, on free ports, without TLS. All end with this process, however it ends.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a SuperNode does: it holds some clients of the federation, trains and scores them, keeps what stays there."""
+"""What a SuperNode does: it holds some of the clients, trains and scores them, and keeps what stays there."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ class Node:
     def score_held_out(
         self, state: State, personal: Mapping[int, State], next_round: int
     ) -> dict[str, list[Any]] | None:
-        """The own adapters of this node's clients on their held-out examples (`training.scores.local_scores`)."""
+        """This node's clients' own adapters on their held-out examples (`training.scores.local_scores`)."""
         with self._quiet():
             return local_scores(self.fed, self.slot, Snapshot(next_round, state, dict(personal), [], None))
 
@@ -161,7 +161,7 @@ def node(spec: RunSpec, part: int, parts: int, device: str) -> Node:
 
 
 def ingredients(spec: RunSpec) -> dict[str, str]:
-    """All that decides a run's numbers besides its description: equal on all machines, or they must not mix."""
+    """What decides a run's numbers besides its description: must be equal on all machines."""
     return {
         "source of fedlora-kit": source_digest(),
         **{name: version(name) for name in COMPUTES},

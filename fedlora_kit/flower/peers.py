@@ -1,4 +1,4 @@
-"""The server's side of the messages: asks the SuperNodes, waits, and checks every answer before it is used."""
+"""The server's side of the messages: asks the SuperNodes, waits, and checks each answer before it is used."""
 
 from __future__ import annotations
 

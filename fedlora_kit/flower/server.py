@@ -1,4 +1,4 @@
-"""The ServerApp: takes the run's description from Flower's run config, runs it, and writes the store's entry."""
+"""The ServerApp: takes the run's description from Flower's run config, runs it, writes the store's entry."""
 
 from __future__ import annotations
 

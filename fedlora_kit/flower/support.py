@@ -19,7 +19,7 @@ def why_not(spec: RunSpec) -> str:
     if any(chosen.stages(r, last=r == last) for r in range(spec.rounds.rounds)):
         return f"method {chosen.name!r} trains in stages after the aggregation, and these are not sent"
     if chosen.memory() is not None:
-        return f"method {chosen.name!r} with these settings learns at its clients, and what it learns is not sent"
+        return f"method {chosen.name!r}, as set, learns at its clients, and what it learns is not sent"
     return ""
 
 
