@@ -111,8 +111,9 @@ class Plan:
     @property
     def totals(self) -> Totals:
         """Sums over all items; a run that several items ask for counts once."""
-        runs = {(run.spec.canonical(), run.stage == "to be chosen"): run for i in self.items for run in
-        i.runs} return totals(list(runs.values()))
+        every = [run for one in self.items for run in one.runs]
+        runs = {(run.spec.canonical(), run.stage == "to be chosen"): run for run in every}
+        return totals(list(runs.values()))
 
 
 def plan(
