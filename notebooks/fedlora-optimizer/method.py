@@ -212,12 +212,14 @@ rows = []
 for name in ("lora", "fedlora-optimizer"):
     for seed in setting.seeds:
         given = {"axis": axis} if name == "fedlora-optimizer" else {}
-        results = run(flo_setting.spec(setting, name, seed, **given), device=device).results
+        entry = run(flo_setting.spec(setting, name, seed, **given), device=device)
+        results = entry.results
         metric = get_task(setting.task).metric
         rows.append(
             {
                 "method": name,
                 "seed": seed,
+                "key": entry.key,
                 f"global {metric}": 100 * results["scores"]["test"][metric]["final"],
                 f"local {metric}": 100 * results["local"][metric]["final"],
                 "local loss": results["local"]["loss"]["final"],
@@ -225,7 +227,7 @@ for name in ("lora", "fedlora-optimizer"):
         )
 runs = pd.DataFrame(rows)
 display(out.table(runs, "runs"))
-runs.drop(columns="seed").groupby("method", sort=False).agg(["mean", "std"]).round(2)
+runs.drop(columns=["seed", "key"]).groupby("method", sort=False).agg(["mean", "std"]).round(2)
 
 # %% [markdown]
 # ## Beside the paper
