@@ -209,4 +209,3 @@ def downloads(specs: Sequence[RunSpec]) -> dict[str, float | None]:
                 size = PUBLISHED[name].megabytes if name in PUBLISHED else None
                 found[place] = None if size is None else size * 1e6
     return found
-
