@@ -363,7 +363,7 @@ def test_the_first_estimate_of_memory_grows_with_what_it_counts():
     assert small > 1 << 30
     assert memory_bytes(spec(local={"lr": 0.2, "steps": 2, "batch_size": 8})) > small
     far = spec(model={"backbone": "FacebookAI/roberta-base"}, data={"task": "sst2"})
-    assert memory_bytes(far) is None
+    assert memory_bytes(far) > small + 4 * 120_000_000  # weights that are not on this machine count, too
 
 
 @pytest.mark.parametrize(
