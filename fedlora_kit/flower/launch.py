@@ -255,13 +255,11 @@ class LocalFederation:
         return f"see {self._log(name)}" + (f"; its last line: {lines[-1][:300]}" if lines else "")
 
     def _show(self) -> None:
-        """Hand on the server's lines about rounds, each once."""
-        log = self._log("flwr run")
-        lines = log.read_text("utf-8", "replace").split("\n")[:-1] if log.exists() else []
+        """Hand on the server's lines about its rounds, each once."""
+        path = Path(f"{self._report}.lines")
+        lines = path.read_text("utf-8").split("\n")[:-1] if path.exists() else []
         for line in lines[self._shown :]:
-            start = line.find("round ")
-            if start >= 0 and " of " in line:
-                self._say(line[start:])
+            self._say(line)
         self._shown = len(lines)
 
     def _home(self, name: str) -> Path:
