@@ -2,13 +2,14 @@
 
     python benchmarks/dp_step.py [--repeats 15]
 
-One batch of 32 random texts of 8 to 40 tokens through a RoBERTa of 4 layers with LoRA on q, k, v, o: forward,
-backward and SGD step, with and without clipping and noise. In turn, on one thread, by CPU time. Bar: 1.12.
+One batch of 32 random texts, of 8 to 40 tokens or all of 128, through a RoBERTa of 4 layers with LoRA on
+q, k, v, o: forward, backward and SGD step, with and without clipping and noise. In turn, on one thread, by
+CPU time. Bar: 1.12.
 
 * plain: PEFT's model, no privacy.
-* hooks: `privacy.dpsgd`, which trains clients one after the other.
-* rows: a stack of this one client (`training.stacked`), which small clients train in; the set-up of
-  a round is in its time, and not in that of the others.
+* hooks: `privacy.dpsgd`, for models that rows cannot do (dropout, bf16, causal language models).
+* rows: a stack of this one client (`training.stacked`), what the round loop takes where it can; the
+  set-up of a round is in its time, and not in that of the others.
 """
 
 from __future__ import annotations
@@ -35,9 +36,9 @@ from fedlora_kit.training.settings import LocalSettings
 from fedlora_kit.training.stacked import Member, train_stack
 
 
-def measure(width: int, name: str, repeats: int, steps: int = 3) -> dict[str, object]:
-    """Paired ratios for one width and method."""
-    data = text(32, seed=0)
+def measure(width: int, name: str, tokens: int | None, repeats: int, steps: int = 3) -> dict[str, object]:
+    """Paired ratios for one width, method and length of text (None: 8 to 40 tokens)."""
+    data = text(32, seed=0) if tokens is None else text(32, seed=0, shortest=tokens, longest=tokens)
     net = model(width, 4).train()
     slot = AdapterSlot(net)
     slot.set_trainable([n for n in slot.names if method(name).trains(n, 0, 0)])
@@ -91,9 +92,10 @@ def measure(width: int, name: str, repeats: int, steps: int = 3) -> dict[str, ob
             seconds["rows"].append(by_rows)
     found = {kind: ratio(seconds[kind], seconds["plain"]) for kind in ("hooks", "rows")}
     for kind, value in found.items():
-        line(f"width {width}, {name}: {kind} / plain", value, "<= 1.12")
+        line(f"width {width}, {tokens or '8 to 40'} tokens, {name}: {kind} / plain", value, "<= 1.12")
     return {
         "width": width,
+        "tokens": tokens or "8 to 40",
         "method": name,
         **found,
         "plain_ms": 1000 * float(np.median(seconds["plain"])) / steps,
@@ -103,7 +105,12 @@ def measure(width: int, name: str, repeats: int, steps: int = 3) -> dict[str, ob
 def main() -> None:
     """Print the ratios and store them."""
     given = options(__doc__, 15)
-    rows = [measure(width, name, given.repeats) for width in (128, 256) for name in ("lora", "ffa-lora")]
+    rows = [
+        measure(width, name, tokens, given.repeats)
+        for width, tokens in ((128, None), (256, None), (256, 128))
+        for name in ("lora", "ffa-lora")
+        if f"{width} {tokens} {name}".startswith(given.only)
+    ]
     store("dp_step", rows, given.out)
 
 

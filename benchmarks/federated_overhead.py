@@ -37,10 +37,10 @@ CLIENTS, EXAMPLES, ROUNDS = 3, 400, 4
 CPU = torch.device("cpu")
 
 
-def text(n: int, seed: int) -> EncodedText:
-    """n sequences of 8 to 40 random tokens."""
+def text(n: int, seed: int, shortest: int = 8, longest: int = 40) -> EncodedText:
+    """n sequences of random tokens."""
     rng = np.random.default_rng(seed)
-    offsets = np.concatenate([[0], np.cumsum(rng.integers(8, 41, size=n))]).astype(np.int64)
+    offsets = np.concatenate([[0], np.cumsum(rng.integers(shortest, longest + 1, size=n))]).astype(np.int64)
     tokens = rng.integers(5, 400, size=int(offsets[-1])).astype(np.int32)
     return EncodedText({"input_ids": tokens}, offsets, rng.integers(0, 2, size=n), {"input_ids": 1})
 
@@ -53,7 +53,7 @@ def model(width: int, layers: int) -> torch.nn.Module:
         num_hidden_layers=layers,
         num_attention_heads=4,
         intermediate_size=2 * width,
-        max_position_embeddings=64,
+        max_position_embeddings=160,
         num_labels=2,
         hidden_dropout_prob=0.0,
         attention_probs_dropout_prob=0.0,

@@ -18,24 +18,27 @@ CPU = torch.device("cpu")
 
 
 def options(document: str | None, repeats: int) -> argparse.Namespace:
-    """The command line of a benchmark; torch is left with one thread."""
+    """The command line of a benchmark. One thread goes by CPU time, several by the clock."""
     parser = argparse.ArgumentParser(description=(document or "").splitlines()[0])
     parser.add_argument("--repeats", type=int, default=repeats, help="measured rounds of all programs")
     parser.add_argument("--only", default="", help="cases whose name begins so")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
-    torch.set_num_threads(1)
-    return parser.parse_args()
+    parser.add_argument("--threads", type=int, default=1, help="threads of torch")
+    given = parser.parse_args()
+    torch.set_num_threads(given.threads)
+    return given
 
 
 def timed(program: Callable[[], object]) -> float:
-    """CPU seconds of this process."""
-    clock = time.process_time()
+    """CPU seconds of this process; with several threads, seconds by the clock."""
+    clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
+    begun = clock()
     program()
-    return time.process_time() - clock
+    return clock() - begun
 
 
 def in_turn(programs: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
-    """CPU seconds of each program, ``repeats`` times each: all of them in turn, each time from another one.
+    """Seconds (see `timed`) of each program, ``repeats`` times each: all in turn, each time from another one.
 
     A first turn warms up and does not count.
     """

@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 
 from fedlora_kit.errors import BadValue, UnknownName
+from fedlora_kit.experiments.many import Finished
 from fedlora_kit.papers import fed_hello_instructions as instructions
 from fedlora_kit.papers.claims import judge_all
 from fedlora_kit.papers.fed_hello_grid import METHODS
@@ -111,3 +112,20 @@ def test_the_claims_are_about_rouge_l_on_each_items_own_splits():
     assert len(made) == 10
     assert {j.verdict.status for j in judge_all(made, results(5))} == {"reproduced"}
     assert {j.verdict.status for j in judge_all(made, results(-5))} == {"not reproduced"}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("mode", "as_released"), ("precision", "bf16"), ("augment", "flip")]
+)
+def test_settings_that_would_change_nothing_are_refused(name, value):
+    with pytest.raises(BadValue, match=f"leave {name} out"):
+        instructions.setting("dolly", "smoke", **{name: value})
+
+
+def test_a_table_of_nothing_but_failed_runs_still_has_its_metric():
+    setting = instructions.setting("dolly", "smoke", seeds=2, splits=["cat_1"])
+    cells = [instructions.cell(setting, "cat_1", method, seed) for method in METHODS for seed in (0, 1)]
+    failed = [(cell, Finished(cell.spec, "key", None, {"error": "diverged"})) for cell in cells]
+    results = results_frame(failed, instructions.COLUMNS)
+    assert results[["rouge_l", "rouge_l_best"]].isna().all(axis=None)
+    assert {j.verdict.status for j in judge_all(claims("dolly"), results)} <= {"not testable", "unknown"}

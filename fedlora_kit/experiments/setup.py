@@ -135,7 +135,8 @@ def external_proxy(spec: RunSpec, proxy_examples: int, streams: Streams) -> Enco
     Raises:
         BadValue: the set has fewer.
     """
-    outside, _ = load_data(DataSpec(task=spec.tasks()[-1]), spec.model.backbone)
+    seen_as = DataSpec(task=spec.tasks()[-1], max_length=spec.data.max_length, prompt=spec.data.prompt)
+    outside, _ = load_data(seen_as, spec.model.backbone)
     if proxy_examples > len(outside):
         raise BadValue(
             f"proxy_examples={proxy_examples}, but task {spec.tasks()[-1]!r} has {len(outside)} examples",

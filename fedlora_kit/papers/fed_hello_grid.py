@@ -52,6 +52,7 @@ COLUMNS: dict[str, dict[str, str]] = {
 }
 REFRESH = 0.1
 """Fed-HeLLo's first Fisher scores, and each refresh, come after this share of the rounds: 50 of 500."""
+_COUNTS = {"rounds", "clients", "cohort", "batch_size", "proxy_examples", "train_limit", "eval_limit"}
 
 
 @dataclass(frozen=True)
@@ -187,7 +188,7 @@ def _checked(item: str, name: str, value: Any) -> Any:
         for one in value:
             if one not in allowed:
                 raise UnknownName(f"{name.removesuffix('s')} of {item}", one, allowed)
-    if name in {"rounds", "clients", "cohort", "batch_size", "train_limit", "eval_limit"} and value < 1:
+    if name in _COUNTS and value < 1:
         raise BadValue(f"{name}={value}", "give 1 or more")
     if name == "lr" and not 0 < value < math.inf:
         raise BadValue(f"lr={value}", "give a finite number above 0")

@@ -125,7 +125,17 @@ def setting(data_set: str, profile: str, **overrides: Any) -> Setting:
     return override(item, PROFILES[data_set], profile, overrides, lambda n, v: _checked(data_set, n, v))
 
 
+#: settings of the image items that would change nothing here
+_NOT_HERE = {
+    "mode": "has the described methods only",
+    "precision": "takes its number format from dtype",
+    "augment": "has no images",
+}
+
+
 def _checked(data_set: str, name: str, value: Any) -> Any:
+    if name in _NOT_HERE:
+        raise BadValue(f"{name}={value!r}", f"leave {name} out: {ITEMS[data_set]} {_NOT_HERE[name]}")
     made = plain(name, value)
     allowed = {"methods": grid.METHODS, "splits": tuple(SPLITS)}
     if name == "task" and value not in (tasks := (data_set, "instructions")):

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from fedlora_kit.data.tasks import get_task
+
 if TYPE_CHECKING:
     from fedlora_kit.experiments.many import Finished
     from fedlora_kit.experiments.spec import RunSpec
@@ -122,6 +124,18 @@ _MEASURED = (
 )
 
 
+def _measured(task: str) -> list[str]:
+    """Columns of a failed run: those of its task, so that a table of nothing but failures has them too."""
+    kind = get_task(task)
+    if kind.modality != "causal":
+        more = "macro_f1"
+    elif kind.metric == "rouge_l":
+        more = "rouge_l"
+    else:
+        return list(_MEASURED)
+    return [*_MEASURED, more, f"{more}_last10", f"{more}_best"]
+
+
 def results_frame(
     done: Sequence[tuple[Cell, Finished]], columns: Mapping[str, Mapping[str, str]]
 ) -> pd.DataFrame:
@@ -154,7 +168,7 @@ def results_frame(
                 "key": run.key,
             }
             if run.entry is None:
-                rows.append({**row, **dict.fromkeys(_MEASURED, math.nan)})
+                rows.append({**row, **dict.fromkeys(_measured(cell.spec.data.task), math.nan)})
                 continue
             summary, privacy = run.entry.results, run.entry.privacy or {}
             score = summary["scores"][part]

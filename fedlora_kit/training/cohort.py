@@ -201,7 +201,8 @@ class Cohort:
                     f"client {k} cannot be stacked in round {round_index}: {problem}",
                     "set local.stack to auto or never",
                 )
-            if problem is None and (forced or self._batch_tokens(k) <= TOKENS):
+            # under DP rows cost less than hooks at every size (docs/performance.md)
+            if problem is None and (forced or fed.privacy is not None or self._batch_tokens(k) <= TOKENS):
                 suited.append(k)
         place = {k: i for i, k in enumerate(clients)}
         # alike beside alike: what trains deepest decides how far a stack's backward pass goes, and batches of
@@ -210,7 +211,7 @@ class Cohort:
         stacks: list[list[int]] = []
         while suited:
             stacks.append(sorted(self._next_stack(suited), key=place.__getitem__))
-        # under DP a stack of one pays as well: rows cost less than hooks (docs/performance.md)
+        # under DP a stack of one pays as well
         return [s for s in stacks if len(s) > 1 or forced or fed.privacy is not None]
 
     def _next_stack(self, suited: list[int]) -> list[int]:

@@ -84,6 +84,12 @@ class _Flat:
             rows.append(torch.cat(parts))
         return torch.stack(rows)
 
+    def fixed_rows(self, owners: torch.Tensor) -> Tensors:
+        """What does not train, for each row its client's, (R, \\*shape); one client's is not copied."""
+        if len(self.values) == 1:
+            return {n: t.expand(len(owners), *t.shape[1:]) for n, t in self.fixed.items()}
+        return {n: t.index_select(0, owners) for n, t in self.fixed.items()}
+
     def tensors(self, flat: torch.Tensor, fixed: Mapping[str, torch.Tensor]) -> Tensors:
         """Name -> (G, \\*shape) out of (G, D), and the tensors that do not train."""
         parts = torch.split(flat, self.sizes, dim=1)
@@ -161,8 +167,7 @@ def _plain(
         if equal:
             stack.tensors = flat.tensors(flat.values, flat.fixed)
         else:  # a row a group: each takes its client's tensors along
-            fixed = {n: t.index_select(0, owners) for n, t in flat.fixed.items()}
-            stack.tensors = flat.tensors(flat.values.index_select(0, owners), fixed)
+            stack.tensors = flat.tensors(flat.values.index_select(0, owners), flat.fixed_rows(owners))
         losses = example_losses(model(**inputs).logits, labels)  # (R,)
         totals.index_add_(0, owners, losses.detach())
         (losses * shares[owners]).sum().backward()  # type: ignore[no-untyped-call]
@@ -186,8 +191,7 @@ def _private(
     clips = torch.tensor([m.noise.clip if m.noise else 0.0 for m in members], device=device)
     for inputs, labels, owners, _ in pieces:
         rows = flat.values.detach().index_select(0, owners).requires_grad_()  # (R, D): a copy an example
-        fixed = {n: t.index_select(0, owners) for n, t in flat.fixed.items()}
-        stack.tensors = flat.tensors(rows, fixed)
+        stack.tensors = flat.tensors(rows, flat.fixed_rows(owners))
         losses = example_losses(model(**inputs).logits, labels)
         totals.index_add_(0, owners, losses.detach())
         losses.sum().backward()  # type: ignore[no-untyped-call]

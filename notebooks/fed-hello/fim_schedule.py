@@ -29,6 +29,7 @@ clients: int | None = None  # clients there are
 cohort: int | None = None  # clients drawn a round
 rounds: int | None = None  # federated rounds
 lr: float | None = None  # learning rate of round 0, for all methods
+proxy_examples: int | None = None  # examples that the layers are scored on
 train_limit: int | None = None  # at most so many training examples
 eval_limit: int | None = None  # at most so many scored examples
 
@@ -62,6 +63,7 @@ setting = schedule.setting(
     cohort=cohort,
     rounds=rounds,
     lr=lr,
+    proxy_examples=proxy_examples,
     train_limit=train_limit,
     eval_limit=eval_limit,
 )
