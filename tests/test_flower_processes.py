@@ -15,8 +15,9 @@ from fedlora_kit.experiments.run import run
 from fedlora_kit.experiments.spec import RunSpec
 from fedlora_kit.experiments.store import Store
 from fedlora_kit.flower import launch
+from fedlora_kit.flower.bundle import write_app
 from fedlora_kit.flower.guard import end, marked
-from fedlora_kit.flower.launch import LocalFederation, ProcessEnded, write_app
+from fedlora_kit.flower.launch import LocalFederation, ProcessEnded
 
 HERE = importlib.util.find_spec("flwr") is not None
 
