@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import warnings
@@ -28,6 +27,7 @@ _NAME = re.compile(r"^round-(\d{6,})\.safetensors$")
 # Inside a JSON string every quote is escaped, so only the metadata's own field can match.
 _DIGEST = re.compile(rb'"sha256":"([0-9a-f]{64})"')
 _KEEP = 2
+_FORMAT = "1"  # of the file; one without this label is of format 1
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,12 @@ class CheckpointFolder:
             raise BadValue(f"round_index is {round_index}", "rounds are counted from 0")
         if not isinstance(meta, dict):
             raise BadValue(f"meta is a {type(meta).__name__}", "pass a dict")
-        labels = {"meta": to_json(meta, ascii_only=True), "round": str(round_index), "sha256": "0" * 64}
+        labels = {
+            "format": _FORMAT,
+            "meta": to_json(meta, ascii_only=True),
+            "round": str(round_index),
+            "sha256": "0" * 64,
+        }
         blank = save({name: _dense(name, tensor) for name, tensor in tensors.items()}, labels)
         start, stop = _digest_span(blank)
         data = b"".join((blank[:start], sha256(blank).encode(), blank[stop:]))
@@ -148,12 +153,18 @@ def _parse(data: bytes, round_index: int) -> Checkpoint:
     start, stop = _digest_span(data)
     if sha256(b"".join((data[:start], b"0" * 64, data[stop:]))) != data[start:stop].decode():
         raise ValueError("its content does not fit its digest")
+    from safetensors import SafetensorError
     from safetensors.torch import load
 
-    labels = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]
-    if labels["round"] != str(round_index):
-        raise ValueError(f"it holds round {labels['round']}")
-    return Checkpoint(round_index, load(data), from_json(labels["meta"]))
+    try:
+        labels = from_json(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]
+        if labels.get("format", "1") != _FORMAT:
+            raise ValueError(f"it is of format {labels['format']}, and this version reads format {_FORMAT}")
+        if labels["round"] != str(round_index):
+            raise ValueError(f"it holds round {labels['round']}")
+        return Checkpoint(round_index, load(data), from_json(labels["meta"]))
+    except (KeyError, TypeError, AttributeError, SafetensorError) as error:
+        raise ValueError(f"it is no checkpoint: {type(error).__name__}") from error
 
 
 def _set_aside(path: Path) -> Path:

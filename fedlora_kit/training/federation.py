@@ -192,9 +192,7 @@ def _on(device: torch.device, now: Snapshot, names: Sequence[str]) -> Snapshot:
         order = [n for n in names if n in state] + [n for n in state if n not in names]
         return {n: state[n].to(device) for n in order}
 
-    return replace(
-        now, state=placed(now.state), personal={k: placed(own) for k, own in now.personal.items()}
-    )
+    return replace(now, state=placed(now.state), personal={k: placed(own) for k, own in now.personal.items()})
 
 
 def cohort_of(fed: Federation, round_index: int) -> list[int]:
