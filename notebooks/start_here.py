@@ -156,6 +156,7 @@ table = (
     .agg(mean="mean", std=lambda s: s.std(ddof=1) if len(s) > 1 else np.nan, seeds="size")
     .reset_index()
 )
+out.table(curves, "curves")
 out.table(table)
 
 # %% [markdown]

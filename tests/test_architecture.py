@@ -25,6 +25,7 @@ FLOORS = [
     "methods",
     "training",
     "experiments",
+    "flower",
     "papers",
     "reporting",
     "batch",

@@ -210,12 +210,14 @@ out.figure(flo_method.figure(whole.state, module, axis))
 # %%
 rows = []
 for cell in flo_method.cells(setting, axis):
-    results = run(cell.spec, device=device).results
+    entry = run(cell.spec, device=device)
+    results = entry.results
     metric = get_task(setting.task).metric
     rows.append(
         {
             **cell.coords,
             "seed": cell.seed,
+            "key": entry.key,
             f"global {metric}": 100 * results["scores"]["test"][metric]["final"],
             f"local {metric}": 100 * results["local"][metric]["final"],
             "local loss": results["local"]["loss"]["final"],
@@ -223,7 +225,7 @@ for cell in flo_method.cells(setting, axis):
     )
 runs = pd.DataFrame(rows)
 display(out.table(runs, "runs"))
-runs.drop(columns="seed").groupby("method", sort=False).agg(["mean", "std"]).round(2)
+runs.drop(columns=["seed", "key"]).groupby("method", sort=False).agg(["mean", "std"]).round(2)
 
 # %% [markdown]
 # ## Beside the paper

@@ -32,6 +32,7 @@ lr: float | None = None  # learning rate
 train_limit: int | None = None  # at most so many training examples
 
 # %%
+import pandas as pd
 import torch
 
 from fedlora_kit.data import get_task
@@ -81,6 +82,8 @@ for after in (torch.tensor([[6.0, 8.0]]), torch.tensor([[-4.0, 3.0]])):
 planned = preliminary.specs(setting, at)
 done = run_all([spec for _, _, spec in planned], device=device)
 finished = [(seed, steps, run) for (seed, steps, _), run in zip(planned, done, strict=True)]
+named = [{"steps": steps, "seed": seed, "key": run.key} for seed, steps, run in finished]
+out.table(pd.DataFrame(named), "runs")
 names = get_task(setting.task).label_names
 train, _ = load_data(planned[0][2].data, setting.backbone)
 tasks = {
