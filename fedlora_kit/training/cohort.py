@@ -201,8 +201,7 @@ class Cohort:
                     f"client {k} cannot be stacked in round {round_index}: {problem}",
                     "set local.stack to auto or never",
                 )
-            # under DP rows cost less than hooks at every size (docs/performance.md)
-            if problem is None and (forced or fed.privacy is not None or self._batch_tokens(k) <= TOKENS):
+            if problem is None:
                 suited.append(k)
         place = {k: i for i, k in enumerate(clients)}
         # alike beside alike: what trains deepest decides how far a stack's backward pass goes, and batches of
@@ -211,15 +210,14 @@ class Cohort:
         stacks: list[list[int]] = []
         while suited:
             stacks.append(sorted(self._next_stack(suited), key=place.__getitem__))
-        # under DP a stack of one pays as well
-        return [s for s in stacks if len(s) > 1 or forced or fed.privacy is not None]
+        return stacks  # one of a single client pays, too (docs/performance.md)
 
     def _next_stack(self, suited: list[int]) -> list[int]:
-        """Take the next clients off the list: no more than a step's token budget holds."""
-        fits = 1
+        """Take the next clients off the list: no more than a step's token budget holds, large ones alone."""
+        fits, company = 1, TOKENS if self._fed.local.stack == "auto" else float("inf")
         while fits < len(suited):
             largest = max(self._batch_tokens(k) for k in suited[: fits + 1])
-            if fits + 1 > CLIENTS or largest * (fits + 1) > self._fed.local.max_tokens:
+            if fits + 1 > CLIENTS or largest > company or largest * (fits + 1) > self._fed.local.max_tokens:
                 break
             fits += 1
         held = -(-len(suited) // -(-len(suited) // fits))  # as even as they come: 5 and 5, not 8 and 2

@@ -130,7 +130,8 @@ def run_federation(
     noise = noise_of_clients(fed.privacy, sizes, fed.local.batch_size, fed.rounds.rounds * fed.local.steps)
     ledger = Ledger(len(sizes), fed.privacy.delta, fed.privacy.accountant) if fed.privacy else None
     personal = ClientStates(fed.device) if personal is None else personal
-    now = Snapshot(0, slot.read(), personal, [], None) if resume is None else _resumed(fed, resume, personal)
+    begin = Snapshot(0, slot.read(), personal, [], None)
+    now = begin if resume is None else _resumed(fed, slot, resume, personal)
     teach_again(fed.method, now.history)
     if ledger is not None and now.ledger is not None:
         ledger.restore(now.ledger)
@@ -187,12 +188,19 @@ def run_federation(
     return Outcome(now.state, now.personal, now.history, report)
 
 
-def _resumed(fed: Federation, given: Snapshot, personal: ClientStates) -> Snapshot:
-    """A snapshot of its own, on the federation's device: checkpoints are read to the CPU."""
+def _resumed(fed: Federation, slot: AdapterSlot, given: Snapshot, personal: ClientStates) -> Snapshot:
+    """A snapshot of its own, on the federation's device and in model order.
+
+    Checkpoints are read to the CPU, in another order; DP's noise is drawn tensor after tensor.
+    """
+
+    def placed(state: State) -> State:
+        order = [n for n in slot.names if n in state] + [n for n in state if n not in slot.names]
+        return {n: state[n].to(fed.device) for n in order}
+
     for k, own in given.personal.items():
-        personal[k] = {n: t.to(fed.device) for n, t in own.items()}
-    state = {n: t.to(fed.device) for n, t in given.state.items()}
-    return Snapshot(given.next_round, state, personal, list(given.history), given.ledger)
+        personal[k] = placed(own)
+    return Snapshot(given.next_round, placed(given.state), personal, list(given.history), given.ledger)
 
 
 def cohort_of(fed: Federation, round_index: int) -> list[int]:
