@@ -193,7 +193,7 @@ class Cohort:
         if self._stack is None:
             return []
         fed, forced = self._fed, self._fed.local.stack == "always"
-        suited = []
+        suited, stacks = [], []
         for k in clients:
             problem = why_not_client(fed.clients[k], fed.method.present_layers(k, round_index))
             if problem and forced:
@@ -201,23 +201,24 @@ class Cohort:
                     f"client {k} cannot be stacked in round {round_index}: {problem}",
                     "set local.stack to auto or never",
                 )
-            if problem is None:
+            if problem is None and (forced or self._batch_tokens(k) <= TOKENS):
                 suited.append(k)
+            elif problem is None:  # large: one that is alone pays, too (docs/performance.md)
+                stacks.append([k])
         place = {k: i for i, k in enumerate(clients)}
         # alike beside alike: what trains deepest decides how far a stack's backward pass goes, and batches of
         # one size need no copies
         suited.sort(key=lambda k: (self._lowest(k, round_index), self._batch_size(k), place[k]))
-        stacks: list[list[int]] = []
         while suited:
             stacks.append(sorted(self._next_stack(suited), key=place.__getitem__))
-        return stacks  # one of a single client pays, too (docs/performance.md)
+        return stacks
 
     def _next_stack(self, suited: list[int]) -> list[int]:
-        """Take the next clients off the list: no more than a step's token budget holds, large ones alone."""
-        fits, company = 1, TOKENS if self._fed.local.stack == "auto" else float("inf")
+        """Take the next clients off the list: no more than a step's token budget holds."""
+        fits = 1
         while fits < len(suited):
             largest = max(self._batch_tokens(k) for k in suited[: fits + 1])
-            if fits + 1 > CLIENTS or largest > company or largest * (fits + 1) > self._fed.local.max_tokens:
+            if fits + 1 > CLIENTS or largest * (fits + 1) > self._fed.local.max_tokens:
                 break
             fits += 1
         held = -(-len(suited) // -(-len(suited) // fits))  # as even as they come: 5 and 5, not 8 and 2
