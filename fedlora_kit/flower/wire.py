@@ -1,4 +1,4 @@
-"""What travels: an adapter's tensors as named numpy arrays (plain values, no objects), and what they must look like."""
+"""What travels: named numpy arrays (plain values, no objects), and what they must look like."""
 
 from __future__ import annotations
 
