@@ -30,12 +30,9 @@ class Cluster(Protocol):
 
 
 def memory_bytes(spec: RunSpec) -> int | None:
-    """Device memory that a run takes, in bytes: the plan's estimate and 1 GiB for the libraries.
-
-    None where it cannot be estimated.
-    """
+    """Device memory that a run takes, in bytes: its estimate and 1 GiB for the libraries; None if unknown."""
     try:
-        return (1 << 30) + int(estimate(spec).memory_bytes)
+        return int(estimate(spec).memory_bytes) + (1 << 30)
     except FedloraError:
         return None
 
