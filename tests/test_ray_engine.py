@@ -80,12 +80,13 @@ def test_a_worker_publishes_what_a_local_run_gives(scratch, remote, tmp_path):
     assert not list(scratch.rglob("*.*"))
 
 
-def test_a_worker_goes_on_from_what_another_machine_published(scratch, remote, tmp_path, monkeypatch):
-    wanted = spec(rounds=5)
+@pytest.mark.parametrize("method", ["lora", "fedsa-lora"])
+def test_a_worker_goes_on_from_what_another_machine_published(scratch, remote, tmp_path, monkeypatch, method):
+    wanted = spec(rounds=5, method={"name": method})
     save, saved = CheckpointFolder.save, []
 
-    def dying(self, round_index, tensors, meta):
-        path = save(self, round_index, tensors, meta)
+    def dying(self, round_index, tensors, meta, files=None):
+        path = save(self, round_index, tensors, meta, files)
         saved.append(round_index)
         if round_index == 3:  # after the file of round 3, before it is published
             raise KeyboardInterrupt

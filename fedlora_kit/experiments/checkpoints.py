@@ -88,8 +88,8 @@ class CheckpointFolder:
             ValueError: it cannot be read.
         """
         with self.path(round_index).open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            return _files(file.read(length))
+            start = file.read(8)
+            return files_named(start + file.read(int.from_bytes(start, "little")))
 
     def save(
         self,
@@ -233,17 +233,29 @@ def _parse(data: bytes, round_index: int) -> Checkpoint:
             raise ValueError(f"it is of format {labels['format']}, and this version reads format {_FORMAT}")
         if labels["round"] != str(round_index):
             raise ValueError(f"it holds round {labels['round']}")
-        return Checkpoint(round_index, load(data), from_json(labels["meta"]), _files(header))
+        return Checkpoint(round_index, load(data), from_json(labels["meta"]), files_named(data))
     except (KeyError, TypeError, AttributeError, SafetensorError) as error:
         raise ValueError(f"it is no checkpoint: {type(error).__name__}") from error
 
 
-def _files(header: bytes) -> dict[str, str]:
-    """Files beside it that a checkpoint names; one of before they were lists none, and has none."""
+def files_named(data: bytes) -> dict[str, str]:
+    """Files beside it that a checkpoint names: name -> SHA-256; one of before there were any lists none.
+
+    Args:
+        data: its content, or the beginning with the header.
+
+    Raises:
+        ValueError: it is no checkpoint, or names something that is no client's file.
+    """
+    header = data[8 : 8 + int.from_bytes(data[:8], "little")]
     try:
-        return dict(from_json(from_json(header)["__metadata__"].get("files", "{}")))
+        files = dict(from_json(from_json(header)["__metadata__"].get("files", "{}")))
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError("its header is not a checkpoint's") from error
+    strange = [name for name in files if not _PART.fullmatch(name)]
+    if strange:
+        raise ValueError(f"it names {strange[0]!r}, which is no client's file")
+    return files
 
 
 def _set_aside(path: Path) -> Path:
