@@ -86,15 +86,20 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
+def sync_file(path: Path) -> None:
+    """Flush a file's content to the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
 def sync_tree(folder: Path) -> None:
     """Flush every file and folder below ``folder``, and itself, to the disk."""
     for where, _, names in os.walk(folder, topdown=False):
         for name in names:
-            handle = os.open(Path(where, name), os.O_RDONLY)
-            try:
-                os.fsync(handle)
-            finally:
-                os.close(handle)
+            sync_file(Path(where, name))
         sync_folder(Path(where))
 
 
