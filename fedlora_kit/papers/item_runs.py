@@ -171,6 +171,9 @@ def _open_choices(profile: str, choices: Sequence[str] | None = None, **paramete
 #: item -> (profile, **parameters) -> its runs
 RUNS: dict[str, Callable[..., Runs]] = {
     "start_here": _start_here,
+    "lessons/privacy_audit": _none(
+        "runs its own one-client federations in memory; trains nothing for the store"
+    ),
     "ffa-lora/figure1": _none("draws noise in the notebook; trains nothing"),
     "ffa-lora/table1": _tuned(ffa_table1.EXPERIMENT),
     "ffa-lora/table2": _tuned(ffa_table2.EXPERIMENT),
