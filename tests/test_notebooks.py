@@ -38,6 +38,7 @@ SHORT_FLO = {"rounds": "1", "steps": "1", "batch_size": "4", "eval_limit": "8"}
 #: the smallest run of each notebook that still has everything a reader sees
 CUT = {
     "start_here": {"seeds": "2"},
+    "lessons/lora_and_fedavg": {"seeds": "2"},
     "ffa-lora/figure1": {"seeds": "2"},
     "ffa-lora/table1": {
         "seeds": "2",
