@@ -69,7 +69,15 @@ module = "vit.layers.0.attention.q_proj"
 a, b = start[f"{module}.lora_A.weight"], start[f"{module}.lora_B.weight"]
 layer = fed.model.get_submodule(f"base_model.model.{module}")
 scale = layer.scaling["default"]  # α / r
-print("A", tuple(a.shape), " B", tuple(b.shape), " W0", tuple(layer.base_layer.weight.shape), f" α/r = {scale:g}")
+print(
+    "A",
+    tuple(a.shape),
+    " B",
+    tuple(b.shape),
+    " W0",
+    tuple(layer.base_layer.weight.shape),
+    f" α/r = {scale:g}",
+)
 
 x = torch.randn(5, 64, device=place)  # five inputs
 with torch.no_grad():
@@ -170,7 +178,8 @@ done = run_cells(lesson.cells(seeds), device=device, label="lora_and_fedavg")
 gaps = lesson.mean_gap(rounds_frame(done))
 out.table(gaps, "gaps", digits=4)
 out.table(
-    gaps.groupby(["split", "local_steps"], sort=False)["gap"].agg(["mean", "min", "max"]).reset_index(), digits=4
+    gaps.groupby(["split", "local_steps"], sort=False)["gap"].agg(["mean", "min", "max"]).reset_index(),
+    digits=4,
 )
 
 # %%
@@ -180,7 +189,9 @@ sns.lineplot(
     drawn, x="local_steps", y="percent", hue="split", style="split", markers=True, dashes=False, ax=axes,
     palette=["#56B4E9", "#0072B2"], errorbar=("pi", 100),
 )  # fmt: skip
-axes.set(xscale="log", xlabel="local steps a round", ylabel="error of the average, % of its norm", ylim=(0, None))
+axes.set(
+    xscale="log", xlabel="local steps a round", ylabel="error of the average, % of its norm", ylim=(0, None)
+)
 axes.set_xticks(lesson.STEPS, [str(s) for s in lesson.STEPS])
 axes.minorticks_off()
 axes.legend(title=None)
@@ -223,7 +234,8 @@ print(f"model with it: {everything:,} numbers; the adapter is {count(start) / ev
 
 # %% tags=["solution"] jupyter={"source_hidden": true, "outputs_hidden": true}
 only_b = [
-    ClientUpdate(u.client, u.num_examples, {n: t for n, t in u.tensors.items() if ".lora_B" in n}) for u in updates
+    ClientUpdate(u.client, u.num_examples, {n: t for n, t in u.tensors.items() if ".lora_B" in n})
+    for u in updates
 ]
 print("error:", aggregation_gap(start, FFALoRA().aggregate(start, only_b), only_b))
 # Zero, up to rounding: mean(B_k) A = mean(B_k A) for a common A. Training in this way from the beginning is FFA-LoRA.
