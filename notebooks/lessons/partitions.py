@@ -127,9 +127,7 @@ sns.lineplot(
     turned[np.isfinite(turned["alpha"])], x="alpha", y="distance", marker="o", errorbar=("pi", 100), ax=axes
 )
 axes.axhspan(floor.min(), floor.max(), color="#999999", alpha=0.4, lw=0)
-axes.annotate(
-    "IID: chance alone", (0.06, floor.mean()), (0, 8), textcoords="offset points", fontsize=9
-)
+axes.annotate("IID: chance alone", (0.06, floor.mean()), (0, 8), textcoords="offset points", fontsize=9)
 axes.set(xscale="log", xlabel="α of the Dirichlet split", ylabel="mean label distance", ylim=(0, 1))
 out.figure(fig, "dial")
 

@@ -112,7 +112,9 @@ def figure(products: Mapping[str, torch.Tensor], title: str) -> Figure:
     bound = max(float(m.abs().max()) for m in products.values())
     fig, axes = plt.subplots(1, len(products), figsize=(2.9 * len(products), 3.3), squeeze=False)
     for place, (heading, matrix) in zip(axes[0], products.items(), strict=True):
-        image = place.imshow(matrix.cpu().numpy(), cmap="RdBu_r", vmin=-bound, vmax=bound, interpolation="none")
+        image = place.imshow(
+            matrix.cpu().numpy(), cmap="RdBu_r", vmin=-bound, vmax=bound, interpolation="none"
+        )
         place.set_title(f"{heading}\n‖·‖ = {float(matrix.norm()):.3f}", fontsize=9.5)
         place.set(xticks=[], yticks=[], xlabel=f"{matrix.shape[1]} inputs")
         place.grid(False)
