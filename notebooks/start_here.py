@@ -114,12 +114,7 @@ pd.DataFrame(
 # digits, in other poses).
 
 # %%
-cases = [
-    (modality, weights, seed)
-    for modality in ("text", "image")
-    for weights in ("pretrained", "random")
-    for seed in range(seeds)
-]
+cases = lesson.cases(seeds)
 finished = run_all(
     [RunSpec.parse(lesson.description(m, weights=w, seed=s)) for m, w, s in cases],
     device=device,
@@ -161,6 +156,7 @@ table = (
     .agg(mean="mean", std=lambda s: s.std(ddof=1) if len(s) > 1 else np.nan, seeds="size")
     .reset_index()
 )
+out.table(curves, "curves")
 out.table(table)
 
 # %% [markdown]

@@ -58,6 +58,7 @@ def python(*words: str) -> subprocess.CompletedProcess[str]:
         (),
         ("list",),
         ("reproduce",),
+        ("report",),
         ("noise",),
         ("runs",),
         ("doctor",),
@@ -316,3 +317,16 @@ def test_backbones_are_listed_with_their_place() -> None:
     assert records["kit/text-tiny"]["place"] == "missing"
     assert "fedlora backbones build kit/text-tiny" in records["kit/text-tiny"]["note"]
     assert records["FacebookAI/roberta-base"]["place"] == "hub"
+
+
+def test_report_is_written_again_without_running_anything(home: Path) -> None:
+    notebook(home, "start_here", "raise SystemExit('this must not run')")
+    result = call("report")
+    assert result.exit_code == 0
+    assert result.stdout == f"report: {home / 'figures/smoke/index.html'}\n"
+    assert (home / "figures/smoke/index.html").stat().st_size > 10_000
+    assert call("report", "--profile", "small", "--output", "elsewhere").exit_code == 0
+    assert (home / "elsewhere/small/index.html").is_file()
+    wrong = call("report", "--profile", "smok")
+    assert wrong.exit_code == 2
+    assert "smoke" in wrong.stderr

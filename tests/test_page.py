@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -14,30 +13,17 @@ import pytest
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt
+from page_tools import Item, claims, fill, filled_page, finish, key
 
-from fedlora_kit.batch.status import Status, digests, write_status
 from fedlora_kit.reporting.comparison import COLUMNS
 from fedlora_kit.reporting.outputs import ItemOutputs, item_folder
 from fedlora_kit.reporting.page import write_page
 
 
-@dataclass(frozen=True)
-class Item:
-    id: str
-    notebook: str | None = "x.ipynb"
-    title: str = "A title"
-    kind: str = "table"
-    foundation: str = "SEEN"
-
-    @property
-    def paper(self) -> str:
-        return self.id.rpartition("/")[0]
-
-
 class Structure(HTMLParser):
     """Tags that stay open, every address, and the visible text."""
 
-    VOID = ("meta", "img", "br", "link")
+    VOID = ("meta", "img", "br", "link", "input")
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -59,7 +45,7 @@ class Structure(HTMLParser):
         assert self.open.pop() == tag
 
     def handle_data(self, data: str) -> None:
-        if not self.open or self.open[-1] != "style":
+        if not self.open or self.open[-1] not in ("style", "script", "noscript"):
             self.text += data
 
 
@@ -68,22 +54,6 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("FEDLORA_HOME", str(tmp_path))
     monkeypatch.delenv("FEDLORA_STAGING", raising=False)
     return tmp_path
-
-
-def finish(item: str, status: str = "ok", error: str | None = None) -> Path:
-    folder = item_folder(item, "smoke")
-    folder.mkdir(parents=True, exist_ok=True)
-    finished = "2026-01-31T12:34:56+00:00"
-    done = Status(item, status, "smoke", error, 90.0, versions={"torch": "2.13"}, finished=finished)
-    write_status(folder, Status(**{**vars(done), "files": digests(folder)}))
-    return folder
-
-
-def claims(folder: Path, *rows: tuple[str, str]) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    keys = ("id", "source", "foundation")
-    records = [{**dict.fromkeys(keys, "s"), "text": t, "status": s, "reason": "because"} for t, s in rows]
-    (folder / "claims.json").write_text(json.dumps(records))
 
 
 def page(items: list[Item]) -> tuple[str, Structure]:
@@ -170,6 +140,7 @@ def test_each_paper_that_has_run_gets_a_page_of_its_own() -> None:
     assert "curves" not in own.text
     assert "1 of 1" in own.text  # published numbers that stand beside a reproduced one
     assert "Spread is lower." in own.text
+    assert not re.search(r'"(fed-hello|start)', str(own.ids))
     for address in own.addresses:  # every link leads somewhere from the place of this page
         if not address.startswith(("data:", "#", "../index.html")):
             assert (folder.parent / address).exists(), address
@@ -182,7 +153,8 @@ def test_it_asks_for_nothing_from_outside() -> None:
     finish("x")
     text, structure = page([Item("x")])
     assert all(re.match(r"(data:image/|#|x/)", address) for address in structure.addresses)
-    assert "<script" not in text
+    assert "<script src" not in text
+    assert "default-src 'none'" in text
     assert "@import" not in text
     assert "url(" not in text
 
@@ -249,17 +221,25 @@ def test_changed_or_damaged_files_are_shown_as_unreadable(damage: object) -> Non
 
 
 def test_claims_are_counted_over_the_items_that_ran() -> None:
-    claims(item_folder("x", "smoke"), ("a", "reproduced"), ("b", "reproduced"), ("c", "not testable"))
+    kinds = ["reproduced", "reproduced", "not testable", "not reproduced", "not reproduced"]
+    folder = item_folder("x", "smoke")
+    claims(folder, *((f"claim {i}", kind) for i, kind in enumerate(kinds)))
+    records = json.loads((folder / "claims.json").read_text())
+    records[-1]["reason"] = "the interval includes 0, so this is undecided"
+    (folder / "claims.json").write_text(json.dumps(records))
     finish("x")
-    text, _ = page([Item("x"), Item("y")])
-    tiles = re.findall(r'<div class="tile [^"]*"><b>(\d+)</b><span>([^<]+)</span>', text)
-    assert {name: int(count) for count, name in tiles} == {
-        "run": 1,
-        "failed": 0,
-        "not run": 1,
-        "reproduced": 2,
-        "not reproduced": 0,
-        "not testable": 1,
+    finish("z", "failed", "NaN")
+    text, _ = page([Item("x"), Item("y"), Item("z")])
+    rows = re.findall(r'<th scope="row">([a-z ]+)</th><td class="n[^"]*">(\d+)', text)
+    assert dict(rows[:8]) == {
+        "done": "1",
+        "failed": "1",
+        "not run": "1",
+        "reproduced": "2",
+        "not reproduced": "1",
+        "undecided": "1",
+        "not testable": "1",
+        "unknown": "2",
     }
 
 
@@ -275,3 +255,118 @@ def test_the_same_folders_give_the_same_page() -> None:
     ItemOutputs("x", "smoke").table(pd.DataFrame({"a": [1.25]}))
     finish("x")
     assert page([Item("x")])[0] == page([Item("x")])[0]
+
+
+class Accessible(Structure):
+    """What a screen reader goes by."""
+
+    def __init__(self, text: str) -> None:
+        self.problems: list[str] = []
+        self.headings: list[int] = []
+        self.landmarks: set[str] = set()
+        self.tables: list[set[str]] = []
+        self.names: set[str] = set()
+        super().__init__(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        super().handle_starttag(tag, attrs)
+        given = dict(attrs)
+        if re.fullmatch("h[1-6]", tag) and "dialog" not in self.open:
+            self.headings.append(int(tag[1]))
+        if tag in ("header", "main", "footer", "search"):
+            self.landmarks.add(tag)
+        if tag == "table":
+            self.tables.append(set())
+        if tag == "caption":
+            self.tables[-1].add("caption")
+        if tag == "th" and given.get("scope") not in ("col", "row", "rowgroup"):
+            self.problems.append("th without scope")
+        if tag == "img" and not given.get("alt"):
+            self.problems.append("img without alt")
+        if tag in ("input", "select", "textarea") and "label" not in self.open:
+            self.problems.append(f"{tag} without label")
+        if given.get("role") == "region" and not given.get("aria-label"):
+            self.problems.append("region without name")
+        self.names |= set((given.get("aria-labelledby") or "").split())
+
+
+def test_it_can_be_read_without_seeing_it() -> None:
+    found = Accessible(filled_page().read_text())
+    assert found.problems == []
+    assert found.tables
+    assert all("caption" in table for table in found.tables)
+    assert found.landmarks == {"header", "main", "footer", "search"}
+    assert found.headings[0] == 1
+    assert found.headings.count(1) == 1
+    steps = zip(found.headings, found.headings[1:], strict=False)
+    assert all(after <= before + 1 for before, after in steps)
+    assert found.names <= set(found.ids)
+    assert "#items" in found.addresses  # the way past the controls
+
+
+def data_of(text: str) -> dict[str, dict[str, object]]:
+    match = re.search(r'<script type="application/json" id="data">(.*?)</script>', text, re.DOTALL)
+    assert match is not None
+    return json.loads(match[1])
+
+
+def test_a_number_leads_to_the_runs_that_it_is_the_mean_of() -> None:
+    text = filled_page().read_text()
+    data = data_of(text)
+    fragment = re.search(r'<a href="#([^"]+)" id="\1">84\.95 ± 1\.70</a>', text)
+    assert fragment is not None
+    title, said, runs = data["evidence"][fragment[1]]  # type: ignore[misc]
+    assert title == "ffa-lora · iid: 84.95 ± 1.70"
+    assert said == "The mean of accuracy over 3 runs, from results.csv; checked."
+    assert [run[0] for run in runs] == [key("ffa-lora", "iid", seed) for seed in range(3)]
+    run: dict[str, object] = data["runs"][key("ffa-lora", "iid", 0)]  # type: ignore[assignment]
+    assert [data["pool"][at] for at in run["spec"].values()] == [{"name": "ffa-lora"}, 0]  # type: ignore
+    assert run["curves"]["test accuracy"][-1] == [4, 0.8325]  # type: ignore[index]
+    assert run["privacy"]["epsilon"] == 5.99  # type: ignore[index]
+    assert "problem" in data["runs"][key("ffa-lora", "severe", 2)]
+    # every run and every number that a link names is there
+    for address in Structure(text).addresses:
+        if address.startswith("#run-"):
+            assert address[5:] in data["runs"]
+        elif re.match("#ffa-lora-table1-[ct]", address):
+            assert address[1:] in data["evidence"]
+
+
+def test_a_published_number_stands_with_difference_and_interval() -> None:
+    _, structure = page_of(filled_page())
+    # seeds 80, 81.7, 83.4 against 85: sd 1.7, t(0.975, 2) = 4.3027, half width 4.223
+    assert "−3.30 [−7.52, +0.92]" in structure.text
+    assert "1 of 1" in structure.text
+    assert "Cells of which no published number is known" in structure.text
+
+
+def page_of(path: Path) -> tuple[str, Structure]:
+    text = path.read_text()
+    return text, Structure(text)
+
+
+def test_the_page_reads_only_the_runs_of_its_items(monkeypatch: pytest.MonkeyPatch) -> None:
+    from fedlora_kit.experiments import entry
+    from fedlora_kit.experiments.store import Store
+
+    fill()
+    for n in range(20):
+        with Store().work(f"{n:x}".rjust(16, "f"), {}) as work:
+            work.finish({"history.jsonl": [], "results.json": {}, "provenance.json": {}})
+    read: set[str] = set()
+    original = entry.read_manifest
+    monkeypatch.setattr(entry, "read_manifest", lambda f, k: (read.add(k), original(f, k))[1])
+    text = write_page("figures", "smoke", [Item("ffa-lora/table1")]).read_text()
+    assert len(read) == 11
+    assert len(data_of(text)["runs"]) == 12
+
+
+@pytest.mark.parametrize("name", ["history.jsonl", "spec.json", "manifest.json"])
+def test_a_damaged_run_is_shown_as_such(name: str) -> None:
+    from fedlora_kit.paths import runs_dir
+
+    fill()
+    (runs_dir() / key("lora", "iid", 0) / name).write_text("{")
+    data = data_of(write_page("figures", "smoke", [Item("ffa-lora/table1")]).read_text())
+    assert "damaged" in data["runs"][key("lora", "iid", 0)]["problem"]  # type: ignore[operator]
+    assert "curves" in data["runs"][key("lora", "iid", 1)]

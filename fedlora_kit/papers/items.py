@@ -83,6 +83,7 @@ ITEMS: tuple[Item, ...] = (
     Item("lessons/partitions", "lesson", "Who holds what: heterogeneity, seen and measured", "", _OWN),
     Item("lessons/ffa_lora", "lesson", "FFA-LoRA: freeze A, and three discordances are gone", "", _OWN),
     Item("lessons/dp_sgd", "lesson", "DP-SGD for adapters, and ε over the rounds", "", _OWN),
+    Item("lessons/privacy_audit", "lesson", "Can you trust an ε? An audit from outside", "", _OWN),
     Item("lessons/layer_allocation", "lesson", "Which layers should a small client train?", "", _OWN),
     Item("lessons/directions_and_magnitudes", "lesson", "Directions and magnitudes of A and B", "", _OWN),
     Item("lessons/your_own_method", "lesson", "Your own method in 30 lines, beside the others", "", _OWN),

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from fedlora_kit.papers.claims import Judged
 
 VERDICTS = ("reproduced", "not reproduced", "not testable")
+FIGURE_KINDS = ("pdf", "svg", "png")
+"""The files of a figure, best for print first."""
 STAGING_VARIABLE = "FEDLORA_STAGING"
 """While the batch runner executes a notebook, this names the folder that takes the place of ``output_dir``:
 outputs become visible only when the whole notebook has succeeded."""
@@ -168,7 +170,8 @@ class ItemOutputs:
 
 
 def read_claims(folder: Path) -> list[dict[str, str]]:
-    """The judged claims of an item folder, each with id, text, status, reason, source and foundation.
+    """The judged claims of an item folder, each with id, text, status, reason, source, foundation and
+    ``open``: "yes" if it is not reproduced only because the results leave it undecided.
 
     An absent file means no claims; a verdict that is none of `VERDICTS` is an error, so that nothing is
     counted wrongly.
@@ -183,6 +186,8 @@ def read_claims(folder: Path) -> list[dict[str, str]]:
             raise BadValue(
                 f"{path.name} holds the verdict {claim['status']!r}", f"allowed: {', '.join(VERDICTS)}"
             )
+        undecided = claim["status"] == "not reproduced" and "undecided" in claim["reason"]
+        claim["open"] = "yes" if undecided else ""
         claims.append(claim)
     return claims
 

@@ -1,25 +1,25 @@
-"""What an item's folder holds, read for the report page: text and pictures, nothing computed."""
+"""What an item's folder holds, read for the report page: text, pictures and the way to the runs."""
 
 from __future__ import annotations
 
 import base64
-import csv
 import json
 import math
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Protocol
 
-from fedlora_kit.errors import FedloraError
-from fedlora_kit.reporting.outputs import read_claims
+from fedlora_kit.errors import BadValue, FedloraError
+from fedlora_kit.papers.reported import coords
+from fedlora_kit.reporting import evidence
+from fedlora_kit.reporting.evidence import Evidence, Source
+from fedlora_kit.reporting.outputs import FIGURE_KINDS, VERDICTS, read_claims
+from fedlora_kit.reporting.tables import Table, finite, read_rows, read_table, signed, with_spread, written
 
-_SVG_LIMIT = 2 * 2**20  # bytes; a larger drawing is shown as its PNG
-_LONG = 40  # rows; a longer table is folded
-_NUMBER_LIKE = re.compile(r"|–|[+−-]?(inf|nan|[0-9.,]+(e[+-]?[0-9]+)?( ± ([0-9.,]+|nan|–))?)", re.IGNORECASE)
-"""A cell of a column to align to the right: empty, a number, or a mean with its spread."""
+_MIME = {"svg": "image/svg+xml", "png": "image/png"}
+_APART = {"comparison", "privacy"}
 
 
 class Listed(Protocol):
@@ -39,18 +39,16 @@ class Listed(Protocol):
     def foundation(self) -> str: ...
 
 
-@dataclass
-class Table:
-    """A CSV file as text: ``numeric`` says which columns are aligned to the right."""
+@dataclass(frozen=True)
+class Picture:
+    """A figure: ``data`` is its address in the page, ``files`` its files beside the page, best for print
+    first.
+    """
 
     name: str
-    header: list[str]
-    rows: list[list[str]]
-    numeric: list[bool]
-
-    @property
-    def long(self) -> bool:
-        return len(self.rows) > _LONG
+    caption: str
+    data: str
+    files: list[str]
 
 
 @dataclass
@@ -65,14 +63,17 @@ class Section:
     state: str
     problem: str = ""
     status: dict[str, Any] = field(default_factory=dict)
-    figures: list[str] = field(default_factory=list)  # data URIs
+    figures: list[Picture] = field(default_factory=list)
     tables: list[Table] = field(default_factory=list)
     comparison: Table | None = None
+    unpublished: Table | None = None
     comparable: bool = True
     privacy: Table | None = None
     claims: list[dict[str, str]] = field(default_factory=list)
     deviations: list[str] = field(default_factory=list)
     files: list[str] = field(default_factory=list)
+    evidence: list[Evidence] = field(default_factory=list)
+    runs: list[str] = field(default_factory=list)
     earlier: bool = False
 
     @property
@@ -80,18 +81,31 @@ class Section:
         return self.id.replace("/", "-")
 
     @property
+    def name(self) -> str:
+        return self.id.split("/")[-1]
+
+    @property
+    def verdicts(self) -> dict[str, int]:
+        """Verdict → number of claims; empty where the item has no results."""
+        found = [claim["status"] for claim in self.claims]
+        return {verdict: found.count(verdict) for verdict in VERDICTS} if self.state == "ok" else {}
+
+    @property
+    def undecided(self) -> int:
+        """How many of the claims that are not reproduced are merely left open."""
+        return sum(claim["open"] == "yes" for claim in self.claims)
+
+    @property
     def published(self) -> str:
         """How many published numbers stand beside a reproduced one, of all that are known: ``2 of 4``."""
-        if self.comparison is None:
-            return ""
-        known = [row for row in self.comparison.rows if row[2] != "–"]
-        met = sum(row[4] != "–" for row in known)
-        return f"{met} of {len(known)}" if known else "none known"
+        rows = self.comparison.rows if self.comparison else []
+        return f"{sum(row[4] != '–' for row in rows)} of {len(rows)}"
 
     @property
     def when(self) -> str:
         """``2026-01-31 12:00 UTC``; empty if the status does not say."""
-        return _when(self.status)
+        stamp = str(self.status.get("finished") or "")
+        return f"{stamp[:10]} {stamp[11:16]} UTC" if stamp else ""
 
     @property
     def minutes(self) -> str:
@@ -118,7 +132,7 @@ def _filled(section: Section, folder: Path) -> Section:
         return section  # no finished run: whatever files lie there are not shown
     try:
         return _read(section, folder)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, FedloraError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, ArithmeticError, FedloraError) as error:
         # Never half an item: what was read before the error is dropped.
         problem = f"its files cannot be read: {error}"
         return Section(
@@ -144,113 +158,101 @@ def _read(section: Section, folder: Path) -> Section:
         raise ValueError(f"{', '.join(changed)} changed or vanished after the run; run the item again")
     section.state = "ok"
     names = {Path(name).stem for name in section.files if name.endswith(".csv")}
-    section.figures = [
-        _embedded(folder, Path(name).stem)
-        for name in _main_first(section.files, "figure")
-        if name.endswith(".svg")
-    ]
-    section.tables = [
-        _table(folder / f"{name}.csv") for name in _main_first(names - {"comparison", "privacy"}, "table")
-    ]
+    drawn = {Path(name).stem for name in section.files if Path(name).suffix[1:] in _MIME}
+    section.figures = [_picture(folder, name, section) for name in _main_first(drawn, "figure")]
+    section.tables = [read_table(folder / f"{name}.csv") for name in _main_first(names - _APART, "table")]
+    known = evidence.sources(section.tables)
+    for n, table in enumerate(section.tables):
+        section.evidence += evidence.trace(table, known, f"{section.anchor}-t{n}")
     if "comparison" in names:
-        section.comparison, section.comparable = _comparison(folder / "comparison.csv")
+        _compare(section, folder / "comparison.csv", known)
     if "privacy" in names:
-        section.privacy = _table(folder / "privacy.csv")
+        section.privacy = read_table(folder / "privacy.csv")
     section.claims = read_claims(folder)
     if "deviations.json" in section.files:
         section.deviations = [
             str(line) for line in json.loads((folder / "deviations.json").read_text("utf-8"))
         ]
+    section.runs = evidence.keys(section.tables)
     return section
 
 
-def _when(status: dict[str, Any]) -> str:
-    stamp = str(status.get("finished") or "")
-    return f"{stamp[:10]} {stamp[11:16]} UTC" if stamp else ""
-
-
 def _main_first(names: Iterable[str], main: str) -> list[str]:
-    return sorted(names, key=lambda name: (Path(name).stem != main, name))
+    return sorted(names, key=lambda name: (name != main, name))
 
 
-def _embedded(folder: Path, stem: str) -> str:
-    """A data URI. As an image, not inline: two drawings then cannot mix up their ids, and nothing in one
-    can run.
+def _picture(folder: Path, name: str, section: Section) -> Picture:
+    """A data URI of the smaller of drawing and raster. As an image, not inline: two drawings then cannot mix
+    up their ids, and nothing in one can run.
     """
-    path, kind = folder / f"{stem}.svg", "image/svg+xml"
-    if path.stat().st_size > _SVG_LIMIT and (folder / f"{stem}.png").is_file():
-        path, kind = folder / f"{stem}.png", "image/png"
-    return f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
+    files = [f"{name}.{kind}" for kind in FIGURE_KINDS if f"{name}.{kind}" in section.files]
+    shown = min((f for f in files if f.split(".")[-1] in _MIME), key=lambda f: (folder / f).stat().st_size)
+    data = base64.b64encode((folder / shown).read_bytes()).decode()
+    caption = folder / f"{name}.txt"
+    words = caption.read_text(encoding="utf-8").strip() if caption.name in section.files else section.title
+    return Picture(name, words, f"data:{_MIME[shown.split('.')[-1]]};base64,{data}", files)
 
 
-def _rows(path: Path) -> tuple[list[str], list[list[str]]]:
-    with path.open(encoding="utf-8", newline="") as file:
-        lines = list(csv.reader(file))
-    if not lines or any(len(line) != len(lines[0]) for line in lines):
-        raise ValueError(f"{path.name} is not a table")
-    return lines[0], lines[1:]
-
-
-def _table(path: Path) -> Table:
-    header, rows = _rows(path)
-    numeric = [
-        any(row[i] for row in rows) and all(_NUMBER_LIKE.fullmatch(row[i]) for row in rows)
-        for i in range(len(header))
-    ]
-    shown = [[_shown(cell) if numeric[i] else cell for i, cell in enumerate(row)] for row in rows]
-    return Table(path.stem, header, shown, numeric)
-
-
-def _comparison(path: Path) -> tuple[Table, bool]:
-    """The comparison with each mean and its spread in one column, and whether the numbers may be compared
-    at all.
+def _compare(section: Section, path: Path, known: Sequence[Source]) -> None:
+    """The comparison, with the cells of which nothing is published apart, and whether the numbers may be
+    compared at all.
     """
-    header, rows = _rows(path)
+    header, rows = read_rows(path)
     records = [dict(zip(header, row, strict=True)) for row in rows]
-    comparable = all(record.get("comparable", "True").lower() in ("true", "1", "") for record in records)
-    shown = []
-    for record in records:
-        difference = _number(record["difference"])
-        shown.append(
-            [
-                record["cell"].replace("|", " · "),
-                record["metric"],
-                _with_spread(record["published"], record["published_std"]),
-                record["label"],
-                _with_spread(record["reproduced_mean"], record["reproduced_std"]),
-                _shown(record["n_seeds"]),
-                ""
-                if difference is None or math.isnan(difference)
-                else f"{difference:+.4g}".replace("-", "−"),
-            ]
-        )
-    titles = ["cell", "metric", "published", "how known", "reproduced", "seeds", "difference"]
-    return Table("comparison", titles, shown, [False, False, True, False, True, True, True]), comparable
+    section.comparable = all(r.get("comparable", "True").lower() in ("true", "1", "") for r in records)
+    both, ours = (
+        _titled("comparison", known_side=True),
+        _titled("without a published number", known_side=False),
+    )
+    for n, record in enumerate(records):
+        published = with_spread(record["published"], record["published_std"])
+        table = ours if published == "–" else both
+        shown = with_spread(record["reproduced_mean"], record["reproduced_std"])
+        count = written(record["n_seeds"])
+        row = [record["cell"].replace("|", " · "), record["metric"]]
+        if table is both:
+            how = " · ".join(word for word in (record["label"], record["source"]) if word)
+            row += [published, how, shown, count, _difference(record)]
+        else:
+            row += [shown, count]
+        at = 4 if table is both else 2
+        try:
+            name = coords(record["cell"])
+        except BadValue:
+            name = {"cell": record["cell"]}
+        found = None
+        if shown != "–":
+            fragment = f"{section.anchor}-c{n}"
+            found = evidence.trace_cell(
+                name, record["reproduced_mean"], record["n_seeds"], shown, known, fragment
+            )
+        if found is not None:
+            table.links[len(table.rows), at] = f"#{found.id}"
+            section.evidence.append(found)
+        table.rows.append(row)
+    section.comparison = both if both.rows else None
+    section.unpublished = ours if ours.rows else None
 
 
-def _with_spread(mean: str, spread: str) -> str:
-    value = _number(mean)
-    if value is None or math.isnan(value):
-        return "–"
-    digits = 2 if 10 <= abs(value) < 1e4 else None  # percentages: the same decimals for mean and spread
-    parts = [part if digits is None else f"{float(part):.{digits}f}" for part in (mean, spread) if part]
-    return " ± ".join(parts if digits is not None else [_shown(part) for part in parts])
+def _titled(name: str, known_side: bool) -> Table:
+    if known_side:
+        titles = ["cell", "metric", "published", "how known", "reproduced", "seeds", "difference"]
+        return Table(name, titles, [], [False, False, True, False, True, True, True])
+    return Table(name, ["cell", "metric", "reproduced", "seeds"], [], [False, False, True, True])
 
 
-def _number(text: str) -> float | None:
-    try:
-        return float(text)
-    except ValueError:
-        return None
+def _difference(record: dict[str, str]) -> str:
+    """Reproduced − published, with the 95 % interval that our seeds give it (the published number taken as
+    exact).
+    """
+    from scipy import stats
 
-
-def _shown(text: str) -> str:
-    """A number to four significant digits; whole numbers as they are."""
-    value = _number(text)
-    if value is None or text.lstrip("+-").isdigit():
-        return text
-    if not math.isfinite(value):
-        return {"inf": "∞", "-inf": "−∞"}.get(str(value), "–")
-    if value == int(value) and abs(value) < 1e15:
-        return str(int(value))
-    return f"{value:.0f}" if abs(value) >= 1e4 else f"{value:.4g}"
+    difference, spread, n = (finite(record[c]) for c in ("difference", "reproduced_std", "n_seeds"))
+    if difference is None:
+        return ""
+    like = 10 <= abs(finite(record["published"]) or 0) < 1e4  # as `tables.with_spread` writes the two sides
+    if spread is None or n is None or n < 2:
+        return signed(difference, like)
+    half = float(stats.t.ppf(0.975, n - 1)) * spread / math.sqrt(n)
+    ends = (signed(end, like) for end in (difference - half, difference + half))
+    return f"{signed(difference, like)} [{', '.join(ends)}]"

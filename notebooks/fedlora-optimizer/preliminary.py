@@ -32,6 +32,7 @@ lr: float | None = None  # learning rate
 train_limit: int | None = None  # at most so many training examples
 
 # %%
+import pandas as pd
 import torch
 
 from fedlora_kit.data import get_task
@@ -39,7 +40,6 @@ from fedlora_kit.experiments.many import run_all
 from fedlora_kit.experiments.setup import load_data, split_indices
 from fedlora_kit.models.components import decompose
 from fedlora_kit.papers import flo_preliminary as preliminary
-from fedlora_kit.papers import flo_setting
 from fedlora_kit.papers.claims import judge_all
 from fedlora_kit.papers.flo_variation import factor_variation
 from fedlora_kit.papers.reported import published
@@ -49,8 +49,7 @@ from fedlora_kit.reporting.style import set_style
 
 set_style()
 out = ItemOutputs("fedlora-optimizer/preliminary", profile, output_dir)
-setting = flo_setting.setting(
-    "fedlora-optimizer/preliminary",
+setting = preliminary.setting(
     profile,
     seeds=seeds,
     task=task,
@@ -58,7 +57,6 @@ setting = flo_setting.setting(
     batch_size=batch_size,
     lr=lr,
     train_limit=train_limit,
-    eval_limit=8,  # nothing is scored here
 )
 at = preliminary.points(profile, points)
 setting
@@ -84,6 +82,8 @@ for after in (torch.tensor([[6.0, 8.0]]), torch.tensor([[-4.0, 3.0]])):
 planned = preliminary.specs(setting, at)
 done = run_all([spec for _, _, spec in planned], device=device)
 finished = [(seed, steps, run) for (seed, steps, _), run in zip(planned, done, strict=True)]
+named = [{"steps": steps, "seed": seed, "key": run.key} for seed, steps, run in finished]
+out.table(pd.DataFrame(named), "runs")
 names = get_task(setting.task).label_names
 train, _ = load_data(planned[0][2].data, setting.backbone)
 tasks = {

@@ -89,6 +89,7 @@ distances[distances["round"] == 20]
 grid = grid_frame(run_cells(experiment.grid(setting), device=device, label="grid"))
 chosen = choose(grid, by=experiment.by, tuned=["lr", "clip"])
 results = results_frame(run_cells(table4.every_rate(setting), device=device, label="ablation"), COLUMNS)
+out.table(results, "results")
 compared = table4.tuned_and_fixed(results, chosen, table4.home(setting))
 summary = (
     compared.groupby(["method", "tuning", "alpha"], sort=False)["accuracy"].agg(["mean", "std"]).reset_index()

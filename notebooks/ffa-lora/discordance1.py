@@ -93,6 +93,7 @@ done = run_cells(discordance1.cells(sweep), device=device, label="discordance 1"
 gaps = discordance1.gap_frame(done)
 out.table(gaps, "gaps")
 runs = discordance1.per_run(gaps)
+out.table(runs, "runs", digits=4)
 summary = (
     runs.groupby(["method", "split", "local_steps"], sort=False)["gap"].agg(["mean", "std"]).reset_index()
 )

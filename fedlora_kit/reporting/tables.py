@@ -1,0 +1,131 @@
+"""CSV files as tables of the page: text, alignment, and how a number is written there."""
+
+from __future__ import annotations
+
+import csv
+import math
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+LONG = 40
+"""Rows; a longer table is folded."""
+
+_NUMBER_LIKE = re.compile(r"|–|[+−-]?(inf|nan|[0-9.,]+(e[+-]?[0-9]+)?( ± ([0-9.,]+|nan|–))?)", re.IGNORECASE)
+"""A cell of a column to align to the right: empty, a number, or a mean with its spread."""
+
+
+@dataclass
+class Table:
+    """A CSV file as text.
+
+    Attributes:
+        name: the file's name without its ending.
+        header, rows: as shown.
+        numeric: which columns are aligned to the right.
+        links: (row, column) → address of what stands behind the number.
+        raw: the rows as the file has them.
+    """
+
+    name: str
+    header: list[str]
+    rows: list[list[str]]
+    numeric: list[bool]
+    links: dict[tuple[int, int], str] = field(default_factory=dict)
+    raw: list[list[str]] = field(default_factory=list)
+
+    @property
+    def title(self) -> str:
+        """The name in words."""
+        return self.name.replace("_", " ").capitalize()
+
+    @property
+    def long(self) -> bool:
+        """Whether it is folded for its length."""
+        return len(self.rows) > LONG
+
+    @property
+    def spread(self) -> bool:
+        """Whether it gives means with their spread."""
+        return any(" ± " in cell for row in self.rows for cell in row)
+
+    @property
+    def by_run(self) -> bool:
+        """Whether each row belongs to one run: raw material rather than a result."""
+        return "key" in self.header
+
+
+def read_rows(path: Path) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of a CSV file.
+
+    Raises:
+        ValueError: no rectangular table. OSError: it cannot be read.
+    """
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            lines = list(csv.reader(file))
+    except csv.Error as error:
+        raise ValueError(f"{path.name} is not a table: {error}") from error
+    if not lines or any(len(line) != len(lines[0]) for line in lines):
+        raise ValueError(f"{path.name} is not a table")
+    return lines[0], lines[1:]
+
+
+def read_table(path: Path) -> Table:
+    """A CSV file as it is shown.
+
+    Raises:
+        ValueError, OSError: as in :func:`read_rows`.
+    """
+    header, rows = read_rows(path)
+    numeric = [
+        any(row[i] for row in rows) and all(_NUMBER_LIKE.fullmatch(row[i]) for row in rows)
+        for i in range(len(header))
+    ]
+    words = {"key", "seed"}  # names of something, whatever they look like
+    shown = [
+        [written(cell) if numeric[i] and header[i] not in words else cell for i, cell in enumerate(row)]
+        for row in rows
+    ]
+    return Table(path.stem, header, shown, numeric, raw=rows)
+
+
+def number(text: str) -> float | None:
+    """The number that a text is, or ``None``."""
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+def finite(text: str) -> float | None:
+    """The finite number that a text is, or ``None``."""
+    value = number(text)
+    return value if value is not None and math.isfinite(value) else None
+
+
+def written(text: str) -> str:
+    """A number to four significant digits; whole numbers as they are."""
+    value = number(text)
+    if value is None or text.lstrip("+-").isdigit():
+        return text
+    if not math.isfinite(value):
+        return {"inf": "∞", "-inf": "−∞"}.get(str(value), "–")
+    if value == int(value) and abs(value) < 1e15:
+        return str(int(value))
+    return f"{value:.0f}" if abs(value) >= 1e4 else f"{value:.4g}"
+
+
+def with_spread(mean: str, spread: str) -> str:
+    """``77.42 ± 3.13``; the same decimals for both where the mean is a percentage by size."""
+    value = number(mean)
+    if value is None or math.isnan(value):
+        return "–"
+    digits = 2 if 10 <= abs(value) < 1e4 else None
+    parts = [part if digits is None else f"{float(part):.{digits}f}" for part in (mean, spread) if part]
+    return " ± ".join(parts if digits is not None else [written(part) for part in parts])
+
+
+def signed(value: float, decimals: bool = False) -> str:
+    """A difference, with its sign and a true minus; with two decimals, or else four significant digits."""
+    return f"{value:+.2f}".replace("-", "−") if decimals else f"{value:+.4g}".replace("-", "−")
