@@ -44,6 +44,7 @@ from fedlora_kit.papers.lessons import (
     layer_allocation,
     lora_and_fedavg,
     partitions,
+    your_own_method,
 )
 from fedlora_kit.papers.planned import Runs
 
@@ -193,6 +194,9 @@ RUNS: dict[str, Callable[..., Runs]] = {
     "lessons/privacy_audit": _none("audits trainers in the notebook; trains nothing that is stored"),
     "lessons/layer_allocation": _lesson(layer_allocation.cells, 3),
     "lessons/directions_and_magnitudes": _lesson(directions_and_magnitudes.cells, 3),
+    "lessons/your_own_method": _lesson(
+        your_own_method.cells, 3, "the notebook also trains runs of a method that only it knows"
+    ),
     "ffa-lora/figure1": _none("draws noise in the notebook; trains nothing"),
     "ffa-lora/table1": _tuned(ffa_table1.EXPERIMENT),
     "ffa-lora/table2": _tuned(ffa_table2.EXPERIMENT),

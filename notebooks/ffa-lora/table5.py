@@ -24,6 +24,7 @@ seeds: int | None = None  # number of reported seeds, from 0; none: the profile'
 device: str = "auto"  # auto | cpu | cuda
 output_dir: str = "figures"  # where the results go, relative to the repository
 tasks: list[str] | None = None  # qnli, or its stand-in answerable
+methods: list[str] | None = None  # lora, ffa-lora, or any other registered one
 backbone: str | None = None  # such as kit/text-mirror or FacebookAI/roberta-large
 ranks: list[int] | None = None  # ranks compared
 epsilons: list[float] | None = None  # privacy levels; 0 stands for no DP
@@ -38,6 +39,7 @@ eval_limit: int | None = None  # at most so many scored examples a split
 # %%
 import pandas as pd
 
+from fedlora_kit.methods import METHODS
 from fedlora_kit.papers import ffa_table5 as table5
 from fedlora_kit.papers.claims import judge_all
 from fedlora_kit.papers.ffa_claims import deviations
@@ -63,6 +65,7 @@ setting = experiment.setting(
     profile,
     seeds=seeds,
     tasks=tasks,
+    methods=methods,
     backbone=backbone,
     rounds=rounds,
     steps=steps,
@@ -125,7 +128,7 @@ for ax, level in zip(axes[0], levels, strict=True):
             color=method_colour(method),
             marker=method_marker(method),
             capsize=3,
-            label={"lora": "LoRA", "ffa-lora": "FFA-LoRA"}[method],
+            label=METHODS[method].title,
         )
     ax.set_xscale("log", base=2)
     ax.set_xticks(setting.ranks, [str(r) for r in setting.ranks])

@@ -103,7 +103,8 @@ def agreement(
         sizes: numbers of examples that are summed, each at most n.
 
     Returns:
-        examples, signal (norm of the sum), noise (norm of the noise), cosine (between the sum and the noisy sum).
+        examples, signal (norm of the sum), noise (norm of the noise), cosine (between the sum and the noisy
+        sum).
     """
     generator = torch.Generator().manual_seed(seed)
     noise = sigma * clip * torch.randn(rows.shape[1], generator=generator)

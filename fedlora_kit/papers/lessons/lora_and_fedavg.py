@@ -60,8 +60,8 @@ def claims() -> list[Claim]:
     return [
         Claim(
             "factors_err",
-            "averaging A and B is not averaging B A: with three clients the relative error is larger than with "
-            "one, which has none",
+            "averaging A and B is not averaging B A: with three clients the relative error is larger than "
+            "with one, which has none",
             "FFA-LoRA, section 3 (discordance 1); own check",
             "SEEN",
             lambda r: mean_difference(

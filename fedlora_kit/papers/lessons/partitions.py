@@ -34,9 +34,9 @@ SPLITS: dict[str, dict[str, Any]] = {
 def label_distance(counts: npt.ArrayLike) -> npt.NDArray[np.float64]:
     """How far each client's labels are from those of all clients together: total variation distance.
 
-    d_k = 1/2 sum_c |p_k(c) - p(c)|, p_k the client's label shares and p those of all examples that are held. It
-    is the share of a client's examples that would have to be exchanged to make its labels like everybody's: 0
-    for alike labels, at most 1.
+    d_k = 1/2 sum_c |p_k(c) - p(c)|, p_k the client's label shares and p those of all examples that are held.
+    It is the share of a client's examples that would have to be exchanged to make its labels like
+    everybody's: 0 for alike labels, at most 1.
 
     Args:
         counts: (clients, classes) examples, as `partition.label_counts` gives them.

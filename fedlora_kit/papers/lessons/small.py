@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 RATES = {"ffa-lora": 1.0}
 OTHER_RATE = 0.3
 OWN = (
-    "This lesson belongs to no paper's table: task, backbone and settings are the kit's own, small enough for a "
-    "laptop, and not tuned."
+    "This lesson belongs to no paper's table: task, backbone and settings are the kit's own, small enough "
+    "for a laptop, and not tuned."
 )
 
 
@@ -93,7 +93,7 @@ def checked_seeds(seeds: int) -> range:
 
 
 def rounds_frame(done: Sequence[tuple[Cell, Finished]]) -> pd.DataFrame:
-    """One row a run and round: the cells' coordinates, seed, key, round (from 1), and what the round recorded.
+    """One row a run and round: the cells' coordinates, seed, key, round (from 1), and what it recorded.
 
     accuracy: %, NaN in a round without evaluation. gap: relative error of the aggregation, NaN where it was
     not measured. bytes_up: of all clients. epsilon: spent so far, NaN without DP.
