@@ -14,6 +14,7 @@ import psutil
 import pytest
 from typer.testing import CliRunner
 
+from fedlora_kit.batch import ray_engine as engine
 from fedlora_kit.batch import ray_worker
 from fedlora_kit.batch.ray_cluster import RayCluster, need_ray, share_of_gpu
 from fedlora_kit.batch.ray_engine import Batch, memory_bytes, train_items
@@ -23,6 +24,7 @@ from fedlora_kit.errors import BadValue, FedloraError
 from fedlora_kit.experiments import run as run_module
 from fedlora_kit.experiments.atomic import DamageWarning
 from fedlora_kit.experiments.checkpoints import CheckpointFolder
+from fedlora_kit.experiments.estimate import estimate
 from fedlora_kit.experiments.remote import RemoteStore
 from fedlora_kit.experiments.run import run
 from fedlora_kit.experiments.spec import RunSpec
@@ -80,12 +82,13 @@ def test_a_worker_publishes_what_a_local_run_gives(scratch, remote, tmp_path):
     assert not list(scratch.rglob("*.*"))
 
 
-def test_a_worker_goes_on_from_what_another_machine_published(scratch, remote, tmp_path, monkeypatch):
-    wanted = spec(rounds=5)
+@pytest.mark.parametrize("method", ["lora", "local-only"])  # the latter: tensors that stay with the clients
+def test_a_worker_goes_on_from_what_another_machine_published(scratch, remote, tmp_path, monkeypatch, method):
+    wanted = spec(rounds=5, method={"name": method})
     save, saved = CheckpointFolder.save, []
 
-    def dying(self, round_index, tensors, meta):
-        path = save(self, round_index, tensors, meta)
+    def dying(self, round_index, *what):
+        path = save(self, round_index, *what)
         saved.append(round_index)
         if round_index == 3:  # after the file of round 3, before it is published
             raise KeyboardInterrupt
@@ -345,8 +348,6 @@ def test_several_machines_need_a_store(tmp_path):
 
 
 def test_runs_that_only_this_process_knows_are_refused(remote, monkeypatch):
-    import fedlora_kit.batch.ray_engine as engine
-
     monkeypatch.setattr(engine, "external", lambda _: True)
     with pytest.raises(FedloraError, match="use --engine local"):
         spread(FEW, Stand(), remote)
@@ -358,12 +359,14 @@ def test_the_memory_of_a_run_is_told_to_the_cluster(remote):
     assert {needed for _, _, needed, _ in stand.jobs} == {7}
 
 
-def test_the_first_estimate_of_memory_grows_with_what_it_counts():
-    small = memory_bytes(spec())
-    assert small > 1 << 30
-    assert memory_bytes(spec(local={"lr": 0.2, "steps": 2, "batch_size": 8})) > small
-    far = spec(model={"backbone": "FacebookAI/roberta-base"}, data={"task": "sst2"})
-    assert memory_bytes(far) is None
+def test_the_memory_of_a_run_is_its_estimate_with_the_libraries(monkeypatch):
+    assert memory_bytes(spec()) == int(estimate(spec()).memory_bytes) + (1 << 30)
+
+    def unknown(_):
+        raise FedloraError("the shape is not known here")
+
+    monkeypatch.setattr(engine, "estimate", unknown)
+    assert memory_bytes(spec()) is None
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from fedlora_kit.errors import BadValue
 from fedlora_kit.experiments.atomic import (
@@ -88,8 +88,7 @@ class CheckpointFolder:
             ValueError: it cannot be read.
         """
         with self.path(round_index).open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            return _files(file.read(length))
+            return named_files(file)
 
     def save(
         self,
@@ -199,6 +198,12 @@ class CheckpointFolder:
         for index in self.rounds():
             if index not in keep:
                 self.path(index).unlink()
+
+
+def named_files(file: BinaryIO) -> dict[str, str]:
+    """As `CheckpointFolder.files`, of an open checkpoint file. ``ValueError`` if it cannot be read."""
+    length = int.from_bytes(file.read(8), "little")
+    return _files(file.read(length))
 
 
 def _dense(name: str, tensor: torch.Tensor) -> torch.Tensor:

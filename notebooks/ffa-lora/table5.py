@@ -39,7 +39,7 @@ eval_limit: int | None = None  # at most so many scored examples a split
 # %%
 import pandas as pd
 
-from fedlora_kit.methods import METHODS
+from fedlora_kit.looks import DOUBLE, of_method
 from fedlora_kit.papers import ffa_table5 as table5
 from fedlora_kit.papers.claims import judge_all
 from fedlora_kit.papers.ffa_claims import deviations
@@ -56,7 +56,7 @@ from fedlora_kit.papers.grid import (
 from fedlora_kit.papers.reported import published
 from fedlora_kit.reporting.comparison import compare
 from fedlora_kit.reporting.outputs import ItemOutputs
-from fedlora_kit.reporting.style import method_colour, method_marker, set_style
+from fedlora_kit.reporting.style import set_style
 
 set_style()
 out = ItemOutputs("ffa-lora/table5", profile, output_dir)
@@ -116,7 +116,7 @@ out.table(table)
 from matplotlib import pyplot as plt
 
 levels = list(dict.fromkeys(results["eps"]))
-fig, axes = plt.subplots(1, len(levels), figsize=(2.9 * len(levels), 3.0), sharey=True, squeeze=False)
+fig, axes = plt.subplots(1, len(levels), figsize=(DOUBLE, 2.3), sharey=True, squeeze=False)
 for ax, level in zip(axes[0], levels, strict=True):
     for method in setting.methods:
         rows = results[(results["eps"] == level) & (results["method"] == method)]
@@ -125,17 +125,15 @@ for ax, level in zip(axes[0], levels, strict=True):
             [int(r) for r in stats.index],
             stats["mean"],
             yerr=stats["std"],
-            color=method_colour(method),
-            marker=method_marker(method),
-            capsize=3,
-            label=METHODS[method].title,
+            label=of_method(method).title,
+            **of_method(method).line(),
         )
     ax.set_xscale("log", base=2)
     ax.set_xticks(setting.ranks, [str(r) for r in setting.ranks])
     ax.set(title="no DP" if level == "none" else f"ε = {level}", xlabel="rank r")
 axes[0, 0].set_ylabel("accuracy in %")
 axes[0, -1].legend()
-out.figure(fig)
+out.figure(fig, caption="Accuracy by rank and privacy level: mean and standard deviation over seeds.")
 
 # %% [markdown]
 # ## The privacy ledger
