@@ -57,7 +57,11 @@ place = resolve_device(device)
 # %%
 rows = [lesson.plane(10, 1.0), lesson.plane(80, 1.6)]  # (angle in degrees, length)
 curve = lesson.lengths(angles=range(0, 181, 3))
-out.figure(lesson.figure(rows, curve))
+out.figure(
+    lesson.figure(rows, curve),
+    caption="Left: two clients' rows as arrows, and their averages by two rules. Right: length of the average of two rows of "
+    "length 1 over the angle between them.",
+)
 
 # %% [markdown]
 # Right: two arrows of length 1. At 90 degrees the usual average has lost 29 % of the length, at 180 degrees there is

@@ -34,11 +34,11 @@ output_dir: str = "figures"  # where table, figure and claims go, relative to th
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import seaborn as sns
 import torch
 
 from fedlora_kit.adapter import AdapterSlot
 from fedlora_kit.experiments.setup import build, resolve_device
+from fedlora_kit.looks import GREY, SERIES, SINGLE, ramp
 from fedlora_kit.papers.claims import judge_all
 from fedlora_kit.papers.grid import mean_std_table, privacy_frame, results_frame, run_cells
 from fedlora_kit.papers.lessons import dp_sgd as lesson
@@ -90,16 +90,18 @@ print("the rows add up to the usual gradient:", torch.allclose(rows.sum(0), usua
 # %%
 norms = rows.norm(dim=1).cpu()
 clip = lesson.CLIP
-fig, axes = plt.subplots(figsize=(5.6, 3.0))
-axes.hist(norms.numpy(), bins=30, color="#0072B2", alpha=0.85)
+fig, axes = plt.subplots(figsize=(SINGLE, 2.1))
+axes.hist(norms.numpy(), bins=30, color=SERIES[0], alpha=0.85)
 axes.margins(y=0.2)
 for at, said in ((clip, f"C = {clip:g}"), (float(norms.median()), "the median")):
-    axes.axvline(at, color="#D55E00", lw=1.6)
+    axes.axvline(at, color=SERIES[1], lw=1.3)
     axes.annotate(
-        said, (at, axes.get_ylim()[1]), (5, -12), textcoords="offset points", color="#D55E00", fontsize=9
+        said, (at, axes.get_ylim()[1]), (4, -9), textcoords="offset points", color=SERIES[1], fontsize=7
     )
 axes.set(xlabel="length of an example's gradient (all 16 matrices B)", ylabel="examples", xlim=(0, None))
-out.figure(fig, "norms")
+out.figure(
+    fig, "norms", caption="Histogram of the lengths of 200 examples' gradients, with C and the median."
+)
 
 # %%
 owners = torch.zeros(len(rows), dtype=torch.int64, device=place)  # all rows belong to client 0
@@ -149,24 +151,24 @@ curve = lesson.epsilon_curve(
     sigmas := (0.7, 1.0, 1.5, 2.5, 5.0), lesson.log_spaced(1, 1000, 16), steps=lesson.STEPS, rate=q
 )
 out.table(curve, "curve")
-fig, axes = plt.subplots(figsize=(6.0, 3.8))
-shades = sns.color_palette("viridis", len(sigmas))
-for sigma, shade in zip(sigmas, shades, strict=True):
+fig, axes = plt.subplots(figsize=(SINGLE, 2.7))
+for sigma, shade in zip(sigmas, ramp(len(sigmas)), strict=True):
     line = curve[curve["sigma"] == f"{sigma:g}"]
     axes.plot(line["rounds"], line["epsilon"], color=shade)
     end = line.iloc[-1]
     axes.annotate(
-        f"σ = {sigma:g}",
-        (end["rounds"], end["epsilon"]),
-        (4, -3),
-        textcoords="offset points",
-        color=shade,
-        fontsize=9,
+        f"σ = {sigma:g}", (end["rounds"], end["epsilon"]), (3, -2), textcoords="offset points", fontsize=7
     )
-axes.axhspan(1, 8, color="#009E73", alpha=0.12, lw=0)
-axes.annotate("ε from 1 to 8", (110, 1.15), fontsize=8.5, color="#00664B")
-axes.set(xscale="log", yscale="log", xlabel="rounds of 5 steps", ylabel="ε spent, at δ = 10⁻⁵")
-out.figure(fig)
+axes.axhspan(1, 8, color=SERIES[2], alpha=0.12, lw=0)
+axes.annotate("ε from 1 to 8", (60, 1.15), fontsize=7, color=GREY)
+axes.set(
+    xscale="log", yscale="log", xlabel="rounds of 5 steps", ylabel="ε spent, at δ = 10⁻⁵", xlim=(0.8, 5000)
+)
+out.figure(
+    fig,
+    caption="Spent ε over rounds of 5 steps for five noise multipliers σ, at sampling rate 32/232 and δ = 1e-5, by the RDP "
+    "accountant.",
+)
 
 # %% [markdown]
 # Read it both ways. From left to right: a budget is spent, and there is no round for free. From top to bottom: for a

@@ -29,10 +29,10 @@ output_dir: str = "figures"  # where table, figure and claims go, relative to th
 import inspect
 
 import matplotlib.pyplot as plt
-import seaborn as sns
 import torch
 
 from fedlora_kit.experiments.setup import build, resolve_device
+from fedlora_kit.looks import FAINT, SINGLE, of_method
 from fedlora_kit.methods import FFALoRA
 from fedlora_kit.papers import ffa_figure1 as figure1
 from fedlora_kit.papers import ffa_theorem1 as theorem1
@@ -41,7 +41,7 @@ from fedlora_kit.papers.lessons import ffa_lora as lesson
 from fedlora_kit.papers.lessons.lora_and_fedavg import mean_gap
 from fedlora_kit.papers.lessons.small import OWN, digits_run, rounds_frame
 from fedlora_kit.reporting.outputs import ItemOutputs
-from fedlora_kit.reporting.style import method_colour, palette, set_style
+from fedlora_kit.reporting.style import mean_band, set_style
 from fedlora_kit.training.federation import run_federation
 
 set_style()
@@ -75,15 +75,17 @@ results.groupby("method", sort=False)[["trained_parameters", "sent_parameters", 
 # %%
 gaps = mean_gap(rounds_frame(done))
 out.table(gaps, "gaps", digits=6)
-fig, axes = plt.subplots(figsize=(5.4, 3.3))
-sns.lineplot(
-    gaps.assign(percent=lambda g: 100 * g["gap"]), x="local_steps", y="percent", hue="method", style="method",
-    markers=True, dashes=False, errorbar=("pi", 100), palette=palette(list(lesson.METHODS)), ax=axes,
-)  # fmt: skip
-axes.set(xlabel="local steps a round", ylabel="error of the average, % of its norm")
+fig, axes = plt.subplots(figsize=(SINGLE, 2.3))
+for name, rows in gaps.assign(percent=lambda g: 100 * g["gap"]).groupby("method", sort=False):
+    mean_band(axes, rows, "local_steps", "percent", of_method(name), mark=True)
+axes.set(xlabel="local steps a round", ylabel="error of the average, % of its norm", ylim=(-1, None))
 axes.set_xticks(sorted(gaps["local_steps"].unique()))
-axes.legend(title=None)
-out.figure(fig)
+axes.legend()
+out.figure(
+    fig,
+    caption="Discordance 1: relative error of averaging the factors, by local steps a round, for LoRA and FFA-LoRA; mean "
+    f"over {seeds} seeds with its 95 % interval.",
+)
 
 # %% [markdown]
 # ## Discordance 2: the noise
@@ -110,17 +112,24 @@ lesson.noise_terms(a, b, sigmas=[0.001, 0.01, 0.1, 1.0]).round(4)
 # %%
 noise = figure1.measure(seeds=10, width=64, rank=8)
 mean = noise.groupby(["noise", "sigma"], sort=False)[["norm", "expected"]].mean().reset_index()
-fig, axes = plt.subplots(figsize=(5.4, 3.4))
+fig, axes = plt.subplots(figsize=(SINGLE, 2.5))
 for name, label in figure1.NOISES.items():
     rows = mean[mean["noise"] == name]
-    colour = method_colour("full fine-tuning" if name == "full" else name)
-    axes.plot(rows["sigma"], rows["expected"], color=colour, lw=1, ls="--")
-    axes.plot(rows["sigma"], rows["norm"], color=colour, marker="o", ms=3.5, ls="none", label=label)
-axes.axvline(8**-0.5, color="#777777", lw=0.9, ls=":")
-axes.annotate("σ = 1/√r", (8**-0.5, mean["norm"].min()), (5, 0), textcoords="offset points", fontsize=8.5)
+    look = of_method("full fine-tuning" if name == "full" else name)
+    axes.plot(rows["sigma"], rows["expected"], color=look.colour, lw=0.9, ls="--")
+    axes.plot(
+        rows["sigma"], rows["norm"], color=look.colour, marker=look.marker, ms=3, ls="none", label=label
+    )
+axes.axvline(8**-0.5, color=FAINT, lw=0.8, ls=":")
+axes.annotate("σ = 1/√r", (8**-0.5, mean["norm"].min()), (4, 0), textcoords="offset points", fontsize=7)
 axes.set(xscale="log", yscale="log", xlabel="noise scale σ", ylabel="norm of the noise on W")
 axes.legend()
-out.figure(fig, "noise")
+out.figure(
+    fig,
+    "noise",
+    caption="Discordance 2: norm of the noise that reaches a 64 × 64 weight over the noise scale, drawn (marks) and by "
+    "formula (dashes), for full fine-tuning, LoRA's product and FFA-LoRA.",
+)
 
 # %% [markdown]
 # Dots are drawn, dashes are the formulas ($d\sqrt r\,\sigma^2$, $d\,\sigma$, $\sigma\sqrt{d r/3}$ with d = 64, r = 8). LoRA's
@@ -147,12 +156,14 @@ print(f"LoRA,     α = 8 against α = 64:  {float((lora[0] - lora[1]).norm() / l
 # %%
 distances = theorem1.measure(lesson.ALPHAS, seeds=max(2, seeds))
 last = distances[distances["round"] == distances["round"].max()]
-fig, axes = plt.subplots(figsize=(5.4, 3.3))
-sns.lineplot(
-    last, x="alpha", y="distance", marker="o", color=method_colour("lora"), errorbar=("pi", 100), ax=axes
-)
+fig, axes = plt.subplots(figsize=(SINGLE, 2.3))
+mean_band(axes, last, "alpha", "distance", of_method("lora"), mark=True)
 axes.set(xscale="log", yscale="log", xlabel="α, with η = 8/α²", ylabel="LoRA's distance to FFA-LoRA")
-out.figure(fig, "alpha")
+out.figure(
+    fig,
+    "alpha",
+    caption="Discordance 3: LoRA's relative distance to FFA-LoRA after 20 rounds over α, with the learning rate 8/α².",
+)
 
 # %% [markdown]
 # For large α a straight line of slope −2: ten times the α, a hundredth of the distance (relative to the way that FFA-LoRA

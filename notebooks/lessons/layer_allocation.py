@@ -32,6 +32,7 @@ import pandas as pd
 from fedlora_kit.adapter import AdapterSlot
 from fedlora_kit.experiments.setup import build, resolve_device
 from fedlora_kit.experiments.spec import MethodSpec
+from fedlora_kit.looks import FAINT, SINGLE, of_method
 from fedlora_kit.methods import ClientUpdate, FedIT, Resources
 from fedlora_kit.methods.allocation import (
     importance_levels,
@@ -46,7 +47,7 @@ from fedlora_kit.papers.grid import mean_std_table, run_cells
 from fedlora_kit.papers.lessons import layer_allocation as lesson
 from fedlora_kit.papers.lessons.small import OWN
 from fedlora_kit.reporting.outputs import ItemOutputs
-from fedlora_kit.reporting.style import method_colour, set_style
+from fedlora_kit.reporting.style import set_style
 from fedlora_kit.training.federation import cohort_of, run_federation
 from fedlora_kit.training.fisher import fisher_scores
 
@@ -88,7 +89,11 @@ print(
 )
 
 # %%
-out.figure(patterns.figure(patterns.rates(patterns.Setting(draws=300, seeds=(0,)))))
+out.figure(
+    patterns.figure(patterns.rates(patterns.Setting(draws=300, seeds=(0,)))),
+    caption="Four geometries, as fixed lists and as what 300 draws give: share of rounds in which a client that can train 6, "
+    "9 or 12 layers trains each of 12 layers.",
+)
 
 # %% [markdown]
 # Each row is a group (6, 9 or 12 layers a client), each column a layer; the darker, the more of its rounds a client trains
@@ -132,17 +137,19 @@ importance.rename_axis("layer").round(4)
 # a score is used, which is all that 20 examples can tell.
 
 # %%
-fig, axes = plt.subplots(figsize=(5.0, 3.0))
+fig, axes = plt.subplots(figsize=(SINGLE, 2.1))
 spots = np.arange(len(before))
-for shift, (scores, label) in enumerate(((before, "at the start"), (after, "after 6 rounds"))):
-    axes.bar(
-        spots + 0.4 * shift - 0.2, np.array(scores) / sum(scores), width=0.38, label=label,
-        color=("#BBBBBB", method_colour("fed-hello"))[shift],
-    )  # fmt: skip
+for side, scores, label in ((-0.2, before, "at the start"), (0.2, after, "after 6 rounds")):
+    colour = FAINT if scores is before else of_method("fed-hello").colour
+    axes.bar(spots + side, np.array(scores) / sum(scores), width=0.38, label=label, color=colour)
 axes.set_xticks(spots)
 axes.set(xlabel="layer, from the input", ylabel="share of the Fisher score")
 axes.legend()
-out.figure(fig, "importance")
+out.figure(
+    fig,
+    "importance",
+    caption="Fisher score of each of four layers, as a share of their sum, before and after training.",
+)
 
 # %% [markdown]
 # ## 4. The average, layer by layer
@@ -153,7 +160,11 @@ out.figure(fig, "importance")
 fed = build(spec, place)
 cohort = cohort_of(fed, 0)
 held = lesson.allocated(fed.method, cohort, 0, list(start))
-out.figure(lesson.figure(held, cohort, [len(fed.clients[k]) for k in cohort]), "round")
+out.figure(
+    lesson.figure(held, cohort, [len(fed.clients[k]) for k in cohort]),
+    "round",
+    caption="Which of four layers each client of round 0 trains.",
+)
 
 # %% [markdown]
 # The rule: **a layer is averaged over those clients that trained it**, weighted by their examples. A layer that nobody

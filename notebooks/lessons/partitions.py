@@ -30,9 +30,9 @@ from typing import ClassVar
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import seaborn as sns
 
 from fedlora_kit.data import get_task, load_task
+from fedlora_kit.looks import FAINT, GREY, SERIES, SINGLE, Look
 from fedlora_kit.papers.claims import judge_all
 from fedlora_kit.papers.grid import run_cells
 from fedlora_kit.papers.lessons import partitions as lesson
@@ -45,7 +45,7 @@ from fedlora_kit.partition import (
     register,
 )
 from fedlora_kit.reporting.outputs import ItemOutputs
-from fedlora_kit.reporting.style import set_style
+from fedlora_kit.reporting.style import mean_band, set_style
 
 set_style()
 out = ItemOutputs("lessons/partitions", profile, output_dir)
@@ -92,7 +92,10 @@ shown = {
 tables = {
     name: lesson.counts_of({**split, "clients": clients}, labels, seed=0) for name, split in shown.items()
 }
-out.figure(lesson.figure(tables))
+out.figure(
+    lesson.figure(tables),
+    caption="Six splits of 697 digits over ten clients: examples of each label at each client, and the mean label distance.",
+)
 
 # %% [markdown]
 # * **Dirichlet(α)** deals out each class by a random vector of shares. α is the dial: large α gives nearly equal
@@ -122,17 +125,20 @@ by_client.rename_axis("client")
 alphas = np.geomspace(0.05, 100, 9).round(3)
 turned = lesson.dial(labels, alphas, clients, seeds=10)
 floor = turned[np.isinf(turned["alpha"])]["distance"]
-fig, axes = plt.subplots(figsize=(5.6, 3.4))
-sns.lineplot(
-    turned[np.isfinite(turned["alpha"])], x="alpha", y="distance", marker="o", errorbar=("pi", 100), ax=axes
-)
-axes.axhspan(floor.min(), floor.max(), color="#999999", alpha=0.4, lw=0)
-axes.annotate("IID: chance alone", (0.06, floor.mean()), (0, 8), textcoords="offset points", fontsize=9)
+fig, axes = plt.subplots(figsize=(SINGLE, 2.3))
+skewed = turned[np.isfinite(turned["alpha"])]
+mean_band(axes, skewed, "alpha", "distance", Look("Dirichlet(α)", SERIES[0], "o"), mark=True)
+axes.axhspan(floor.min(), floor.max(), color=GREY, alpha=0.35, lw=0, label="ten IID splits")
 axes.set(xscale="log", xlabel="α of the Dirichlet split", ylabel="mean label distance", ylim=(0, 1))
-out.figure(fig, "dial")
+axes.legend()
+out.figure(
+    fig,
+    "dial",
+    caption="Mean label distance of Dirichlet splits over α, ten draws each, and of ten IID splits.",
+)
 
 # %% [markdown]
-# Line: mean over ten draws; band: all of them; grey: ten IID splits. At the left end the dial moves everything. At the
+# Line: mean over ten draws, with its 95 % interval; grey: all of ten IID splits. At the left end the dial moves everything. At the
 # right end something odd happens: the line goes *below* IID. There is no contradiction. With a large α each class is cut
 # into equal shares on purpose, while IID draws from the pile and leaves the shares to chance. Two papers that both say
 # "Dirichlet" may stand at opposite ends of this line, and "α = 100" is not "IID".
@@ -155,21 +161,23 @@ out.table(
 )
 
 # %%
-fig, axes = plt.subplots(figsize=(5.6, 3.5))
-sns.scatterplot(
-    results, x="distance", y="accuracy", hue="split", style="split", s=60, ax=axes,
-    palette=["#0072B2", "#E69F00", "#D55E00", "#009E73"],
-)  # fmt: skip
-axes.axhline(10, color="#777777", lw=0.8, ls=":")
-axes.annotate("guessing", (0.02, 10), (0, 3), textcoords="offset points", fontsize=8.5, color="#555555")
+fig, axes = plt.subplots(figsize=(SINGLE, 2.5))
+for (split, rows), colour, marker in zip(results.groupby("split", sort=False), SERIES, "osD^", strict=False):
+    axes.plot(rows["distance"], rows["accuracy"], ls="none", marker=marker, color=colour, ms=5, label=split)
+axes.axhline(10, color=FAINT, lw=0.8, ls=":")
+axes.annotate("guessing", (0.02, 10), (0, 2), textcoords="offset points", fontsize=7, color=GREY)
 axes.set(
     xlabel="mean label distance of the split",
     ylabel="accuracy after 3 rounds, %",
     xlim=(0, 1),
     ylim=(0, None),
 )
-axes.legend(title=None)
-out.figure(fig, "accuracy")
+axes.legend()
+out.figure(
+    fig,
+    "accuracy",
+    caption="Accuracy after three rounds against the mean label distance of the split, one mark a run.",
+)
 
 # %% [markdown]
 # One dot a run. Clients whose labels are far from everybody's pull the adapter in different directions, and little is left

@@ -31,6 +31,7 @@ import pandas as pd
 import torch
 
 from fedlora_kit.experiments.setup import build, resolve_device
+from fedlora_kit.looks import FAINT, GREY, SINGLE, of_method
 from fedlora_kit.methods import METHODS, ClientUpdate, FedIT, method, register
 from fedlora_kit.papers import fed_hello_grid, ffa_table1, flo_tables
 from fedlora_kit.papers.claims import judge_all
@@ -38,7 +39,7 @@ from fedlora_kit.papers.grid import mean_std_table, results_frame, run_cells
 from fedlora_kit.papers.lessons import your_own_method as lesson
 from fedlora_kit.papers.lessons.small import OWN, digits_run, dirichlet
 from fedlora_kit.reporting.outputs import ItemOutputs
-from fedlora_kit.reporting.style import method_colour, set_style
+from fedlora_kit.reporting.style import set_style
 from fedlora_kit.training.federation import run_federation
 
 set_style()
@@ -59,15 +60,17 @@ start, personal = alone.state, alone.personal  # nobody sent anything: the globa
 length = {
     k: torch.stack([(own[n] - start[n]).norm() for n in own]).norm().item() for k, own in personal.items()
 }
-fig, axes = plt.subplots(figsize=(5.2, 2.8))
-axes.bar(list(length), list(length.values()), color="#999999", width=0.6)
-axes.axhline(statistics.median(length.values()), color=method_colour("capped"), lw=1.6, ls="--")
-axes.annotate(
-    "the median", (len(length) - 0.55, statistics.median(length.values())), (0, 4), textcoords="offset points",
-    color=method_colour("capped"), ha="right", fontsize=9,
-)  # fmt: skip
+fig, axes = plt.subplots(figsize=(SINGLE, 1.9))
+axes.bar(list(length), list(length.values()), color=FAINT, width=0.6)
+axes.axhline(
+    statistics.median(length.values()), color=of_method("capped").colour, ls="--", label="the median"
+)
 axes.set(xlabel="client", ylabel="length of its update")
-out.figure(fig, "lengths")
+axes.margins(y=0.25)
+axes.legend(loc="upper right")
+out.figure(
+    fig, "lengths", caption="Length of each of five clients' updates after one round, and their median."
+)
 
 # %% [markdown]
 # Those with the longest steps pull hardest. Our idea: **no client may move the adapter by more than the median client
@@ -153,25 +156,26 @@ out.table(mean_std_table(results, rows=["method"], column="split"))
 # clients train 2 of 4 layers, a third 3), so it is at a disadvantage here.
 
 # %%
-fig, axes = plt.subplots(figsize=(5.6, 3.3))
-spots = {split: at for at, split in enumerate(setting.splits)}
-for shift, name in zip((-0.22, 0, 0.22), setting.methods, strict=True):
-    rows = results[results["method"] == name]
-    at = rows["split"].map(spots) + shift
-    axes.plot(at, rows["accuracy"], "o", color=method_colour(name), ms=5, alpha=0.75, label=name)
-    for split, mean in rows.groupby("split", sort=False)["accuracy"].mean().items():
-        axes.hlines(mean, spots[split] + shift - 0.08, spots[split] + shift + 0.08, color=method_colour(name))
-axes.axhline(10, color="#777777", lw=0.8, ls=":")
-axes.annotate(
-    "guessing", (1.42, 10), (0, 3), textcoords="offset points", fontsize=8.5, ha="right", color="#555555"
-)
-axes.set_xticks(list(spots.values()), ["IID", "2 classes a client"])
+fig, axes = plt.subplots(figsize=(SINGLE, 2.4))
+for side, name in zip((-0.22, 0, 0.22), setting.methods, strict=True):
+    look = of_method(name)
+    for at, split in enumerate(setting.splits):
+        scores = results[(results["method"] == name) & (results["split"] == split)]["accuracy"]
+        label = METHODS[name].title if at == 0 else None
+        axes.plot([at + side] * len(scores), scores, look.marker, color=look.colour, alpha=0.75, label=label)
+        axes.hlines(scores.mean(), at + side - 0.08, at + side + 0.08, color=look.colour)
+axes.axhline(10, color=FAINT, lw=0.8, ls=":")
+axes.annotate("guessing", (1.42, 10), (0, 2), textcoords="offset points", fontsize=7, ha="right", color=GREY)
+axes.set_xticks(range(len(setting.splits)), ["IID", "2 classes a client"])
 axes.set(ylabel="accuracy after 6 rounds, %", xlim=(-0.45, 1.45), ylim=(0, None))
 axes.legend()
-out.figure(fig)
+out.figure(
+    fig,
+    caption="Accuracy after six rounds of three methods under two splits: marks are seeds, bars their means.",
+)
 
 # %% [markdown]
-# Dots are seeds, bars their means.
+# Marks are seeds, bars their means. A method that the kit does not know gets a colour by its name, the same in every figure.
 #
 # ## 5. Every other table
 #

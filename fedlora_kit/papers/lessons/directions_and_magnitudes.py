@@ -11,6 +11,7 @@ import pandas as pd
 import torch
 
 from fedlora_kit.adapter import State
+from fedlora_kit.looks import DOUBLE, FAINT, of_method
 from fedlora_kit.methods import ClientUpdate, Method, method
 from fedlora_kit.papers.grid import Cell
 from fedlora_kit.papers.lessons.small import checked_seeds, digits_run
@@ -75,19 +76,17 @@ def figure(rows: Sequence[torch.Tensor], curve: pd.DataFrame) -> Figure:
     """
     from matplotlib import pyplot as plt
 
-    from fedlora_kit.reporting.style import method_colour
-
-    fig, (left, right) = plt.subplots(1, 2, figsize=(8.6, 3.5), width_ratios=(1, 1.15))
+    fig, (left, right) = plt.subplots(1, 2, figsize=(DOUBLE, 2.9), width_ratios=(1, 1.15))
     for k, row in enumerate(rows):
-        _arrow(left, row, "#999999", f"client {k}")
+        _arrow(left, row, FAINT, f"client {k}")
     for name in METHODS:
-        _arrow(left, average(method(name), rows), method_colour(name), LABELS[name])
+        _arrow(left, average(method(name), rows), of_method(name).colour, LABELS[name])
     reach = 1.12 * max(float(row.abs().max()) for row in rows)
     left.set(xlim=(-0.12 * reach, reach), ylim=(-0.12 * reach, reach), aspect="equal")
     left.set(xlabel="first entry of the row", ylabel="second entry")
     for name in METHODS:
         line = curve[curve["method"] == name]
-        right.plot(line["angle"], line["length"], color=method_colour(name), label=LABELS[name])
+        right.plot(line["angle"], line["length"], color=of_method(name).colour, label=LABELS[name])
     right.set(
         xlabel="angle between two clients' rows, degrees", ylabel="length of their average", ylim=(0, 1.1)
     )

@@ -12,6 +12,7 @@ import torch
 
 from fedlora_kit.adapter import State
 from fedlora_kit.experiments.spec import MethodSpec
+from fedlora_kit.looks import SINGLE
 from fedlora_kit.methods.base import ClientUpdate, Method
 from fedlora_kit.models.targets import layer_index
 from fedlora_kit.papers import fed_hello_grid
@@ -159,7 +160,7 @@ def figure(held: npt.NDArray[np.bool_], clients: Sequence[int], sizes: Sequence[
     """
     from matplotlib import pyplot as plt
 
-    fig, axes = plt.subplots(figsize=(4.8, 0.9 + 0.38 * len(clients)))
+    fig, axes = plt.subplots(figsize=(SINGLE, 0.6 + 0.3 * len(clients)))
     axes.imshow(held, cmap="Blues", vmin=0, vmax=1.35, aspect="auto")
     axes.set_yticks(
         range(len(clients)), [f"client {k}, {n} examples" for k, n in zip(clients, sizes, strict=True)]
@@ -172,6 +173,6 @@ def figure(held: npt.NDArray[np.bool_], clients: Sequence[int], sizes: Sequence[
     axes.tick_params(which="both", length=0)
     for (row, layer), trains in np.ndenumerate(held):
         if trains:
-            axes.text(layer, row, "trains", ha="center", va="center", fontsize=8.5, color="white")
+            axes.text(layer, row, "trains", ha="center", va="center", fontsize=7, color="white")
     axes.set_xlabel("layer, from the input")
     return fig

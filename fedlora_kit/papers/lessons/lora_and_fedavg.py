@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 import torch
 
+from fedlora_kit.looks import DOUBLE
 from fedlora_kit.papers.claims import Claim, mean_difference
 from fedlora_kit.papers.grid import Cell
 from fedlora_kit.papers.lessons.small import checked_seeds, digits_run, dirichlet, iid
@@ -110,15 +111,15 @@ def figure(products: Mapping[str, torch.Tensor], title: str) -> Figure:
     from matplotlib import pyplot as plt
 
     bound = max(float(m.abs().max()) for m in products.values())
-    fig, axes = plt.subplots(1, len(products), figsize=(2.9 * len(products), 3.3), squeeze=False)
+    fig, axes = plt.subplots(1, len(products), figsize=(DOUBLE, 2.75), squeeze=False)
     for place, (heading, matrix) in zip(axes[0], products.items(), strict=True):
         image = place.imshow(
             matrix.cpu().numpy(), cmap="RdBu_r", vmin=-bound, vmax=bound, interpolation="none"
         )
-        place.set_title(f"{heading}\n‖·‖ = {float(matrix.norm()):.3f}", fontsize=9.5)
+        place.set_title(f"{heading}\n‖·‖ = {float(matrix.norm()):.3f}", fontsize=8)
         place.set(xticks=[], yticks=[], xlabel=f"{matrix.shape[1]} inputs")
         place.grid(False)
     axes[0][0].set_ylabel(f"{products[next(iter(products))].shape[0]} outputs")
     fig.colorbar(image, ax=axes[0].tolist(), shrink=0.75, label="entry")
-    fig.suptitle(title, fontsize=10.5, fontweight="bold")
+    fig.suptitle(title, fontsize=9, fontweight="bold")
     return fig
