@@ -41,6 +41,7 @@ bench: $(STAMP)      ## the benchmarks: ratios measured side by side
 	$(BIN)/python benchmarks/dp_step.py
 	$(BIN)/python benchmarks/depth.py
 	$(BIN)/python benchmarks/growth.py
+	$(BIN)/python benchmarks/store_growth.py
 
 lock: $(STAMP)       ## pin what is installed now
 	$(BIN)/python -m pip freeze --exclude-editable | grep -v '^fedlora' | sed 's/+cpu$$//' > requirements.lock

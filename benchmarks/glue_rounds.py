@@ -35,7 +35,7 @@ from fedlora_kit.adapter import AdapterSlot
 from fedlora_kit.data.batches import physical_batches, shuffled_batches
 from fedlora_kit.data.encoded import EncodedText, encode_text
 from fedlora_kit.data.sources import load_task
-from fedlora_kit.data.task import get_task
+from fedlora_kit.data.tasks import get_task
 from fedlora_kit.methods import method
 from fedlora_kit.models.lora import LoraSettings, attach_lora
 from fedlora_kit.randomness import Streams

@@ -114,12 +114,7 @@ pd.DataFrame(
 # digits, in other poses).
 
 # %%
-cases = [
-    (modality, weights, seed)
-    for modality in ("text", "image")
-    for weights in ("pretrained", "random")
-    for seed in range(seeds)
-]
+cases = lesson.cases(seeds)
 finished = run_all(
     [RunSpec.parse(lesson.description(m, weights=w, seed=s)) for m, w, s in cases],
     device=device,

@@ -65,7 +65,27 @@ def wait(pid: int) -> int:
 
 
 def until(true: Callable[[], object]) -> None:
-    end = time.monotonic() + 20
+    end = time.monotonic() + 120
     while not true():
         assert time.monotonic() < end, "it did not come"
         time.sleep(0.01)
+
+
+CALLS = ("fsync", "replace", "rename", "unlink", "rmdir", "mkdir", "open")
+
+
+def killing(count: int) -> Callable[[], None]:
+    """Make this process kill itself at its ``count``-th call that touches the disk."""
+    left = [count]
+
+    def wrap(function):
+        def wrapped(*args, **kwargs):
+            left[0] -= 1
+            if left[0] <= 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return function(*args, **kwargs)
+
+        return wrapped
+
+    for name in CALLS:
+        setattr(os, name, wrap(getattr(os, name)))

@@ -7,9 +7,9 @@ of them is what `make reproduce` runs.
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,10 +17,11 @@ import jupytext
 import nbformat
 import pandas as pd
 import pytest
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from fedlora_kit.batch.parameters import read_parameters
 from fedlora_kit.batch.pool import reproduce
+from fedlora_kit.experiments.atomic import write_text
 from fedlora_kit.papers.items import ITEMS, find
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -38,6 +39,7 @@ SHORT_FLO = {"rounds": "1", "steps": "1", "batch_size": "4", "eval_limit": "8"}
 #: the smallest run of each notebook that still has everything a reader sees
 CUT = {
     "start_here": {"seeds": "2"},
+    "lessons/privacy_audit": {"seeds": "2"},
     "ffa-lora/figure1": {"seeds": "2"},
     "ffa-lora/table1": {
         "seeds": "2",
@@ -148,44 +150,64 @@ def test_the_parameters_of_the_contract(source):
     assert all(p.help for p in parameters.values())
 
 
+class Smoke:
+    """Runs each notebook once, as `fedlora reproduce` does it, whichever test process comes first to it.
+
+    All share one store of runs. A process that wants a notebook which another one is running runs one that
+    nobody has begun in the meantime: so all cores are busy, with one run at a time in each process.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.runs = folder / "runs"
+
+    def __call__(self, item: str) -> tuple[Path, SimpleNamespace]:
+        """The folder of an item's outputs, and its status."""
+        while not self._record(item).exists():
+            if not (self._try(item) or any(self._try(other) for other in CUT)):
+                time.sleep(0.5)
+        status = json.loads(self._record(item).read_text())
+        return self._out(item) / "smoke" / item, SimpleNamespace(**status)
+
+    def _out(self, item: str) -> Path:
+        return self.folder / item.replace("/", "-")
+
+    def _record(self, item: str) -> Path:
+        return self._out(item) / "status.json"
+
+    def _try(self, item: str) -> bool:
+        """Run it, unless it is done or another process is at it."""
+        self._out(item).mkdir(parents=True, exist_ok=True)
+        try:
+            with FileLock(self._out(item) / ".lock", timeout=0):
+                if self._record(item).exists():
+                    return False
+                (status,) = reproduce(find(item), "smoke", output_dir=self._out(item), settings=CUT[item])
+                said = json.dumps({"status": status.status, "error": status.error})
+                write_text(self._record(item), said)
+                return True
+        except Timeout:
+            return False
+
+
 @pytest.fixture(scope="session")
 def smoke(tmp_path_factory, worker_id):
-    """Every notebook run once, as `fedlora reproduce` does it, with its own store.
-
-    With several test processes the first to come runs them, the others wait and read.
-    """
     base = tmp_path_factory.getbasetemp()
-    folder = (base if worker_id == "master" else base.parent) / "smoke"
-    kept = folder / "statuses.json"
-    folder.mkdir(exist_ok=True)
-    with FileLock(folder / ".lock"):
-        if not kept.exists():
-            kept.write_text(json.dumps(_run_all(folder)))
-    statuses = {item: SimpleNamespace(**status) for item, status in json.loads(kept.read_text()).items()}
-    return folder / "out" / "smoke", statuses
-
-
-def _run_all(folder):
-    before = os.environ.get("FEDLORA_RUNS")
-    os.environ["FEDLORA_RUNS"] = str(folder / "runs")
-    try:
-        statuses = {}
-        for item, settings in CUT.items():
-            (status,) = reproduce(find(item), "smoke", output_dir=folder / "out", settings=settings)
-            statuses[item] = {"status": status.status, "error": status.error}
-    finally:
-        if before is None:
-            del os.environ["FEDLORA_RUNS"]
-        else:
-            os.environ["FEDLORA_RUNS"] = before
-    return statuses
+    made = Smoke((base if worker_id == "master" else base.parent) / "smoke")
+    settings = {"FEDLORA_RUNS": str(made.runs)}
+    if worker_id != "master":
+        settings["FEDLORA_JOBS"] = "1"
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in settings.items():
+            patch.setenv(name, value)
+        yield made
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("item", CUT)
 def test_a_notebook_runs_and_leaves_what_it_owes(smoke, item):
-    folder, statuses = smoke
-    assert statuses[item].status == "ok", statuses[item].error
+    folder, status = smoke(item)
+    assert status.status == "ok", status.error
     kind = find(item)[0].kind
     owed = {"notebook.ipynb", "notebook.log", "status.json", "claims.json", "deviations.json"}
     owed |= (
@@ -193,11 +215,11 @@ def test_a_notebook_runs_and_leaves_what_it_owes(smoke, item):
         if kind in {"figure", "lesson"}
         else {"table.csv", "table.md", "comparison.csv"}
     )
-    present = {p.name for p in (folder / item).iterdir()}
+    present = {p.name for p in folder.iterdir()}
     assert owed <= present
-    for claim in json.loads((folder / item / "claims.json").read_text()):
+    for claim in json.loads((folder / "claims.json").read_text()):
         assert claim["status"] in {"reproduced", "not reproduced", "not testable"}
-    executed = nbformat.read(folder / item / "notebook.ipynb", as_version=4)
+    executed = nbformat.read(folder / "notebook.ipynb", as_version=4)
     outputs = [o for c in executed.cells if c.cell_type == "code" for o in c.outputs]
     assert outputs
     for cell in executed.cells:
@@ -207,17 +229,17 @@ def test_a_notebook_runs_and_leaves_what_it_owes(smoke, item):
             assert any("image/png" in o.get("data", {}) for o in cell.outputs)
     noise = [o for o in outputs if o.output_type == "stream" and o.name == "stderr"]
     assert not noise, noise[0].text
-    assert str(ROOT) not in (folder / item / "notebook.ipynb").read_text()  # no path of the machine
+    assert str(ROOT) not in (folder / "notebook.ipynb").read_text()  # no path of the machine
 
 
 @pytest.mark.slow
 def test_table1_numbers_are_those_of_the_store(smoke):
-    folder, statuses = smoke
-    assert statuses["ffa-lora/table1"].status == "ok"
-    results = pd.read_csv(folder / "ffa-lora/table1/results.csv")
+    folder, status = smoke("ffa-lora/table1")
+    assert status.status == "ok", status.error
+    results = pd.read_csv(folder / "results.csv")
     from fedlora_kit.experiments.store import Store
 
-    store = Store(folder.parent.parent / "runs")
+    store = Store(smoke.runs)
     parts = {"mnli-m": "matched", "mnli-mm": "mismatched", "sst2": "validation"}
     assert set(results["task"]) == set(parts)
     for row in results.itertuples():
@@ -225,7 +247,7 @@ def test_table1_numbers_are_those_of_the_store(smoke):
         assert entry is not None
         assert row.accuracy == pytest.approx(100 * entry.results["scores"][parts[row.task]]["final"])
         assert entry.spec["seed"] == row.seed
-    comparison = pd.read_csv(folder / "ffa-lora/table1/comparison.csv")
+    comparison = pd.read_csv(folder / "comparison.csv")
     cell = "eps=6|method=ffa-lora|task=mnli-m"
     mine = results[
         (results["eps"].astype(str) == "6")
@@ -237,7 +259,7 @@ def test_table1_numbers_are_those_of_the_store(smoke):
     assert row["reproduced_mean"] == pytest.approx(mine["accuracy"].mean())
     assert row["n_seeds"] == 2
     assert not row["comparable"]
-    ledger = pd.read_csv(folder / "ffa-lora/table1/privacy.csv")
+    ledger = pd.read_csv(folder / "privacy.csv")
     assert (ledger["epsilon"] <= 6).all()
     assert (ledger["T"] == 4).all()
 

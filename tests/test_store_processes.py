@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from store_tools import FILES, KEY, OTHER, SPEC, child, finish, tree, until, wait
+from store_tools import FILES, KEY, OTHER, SPEC, child, finish, killing, tree, until, wait
 
 from fedlora_kit.errors import FedloraError
 from fedlora_kit.experiments.atomic import DamageWarning
@@ -44,26 +44,6 @@ def train(store: Store, key: str = KEY, rounds: int = 3) -> None:
             work.checkpoints.save(index, {"x": x}, {"history": history})
         data = {"results.json": history[-1], "history.jsonl": history, "provenance.json": {}}
         work.finish({**data, "adapter/a.bin": x.numpy().tobytes()})
-
-
-CALLS = ("fsync", "replace", "rename", "unlink", "rmdir", "mkdir", "open")
-
-
-def killing(count: int) -> Callable[[], None]:
-    """Make this process kill itself at its ``count``-th call that touches the disk."""
-    left = [count]
-
-    def wrap(function):
-        def wrapped(*args, **kwargs):
-            left[0] -= 1
-            if left[0] <= 0:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return function(*args, **kwargs)
-
-        return wrapped
-
-    for name in CALLS:
-        setattr(os, name, wrap(getattr(os, name)))
 
 
 def test_killed_before_any_step_it_ends_bit_identical(tmp_path):

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
@@ -21,6 +21,7 @@ from fedlora_kit.batch.progress import Reporter, Running, Silent
 from fedlora_kit.batch.runner import notebook_path, values_for
 from fedlora_kit.batch.status import FAILED, OK, PLANNED, UNCHANGED, Runnable, Status, now, read_status
 from fedlora_kit.errors import BadValue, UnknownName
+from fedlora_kit.experiments.atomic import disk_guard
 
 PROFILES = ("smoke", "small", "paper")
 _TICK = 0.1  # seconds
@@ -48,6 +49,7 @@ def reproduce(
     force: bool = False,
     timeout: float | None = None,
     reporter: Reporter | None = None,
+    prepare: Callable[[dict[str, dict[str, Any]]], object] | None = None,
 ) -> list[Status]:
     """Run the items' notebooks, ``jobs`` at a time; their statuses in the order of ``items``.
 
@@ -61,6 +63,7 @@ def reproduce(
         settings: notebook parameters by name, text or typed values; every notebook must declare them all.
         force: run even what is unchanged.
         timeout: seconds that one cell may take; ``None``: no limit.
+        prepare: called before the first notebook starts, with item -> parameters of those that will run.
 
     Raises:
         UnknownName, BadValue: an unknown profile or parameter, a wrong value; nothing has run then.
@@ -80,26 +83,30 @@ def reproduce(
     values = {item.id: values_for(item, profile, settings, output_dir) for item in with_notebook}
     statuses = {item.id: Status(item.id, PLANNED, profile) for item in items}
     with exclusive(profile, output_dir):
+        waiting: list[tuple[Runnable, Status]] = []
+        for item in with_notebook:
+            key = cache.cache_key(notebook_path(item), profile, values[item.id])
+            place = Staging(item.id, profile, output_dir, "-")
+            if not force and (old := cache.unchanged(place.final, key)) is not None:
+                statuses[item.id] = replace(old, status=UNCHANGED)
+            else:
+                crashed = Status(
+                    item.id,
+                    FAILED,
+                    profile,
+                    parameters=values[item.id],
+                    cache_key=key,
+                    versions=cache.versions(),
+                )
+                waiting.append((item, crashed))
+        if prepare is not None and waiting:
+            prepare({item.id: values[item.id] for item, _ in waiting})
         reporter.begin(len(with_notebook))
         children: list[_Child] = []
         try:
-            waiting: list[tuple[Runnable, Status]] = []
             for item in with_notebook:
-                key = cache.cache_key(notebook_path(item), profile, values[item.id])
-                place = Staging(item.id, profile, output_dir, "-")
-                if not force and (old := cache.unchanged(place.final, key)) is not None:
-                    statuses[item.id] = replace(old, status=UNCHANGED)
+                if statuses[item.id].status == UNCHANGED:
                     reporter.end(statuses[item.id])
-                else:
-                    crashed = Status(
-                        item.id,
-                        FAILED,
-                        profile,
-                        parameters=values[item.id],
-                        cache_key=key,
-                        versions=cache.versions(),
-                    )
-                    waiting.append((item, crashed))
             share = max(1, _cores() // max(1, min(jobs, len(waiting))))
             while waiting or children:
                 while waiting and len(children) < jobs:
@@ -177,11 +184,12 @@ def _collect(child: _Child) -> Status:
     how = f"was killed by signal {-code}" if code < 0 else f"ended with status {code}"
     last = said.splitlines()[-1] if said else ""
     error = said if code == 2 else f"the notebook's process {how}{': ' + last if last else ''}"
-    child.staging.folder.mkdir(parents=True, exist_ok=True)
-    with (child.staging.folder / LOG_FILE).open("a", encoding="utf-8") as log:
-        log.write(f"\n{error}\n{said}\n")
-    seconds = round(child.running.elapsed(), 3)
-    return child.staging.fail(replace(child.status, error=error, seconds=seconds, finished=now()))
+    with disk_guard(child.staging.final):
+        child.staging.folder.mkdir(parents=True, exist_ok=True)
+        with (child.staging.folder / LOG_FILE).open("a", encoding="utf-8") as log:
+            log.write(f"\n{error}\n{said}\n")
+        seconds = round(child.running.elapsed(), 3)
+        return child.staging.fail(replace(child.status, error=error, seconds=seconds, finished=now()))
 
 
 def _look(child: _Child) -> None:

@@ -10,6 +10,8 @@ import typer
 from fedlora_kit import __version__
 from fedlora_kit.cli import backbones, queries, replay
 from fedlora_kit.cli.common import Commands, JsonFlag, print_json
+from fedlora_kit.cli.federate import federate
+from fedlora_kit.cli.plan import plan
 from fedlora_kit.cli.report import report
 from fedlora_kit.cli.reproduce import reproduce
 
@@ -35,7 +37,9 @@ app = typer.Typer(
     """,
 )
 app.command("list")(queries.list_items)
+app.command()(plan)
 app.command()(reproduce)
+app.command()(federate)
 app.command()(report)
 app.command()(queries.noise)
 app.command()(queries.runs)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -46,6 +47,28 @@ def reproduce(
     timeout: Annotated[
         float | None, typer.Option("--timeout", help="Seconds that one cell may take. Default: no limit.")
     ] = None,
+    engine: Annotated[
+        str,
+        typer.Option(
+            "--engine",
+            help="local: the notebooks train. ray: a Ray cluster trains all runs first (docs/ray.md).",
+        ),
+    ] = "local",
+    address: Annotated[
+        str | None,
+        typer.Option(
+            "--address", help="Ray's address, or auto. Default: RAY_ADDRESS, else this machine alone."
+        ),
+    ] = None,
+    store: Annotated[
+        str | None,
+        typer.Option(
+            "--store",
+            metavar="URL",
+            envvar="FEDLORA_STORE",
+            help="Where Ray's machines put finished runs: a shared folder, s3://bucket/runs.",
+        ),
+    ] = None,
 ) -> None:
     """Run notebooks: results, claims and a report page.
 
@@ -60,6 +83,7 @@ def reproduce(
       fedlora reproduce
       fedlora reproduce ffa-lora/table1 --set seeds=5
       fedlora reproduce ffa-lora --profile small --jobs 2 --output /data/figures
+      fedlora reproduce fed-hello -p paper --engine ray --address auto --store s3://bucket/runs
     """
     from fedlora_kit import paths
     from fedlora_kit.batch.parameters import parse_settings
@@ -83,13 +107,15 @@ def reproduce(
         )
     place = (Path.cwd() / output.expanduser()).resolve() if output else Path("figures")
 
+    prepare = _on_cluster(engine, profile, address, store)
+
     from rich.console import Console
 
     console = Console()
     reporter: Reporter = LiveTable(console) if console.is_terminal else PlainLines(typer.echo)
     try:
         statuses = run_all(
-            chosen, profile, jobs, place, parse_settings(settings or []), force, timeout, reporter
+            chosen, profile, jobs, place, parse_settings(settings or []), force, timeout, reporter, prepare
         )
     except KeyboardInterrupt:
         write_page(place, profile)  # with what was finished until now
@@ -106,3 +132,28 @@ def reproduce(
     typer.echo(f"\nreport: {page}")
     if failed:
         raise typer.Exit(1)
+
+
+def _on_cluster(
+    engine: str, profile: str, address: str | None, url: str | None
+) -> Callable[[dict[str, dict[str, Any]]], None] | None:
+    """What trains the runs before the notebooks start; None for the engine "local"."""
+    if engine not in ("local", "ray"):
+        raise UnknownName("engine", engine, ("local", "ray"))
+    if engine == "local":
+        if address is not None:
+            raise BadValue("--address is for a Ray cluster", "add --engine ray")
+        return None
+    from fedlora_kit.batch.ray_cluster import RayCluster, need_ray
+    from fedlora_kit.batch.ray_engine import train_items
+
+    need_ray()
+
+    def train(items: dict[str, dict[str, Any]]) -> None:
+        cluster = RayCluster(address)
+        try:
+            train_items(items, profile, cluster, url=url, say=typer.echo)
+        finally:
+            cluster.close()
+
+    return train

@@ -1,21 +1,24 @@
-"""Round checkpoints: one safetensors file a round that carries its own digest."""
+"""Round checkpoints: a safetensors file a round that carries its own digest, and files that several share."""
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import warnings
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from fedlora_kit.errors import BadValue
 from fedlora_kit.experiments.atomic import (
     DamageWarning,
+    disk_guard,
     from_json,
     remove_leftovers,
     sha256,
+    sha256_file,
+    sync_file,
     sync_folder,
     to_json,
     write_bytes,
@@ -25,9 +28,11 @@ if TYPE_CHECKING:
     import torch
 
 _NAME = re.compile(r"^round-(\d{6,})\.safetensors$")
+_PART = re.compile(r"^client-[\w-]+\.safetensors$")
 # Inside a JSON string every quote is escaped, so only the metadata's own field can match.
 _DIGEST = re.compile(rb'"sha256":"([0-9a-f]{64})"')
 _KEEP = 2
+_FORMAT = "1"  # of the file; one without this label is of format 1
 
 
 @dataclass(frozen=True)
@@ -38,11 +43,13 @@ class Checkpoint:
         round_index: the round that was completed last, counted from 0.
         tensors: by name, on the CPU, bit by bit as they were saved.
         meta: everything else, as it was saved (tuples became lists).
+        files: further files of the folder that belong to it: name -> SHA-256, each compared with its content.
     """
 
     round_index: int
     tensors: dict[str, torch.Tensor]
     meta: dict[str, Any]
+    files: dict[str, str] = field(default_factory=dict)
 
 
 class CheckpointFolder:
@@ -51,6 +58,10 @@ class CheckpointFolder:
     Each file holds the tensors, ``meta`` as JSON in the safetensors metadata, and the SHA-256 of the whole
     file (taken with the digest's own 64 characters as zeros). One file and one rename a checkpoint: content
     and digest cannot come apart, whenever the process dies.
+
+    What grows with the clients lies beside it: ``client-*.safetensors``, files that never change, which a
+    checkpoint names with their SHA-256 (`training.client_states` writes them). Both checkpoints may name the
+    same one; one that neither names is removed.
 
     Only one process at a time may write: the store's lock sees to that.
     """
@@ -70,7 +81,22 @@ class CheckpointFolder:
         """Where the checkpoint of a round lies (or would lie)."""
         return self.folder / f"round-{round_index:06d}.safetensors"
 
-    def save(self, round_index: int, tensors: dict[str, torch.Tensor], meta: dict[str, Any]) -> Path:
+    def files(self, round_index: int) -> dict[str, str]:
+        """Files that the checkpoint of a round needs beside its own: name -> SHA-256; reads its header alone.
+
+        Raises:
+            ValueError: it cannot be read.
+        """
+        with self.path(round_index).open("rb") as file:
+            return named_files(file)
+
+    def save(
+        self,
+        round_index: int,
+        tensors: dict[str, torch.Tensor],
+        meta: dict[str, Any],
+        files: Mapping[str, str] | None = None,
+    ) -> Path:
         """Keep the state after round ``round_index``; then only it and the nearest earlier one remain.
 
         Args:
@@ -79,9 +105,11 @@ class CheckpointFolder:
             tensors: any dtype, shape and device that safetensors knows; 0-d and empty ones too. Views and
                 tensors that share memory are written as they look.
             meta: JSON values (see :func:`~fedlora_kit.experiments.atomic.to_json`); floats come back exactly.
+            files: ``client-*.safetensors`` in this folder that belong to the state: name -> SHA-256.
 
         Raises:
-            BadValue: a round below 0, a value that JSON cannot hold, a tensor that is not dense.
+            BadValue: a round below 0, a value that JSON cannot hold, a tensor that is not dense, a file that
+                is not there.
             FedloraError: the disk is full; the earlier checkpoints are untouched.
         """
         from safetensors.torch import save
@@ -90,13 +118,23 @@ class CheckpointFolder:
             raise BadValue(f"round_index is {round_index}", "rounds are counted from 0")
         if not isinstance(meta, dict):
             raise BadValue(f"meta is a {type(meta).__name__}", "pass a dict")
-        labels = {"meta": to_json(meta, ascii_only=True), "round": str(round_index), "sha256": "0" * 64}
+        labels = {
+            "format": _FORMAT,
+            "meta": to_json(meta, ascii_only=True),
+            "files": to_json(dict(files or {}), ascii_only=True),
+            "round": str(round_index),
+            "sha256": "0" * 64,
+        }
         blank = save({name: _dense(name, tensor) for name, tensor in tensors.items()}, labels)
         start, stop = _digest_span(blank)
         data = b"".join((blank[:start], sha256(blank).encode(), blank[stop:]))
         remove_leftovers(self.folder)
+        before = self._files_before(round_index)
+        self._sync(files.keys() - before if files else set())
         write_bytes(self.path(round_index), data)
         self._prune(round_index)
+        for name in self._parts() - before - (files or {}).keys():
+            (self.folder / name).unlink()
         return self.path(round_index)
 
     def load_latest(self) -> Checkpoint | None:
@@ -108,7 +146,9 @@ class CheckpointFolder:
         for round_index in reversed(self.rounds()):
             path = self.path(round_index)
             try:
-                return _parse(path.read_bytes(), round_index)
+                found = _parse(path.read_bytes(), round_index)
+                self._compare(found.files)
+                return found
             except ValueError as error:
                 aside = _set_aside(path)
                 warnings.warn(
@@ -118,12 +158,52 @@ class CheckpointFolder:
                 )
         return None
 
+    def _parts(self) -> set[str]:
+        try:
+            return {name for name in os.listdir(self.folder) if _PART.match(name)}
+        except FileNotFoundError:
+            return set()
+
+    def _files_before(self, round_index: int) -> set[str]:
+        """Names in the checkpoint that will be kept beside that of ``round_index``."""
+        earlier = [index for index in self.rounds() if index < round_index]
+        if not earlier or not self._parts():
+            return set()
+        try:
+            return set(self.files(earlier[-1]))
+        except ValueError:  # damaged: `load_latest` will find that
+            return set()
+
+    def _sync(self, names: set[str]) -> None:
+        """Flush new files to the disk before a checkpoint names them."""
+        lacking = names - self._parts()
+        if lacking:
+            raise BadValue(f"{min(lacking)} is not in {self.folder}", "write it before the checkpoint")
+        with disk_guard(self.folder):
+            for name in sorted(names):
+                sync_file(self.folder / name)
+
+    def _compare(self, files: Mapping[str, str]) -> None:
+        for name, expected in files.items():
+            try:
+                found = sha256_file(self.folder / name)
+            except FileNotFoundError as error:
+                raise ValueError(f"{name} is missing") from error
+            if found != expected:
+                raise ValueError(f"{name} does not fit its digest")
+
     def _prune(self, newest: int) -> None:
         earlier = [index for index in self.rounds() if index < newest]
         keep = {newest, *earlier[len(earlier) - (_KEEP - 1) :]}
         for index in self.rounds():
             if index not in keep:
                 self.path(index).unlink()
+
+
+def named_files(file: BinaryIO) -> dict[str, str]:
+    """As `CheckpointFolder.files`, of an open checkpoint file. ``ValueError`` if it cannot be read."""
+    length = int.from_bytes(file.read(8), "little")
+    return _files(file.read(length))
 
 
 def _dense(name: str, tensor: torch.Tensor) -> torch.Tensor:
@@ -148,12 +228,27 @@ def _parse(data: bytes, round_index: int) -> Checkpoint:
     start, stop = _digest_span(data)
     if sha256(b"".join((data[:start], b"0" * 64, data[stop:]))) != data[start:stop].decode():
         raise ValueError("its content does not fit its digest")
+    from safetensors import SafetensorError
     from safetensors.torch import load
 
-    labels = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]
-    if labels["round"] != str(round_index):
-        raise ValueError(f"it holds round {labels['round']}")
-    return Checkpoint(round_index, load(data), from_json(labels["meta"]))
+    header = data[8 : 8 + int.from_bytes(data[:8], "little")]
+    try:
+        labels = from_json(header)["__metadata__"]
+        if labels.get("format", "1") != _FORMAT:
+            raise ValueError(f"it is of format {labels['format']}, and this version reads format {_FORMAT}")
+        if labels["round"] != str(round_index):
+            raise ValueError(f"it holds round {labels['round']}")
+        return Checkpoint(round_index, load(data), from_json(labels["meta"]), _files(header))
+    except (KeyError, TypeError, AttributeError, SafetensorError) as error:
+        raise ValueError(f"it is no checkpoint: {type(error).__name__}") from error
+
+
+def _files(header: bytes) -> dict[str, str]:
+    """Files beside it that a checkpoint names; one of before they were lists none, and has none."""
+    try:
+        return dict(from_json(from_json(header)["__metadata__"].get("files", "{}")))
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError("its header is not a checkpoint's") from error
 
 
 def _set_aside(path: Path) -> Path:

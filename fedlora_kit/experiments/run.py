@@ -21,6 +21,7 @@ from fedlora_kit.experiments.source import source_digest
 from fedlora_kit.experiments.spec import RunSpec
 from fedlora_kit.experiments.store import Entry, Store, Work
 from fedlora_kit.models.backbones import backbone_fingerprint
+from fedlora_kit.training.client_states import ClientStates
 from fedlora_kit.training.federation import Federation, Outcome, Snapshot, run_federation, trained_names
 
 
@@ -74,14 +75,16 @@ def _train(spec: RunSpec, work: Work, device: torch.device) -> Entry:
         torch.cuda.reset_peak_memory_stats(device)
     federation = build(spec, device)
     checkpoint = work.checkpoints.load_latest()
+    # the last round's files, too, lie there until finish() has made the entry
+    personal = ClientStates(device, work.checkpoints.folder, checkpoint.files if checkpoint else None)
 
     def save(now: Snapshot) -> None:
         if now.next_round < spec.rounds.rounds:  # the last round becomes the entry itself
             tensors, meta = _pack(now)
-            work.checkpoints.save(now.next_round - 1, tensors, meta)
+            work.checkpoints.save(now.next_round - 1, tensors, meta, personal.files())
 
     try:
-        outcome = run_federation(federation, resume=_unpack(checkpoint), save=save)
+        outcome = run_federation(federation, resume=_unpack(checkpoint), save=save, personal=personal)
     except NonFinite as error:
         work.fail({"error": error.problem, "round": error.round_index, "client": error.client})
         raise RunFailed(work.key, work.failure or {}) from error
@@ -195,27 +198,15 @@ def _local(history: Sequence[Mapping[str, Any]], last_rounds: int) -> dict[str, 
 
 
 def _pack(now: Snapshot) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    tensors = {f"global/{name}": t for name, t in now.state.items()}
-    for client, own in now.personal.items():
-        tensors.update({f"client/{client}/{name}": t for name, t in own.items()})
-    tensors = {name: t.detach().cpu() for name, t in tensors.items()}
-    return tensors, {"history": now.history, "ledger": now.ledger}
+    """What a checkpoint's own file holds; the clients' tensors lie beside it (`ClientStates.files`)."""
+    return now.state, {"history": now.history, "ledger": now.ledger}
 
 
 def _unpack(checkpoint: Checkpoint | None) -> Snapshot | None:
     if checkpoint is None:
         return None
-    state: State = {}
-    personal: dict[int, State] = {}
-    for name, tensor in checkpoint.tensors.items():
-        kind, rest = name.split("/", 1)
-        if kind == "global":
-            state[rest] = tensor
-        else:
-            client, own = rest.split("/", 1)
-            personal.setdefault(int(client), {})[own] = tensor
     meta = checkpoint.meta
-    return Snapshot(checkpoint.round_index + 1, state, personal, meta["history"], meta["ledger"])
+    return Snapshot(checkpoint.round_index + 1, checkpoint.tensors, {}, meta["history"], meta["ledger"])
 
 
 def _save_personal(personal: Mapping[int, State], folder: Path) -> None:

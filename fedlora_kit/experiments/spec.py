@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
+from functools import lru_cache
 from importlib.metadata import version
 from typing import Any, Literal
 
@@ -240,11 +241,17 @@ class RunSpec(BaseModel):
             source_digest(),
             *_external_source(METHODS[self.method.name]),
             *_external_source(type(self.split.build(self.seed))),
-            *(f"{name}=={version(name)}" for name in COMPUTES),
+            *_versions(),
             *(fingerprint(get_task(name)) for name in self.tasks()),
             backbone_fingerprint(self.model.backbone),
         )
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+
+@lru_cache
+def _versions() -> tuple[str, ...]:
+    """Taken once a process: what is loaded does not follow a later installation."""
+    return tuple(f"{name}=={version(name)}" for name in COMPUTES)
 
 
 def external(spec: RunSpec) -> bool:

@@ -122,12 +122,14 @@ def backbone_folder(name: str) -> Path | None:
     hub = paths.hub_dir()
     if hub is None:
         return None
-    folder = hub.joinpath("models", *known.name.split("/"))
+    folder = paths.inside(hub, f"models/{known.name}")
     if not (folder / "config.json").is_file():
         raise FedloraError(
             f"the mirror has no models/{name} (model {name})",
             "put it into the folder named by FEDLORA_HUB, or unset FEDLORA_HUB to ask the Hub",
         )
+    for file in folder.iterdir():
+        paths.inside(hub, file.relative_to(hub))  # no link in it leads out
     return folder
 
 
@@ -249,6 +251,10 @@ def _draw_head(model: nn.Module, seed: int) -> nn.Module:
 def _from_anywhere(name: str, load: Any, options: dict[str, Any]) -> Any:
     """Call a transformers loader on the local folder, or on the Hub at the pinned revision."""
     folder = backbone_folder(name)
+    options = {
+        **options,
+        "trust_remote_code": False,
+    }  # said aloud: left open, transformers would ask the user
     try:
         if folder is not None:
             return load(str(folder), local_files_only=True, **options)

@@ -11,7 +11,10 @@ import torch
 from fedlora_kit.adapter import State
 from fedlora_kit.looks import DOUBLE, FAINT, GREY, SERIES
 from fedlora_kit.models.components import component_names, decompose, part_of, vector_dim
+from fedlora_kit.papers import flo_setting
 from fedlora_kit.papers.claims import Claim, Verdict
+from fedlora_kit.papers.flo_setting import Setting
+from fedlora_kit.papers.grid import Cell
 from fedlora_kit.papers.pairing import MissingCells
 
 if TYPE_CHECKING:
@@ -28,6 +31,16 @@ DEVIATIONS = (
     "A vector of length zero has no direction. B starts at 0, so that its directions are the uniform one "
     "until it has trained once.",
 )
+
+
+def cells(s: Setting, axis: str = "rank") -> list[Cell]:
+    """FedIT and the whole method on the same split, for every seed; coordinate: method."""
+    settings: dict[str, dict[str, Any]] = {"lora": {}, "fedlora-optimizer": {"axis": axis}}
+    return [
+        Cell({"method": name}, {}, seed, flo_setting.spec(s, name, seed, **given))
+        for name, given in settings.items()
+        for seed in s.seeds
+    ]
 
 
 def shapes(state: State, module: str, axis: str) -> pd.DataFrame:

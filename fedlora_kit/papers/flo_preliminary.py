@@ -45,6 +45,15 @@ RATIOS = {
 }
 
 
+def setting(profile: str, **changes: Any) -> Setting:
+    """`flo_setting.setting`, with few scored examples: nothing is scored here.
+
+    Raises:
+        UnknownName, BadValue: see there.
+    """
+    return flo_setting.setting("fedlora-optimizer/preliminary", profile, **changes, eval_limit=8)
+
+
 def points(profile: str, steps: Sequence[int] | None = None) -> tuple[int, ...]:
     """The points of a profile, or ``steps``.
 

@@ -31,7 +31,7 @@ class Item:
     """One table, figure or lesson.
 
     Args:
-        id: ``<paper>/<name>``, or the bare name of a lesson that belongs to no paper.
+        id: ``<paper>/<name>``; for a lesson that belongs to no paper ``lessons/<name>`` or the bare name.
         kind: what its notebook makes.
         title: what it shows.
         section: where it stands in the paper, as far as that is known.
@@ -47,7 +47,7 @@ class Item:
     @property
     def paper(self) -> str:
         """Id of the paper, ``""`` for a lesson of the kit's own."""
-        return self.id.rpartition("/")[0]
+        return self.id.rpartition("/")[0].removeprefix("lessons")
 
     @property
     def name(self) -> str:
@@ -79,6 +79,7 @@ _OWN = "the kit's own"
 
 ITEMS: tuple[Item, ...] = (
     Item("start_here", "lesson", "From a split over a federated LoRA run to a picture", "", _OWN),
+    Item("lessons/privacy_audit", "lesson", "Can you trust an ε? An audit from outside", "", _OWN),
     Item(
         "ffa-lora/figure1",
         "figure",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from fedlora_kit.errors import UnknownName
+from fedlora_kit.errors import BadValue, UnknownName
 from fedlora_kit.papers.claims import Claim, mean_difference
 from fedlora_kit.papers.ffa_grid import SHARES
 
@@ -61,6 +61,17 @@ def description(modality: str, *, weights: str, seed: int) -> dict[str, Any]:
         "method": {"name": "lora"},
         "seed": seed,
     }
+
+
+def cases(seeds: int) -> list[tuple[str, str, int]]:
+    """(modality, weights, seed) of every run of the lesson, seeds counted from 0.
+
+    Raises:
+        BadValue: fewer than one seed.
+    """
+    if seeds < 1:
+        raise BadValue(f"seeds={seeds}", "give the number of seeds: 1 or more (claims need at least 2)")
+    return [(m, w, seed) for m in _RUNS for w in ("pretrained", "random") for seed in range(seeds)]
 
 
 def chance(modality: str) -> float:

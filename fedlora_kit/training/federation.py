@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -22,6 +22,7 @@ from fedlora_kit.privacy.ledger import Ledger
 from fedlora_kit.privacy.settings import PrivacySettings
 from fedlora_kit.randomness import Streams
 from fedlora_kit.training.checks import check
+from fedlora_kit.training.client_states import ClientStates
 from fedlora_kit.training.cohort import Cohort, Hooks
 from fedlora_kit.training.fisher import fisher_scores
 from fedlora_kit.training.noise_plan import noise_of_clients
@@ -86,7 +87,7 @@ class Snapshot:
 
     next_round: int
     state: State
-    personal: dict[int, State]
+    personal: MutableMapping[int, State]
     history: list[dict[str, Any]]
     ledger: list[list[list[float]]] | None
 
@@ -96,7 +97,7 @@ class Outcome:
     """What a finished run leaves."""
 
     state: State
-    personal: dict[int, State]
+    personal: Mapping[int, State]
     history: list[dict[str, Any]]
     privacy: dict[str, Any] | None
 
@@ -106,6 +107,7 @@ def run_federation(
     *,
     resume: Snapshot | None = None,
     save: Callable[[Snapshot], None] | None = None,
+    personal: ClientStates | None = None,
 ) -> Outcome:
     """Run all rounds (or those that ``resume`` leaves) and return the outcome.
 
@@ -114,6 +116,8 @@ def run_federation(
 
     Args:
         save: called with the state after every round.
+        personal: where what stays with the clients is kept, by default in a temporary folder. It may hold
+            some of a resumed run already; what ``resume`` has comes on top.
 
     Raises:
         BadValue: a client has no examples, or the cohort is larger than the federation.
@@ -125,7 +129,9 @@ def run_federation(
     sizes = [len(c) for c in fed.clients]
     noise = noise_of_clients(fed.privacy, sizes, fed.local.batch_size, fed.rounds.rounds * fed.local.steps)
     ledger = Ledger(len(sizes), fed.privacy.delta, fed.privacy.accountant) if fed.privacy else None
-    now = _on(fed.device, resume) if resume else Snapshot(0, slot.read(), {}, [], None)
+    personal = ClientStates(fed.device) if personal is None else personal
+    begin = Snapshot(0, slot.read(), personal, [], None)
+    now = begin if resume is None else _resumed(fed, slot, resume, personal)
     teach_again(fed.method, now.history)
     if ledger is not None and now.ledger is not None:
         ledger.restore(now.ledger)
@@ -182,10 +188,19 @@ def run_federation(
     return Outcome(now.state, now.personal, now.history, report)
 
 
-def _on(device: torch.device, now: Snapshot) -> Snapshot:
-    """A snapshot with its tensors on ``device``: checkpoints are read to the CPU."""
-    personal = {k: {n: t.to(device) for n, t in own.items()} for k, own in now.personal.items()}
-    return replace(now, state={n: t.to(device) for n, t in now.state.items()}, personal=personal)
+def _resumed(fed: Federation, slot: AdapterSlot, given: Snapshot, personal: ClientStates) -> Snapshot:
+    """A snapshot of its own, on the federation's device and in model order.
+
+    Checkpoints are read to the CPU, in another order; DP's noise is drawn tensor after tensor.
+    """
+
+    def placed(state: State) -> State:
+        order = [n for n in slot.names if n in state] + [n for n in state if n not in slot.names]
+        return {n: state[n].to(fed.device) for n in order}
+
+    for k, own in given.personal.items():
+        personal[k] = placed(own)
+    return Snapshot(given.next_round, placed(given.state), personal, list(given.history), given.ledger)
 
 
 def cohort_of(fed: Federation, round_index: int) -> list[int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,10 +25,8 @@ def global_scores(fed: Federation, slot: AdapterSlot, now: Snapshot) -> dict[str
     Raises:
         NonFinite: a loss is NaN or infinite.
     """
-    kept = [_beside_the_global(fed, own) for _, own in sorted(now.personal.items())]
-    adapters = [{**now.state, **own} for own in kept if own] or [now.state]
     scores: dict[str, list[dict[str, Any]]] = {name: [] for name in fed.evals}
-    for adapter in adapters:
+    for adapter in _scored_adapters(fed, now):
         slot.write(adapter)
         for name, data in fed.evals.items():
             score = evaluate(fed.model, data, fed.device, fed.rounds.eval_max_tokens)
@@ -63,5 +62,15 @@ def local_scores(fed: Federation, slot: AdapterSlot, now: Snapshot) -> dict[str,
     return table if table["clients"] else None
 
 
-def _beside_the_global(fed: Federation, own: State) -> State:
-    return {n: t for n, t in own.items() if not (fed.method.one_global and ".lora_" in n)}
+def _scored_adapters(fed: Federation, now: Snapshot) -> Iterator[State]:
+    """The global adapter; where clients have something beside it, each one's own, one at a time."""
+    single = fed.method.one_global
+    heads_stay = fed.head == "personal" or (fed.head == "aggregated" and not fed.method.sends_head)
+    nobody = True
+    for k in sorted(now.personal) if heads_stay or not single else ():
+        own = {n: t for n, t in now.personal[k].items() if not (single and ".lora_" in n)}
+        if own:
+            nobody = False
+            yield {**now.state, **own}
+    if nobody:
+        yield now.state

@@ -213,22 +213,20 @@ out.figure(
 
 # %%
 rows = []
-for name in ("lora", "fedlora-optimizer"):
-    for seed in setting.seeds:
-        given = {"axis": axis} if name == "fedlora-optimizer" else {}
-        entry = run(flo_setting.spec(setting, name, seed, **given), device=device)
-        results = entry.results
-        metric = get_task(setting.task).metric
-        rows.append(
-            {
-                "method": name,
-                "seed": seed,
-                "key": entry.key,
-                f"global {metric}": 100 * results["scores"]["test"][metric]["final"],
-                f"local {metric}": 100 * results["local"][metric]["final"],
-                "local loss": results["local"]["loss"]["final"],
-            }
-        )
+for cell in flo_method.cells(setting, axis):
+    entry = run(cell.spec, device=device)
+    results = entry.results
+    metric = get_task(setting.task).metric
+    rows.append(
+        {
+            **cell.coords,
+            "seed": cell.seed,
+            "key": entry.key,
+            f"global {metric}": 100 * results["scores"]["test"][metric]["final"],
+            f"local {metric}": 100 * results["local"][metric]["final"],
+            "local loss": results["local"]["loss"]["final"],
+        }
+    )
 runs = pd.DataFrame(rows)
 display(out.table(runs, "runs"))
 runs.drop(columns=["seed", "key"]).groupby("method", sort=False).agg(["mean", "std"]).round(2)

@@ -40,7 +40,6 @@ from fedlora_kit.experiments.many import run_all
 from fedlora_kit.experiments.setup import load_data, split_indices
 from fedlora_kit.models.components import decompose
 from fedlora_kit.papers import flo_preliminary as preliminary
-from fedlora_kit.papers import flo_setting
 from fedlora_kit.papers.claims import judge_all
 from fedlora_kit.papers.flo_variation import factor_variation
 from fedlora_kit.papers.reported import published
@@ -50,8 +49,7 @@ from fedlora_kit.reporting.style import set_style
 
 set_style()
 out = ItemOutputs("fedlora-optimizer/preliminary", profile, output_dir)
-setting = flo_setting.setting(
-    "fedlora-optimizer/preliminary",
+setting = preliminary.setting(
     profile,
     seeds=seeds,
     task=task,
@@ -59,7 +57,6 @@ setting = flo_setting.setting(
     batch_size=batch_size,
     lr=lr,
     train_limit=train_limit,
-    eval_limit=8,  # nothing is scored here
 )
 at = preliminary.points(profile, points)
 setting

@@ -1,0 +1,189 @@
+"""Training runs of items on a cluster, and their way into the local store, where the notebooks find them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from typing import Any, Protocol
+
+from fedlora_kit import paths
+from fedlora_kit.batch.ray_worker import job
+from fedlora_kit.errors import BadValue, FedloraError
+from fedlora_kit.experiments.estimate import estimate
+from fedlora_kit.experiments.remote import RemoteStore
+from fedlora_kit.experiments.spec import RunSpec, external
+from fedlora_kit.experiments.store import Store
+from fedlora_kit.papers.runs_of import planned_runs
+
+Memory = Callable[[RunSpec], int | None]
+
+
+class Cluster(Protocol):
+    """What is asked of a cluster; `ray_cluster.RayCluster` is one."""
+
+    nodes: int
+    gpus: float
+
+    def device(self, asked: str) -> str: ...
+    def submit(self, text: str, needed: int | None, *, alone: bool = False) -> Any: ...
+    def next(self, pending: Iterable[Any]) -> tuple[Any, dict[str, Any]]: ...
+
+
+def memory_bytes(spec: RunSpec) -> int | None:
+    """Device memory that a run takes, in bytes: its estimate and 1 GiB for the libraries; None if unknown."""
+    try:
+        return int(estimate(spec).memory_bytes) + (1 << 30)
+    except FedloraError:
+        return None
+
+
+def train_items(
+    items: Mapping[str, Mapping[str, Any]],
+    profile: str,
+    cluster: Cluster,
+    *,
+    url: str | None = None,
+    store: Store | None = None,
+    memory: Memory = memory_bytes,
+    checkpoint_seconds: float = 60.0,
+    say: Callable[[str], object] = print,
+) -> None:
+    """Train on the cluster what the items' notebooks will ask for, and bring it into the local store.
+
+    First the runs that are known at once; as soon as an item's grid is finished, those that it chooses. A run
+    that diverges is recorded as failed, as a local one would be, and not sent again. Any other error lets the
+    other runs finish, and is raised at the end.
+
+    Args:
+        items: item -> its notebook's parameters, typed.
+        url: of the store that all machines reach; None is enough for a cluster of one machine.
+        store: where the notebooks look; the usual store if None.
+        memory: what a run takes.
+
+    Raises:
+        BadValue: a parameter that an item refuses, or no ``url`` for several machines.
+        FedloraError: runs could not be trained; what was finished is kept.
+    """
+    if url is None and cluster.nodes > 1:
+        raise BadValue(
+            f"the cluster has {cluster.nodes} machines and no store that all of them reach",
+            "name a shared folder or an object store: --store /shared/runs, --store s3://bucket/runs",
+        )
+    given = {
+        item: {name: value for name, value in parameters.items() if name != "profile"}
+        for item, parameters in items.items()
+    }
+    planned = {item: planned_runs(item, profile, **given[item]) for item in items}
+    remote = RemoteStore(url or str(paths.runs_dir() / ".published"))
+    batch = Batch(cluster, remote, store or Store(), memory, checkpoint_seconds, say)
+    devices = {item: str(given[item].get("device", "auto")) for item in items}
+    batch.add([(spec, devices[item]) for item, runs in planned.items() for spec in runs.specs()])
+    grids = {item: runs for item, runs in planned.items() if runs.after is not None}
+    while True:
+        for item, runs in list(grids.items()):
+            if batch.all_over(runs.specs()):
+                del grids[item]
+                with suppress(FedloraError):  # nothing can be chosen: the notebook says why
+                    batch.add([(spec, devices[item]) for spec in runs.chosen(batch.store) or []])
+        if not batch.step():
+            break
+    batch.raise_errors()
+
+
+class Batch:
+    """Runs on their way through a cluster.
+
+    Attributes:
+        store: the local store.
+    """
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        remote: RemoteStore,
+        store: Store,
+        memory: Memory,
+        checkpoint_seconds: float,
+        say: Callable[[str], object],
+    ) -> None:
+        self._cluster, self._remote, self.store = cluster, remote, store
+        self._memory, self._every, self._say = memory, checkpoint_seconds, say
+        self._specs: dict[str, RunSpec] = {}
+        self._over: set[str] = set()
+        self._errors: dict[str, str] = {}
+        self._pending: dict[Any, tuple[str, str, bool]] = {}  # reference -> key, job, alone on its GPU
+
+    def add(self, runs: Iterable[tuple[RunSpec, str]]) -> None:
+        """Take up runs with the device asked for, each once; what a store has already is not sent."""
+        new = {key: pair for pair in runs if (key := pair[0].key()) not in self._specs}
+        self._specs |= {key: spec for key, (spec, _) in new.items()}
+        missing = [key for key in new if not self._stored(key)]
+        published = set(self._remote.keys(missing))
+        for key in missing:
+            spec, device = new[key]
+            if key in published and self._fetch(key):
+                self._over.add(key)
+            elif external(spec):
+                self._errors[key] = "it names what only this process knows; use --engine local"
+            else:
+                text = job(spec, key, self._remote.url, self._cluster.device(device), self._every)
+                self._submit(key, text, alone=False)
+        if new:
+            self._say(f"{len(new)} runs: {len(new) - len(missing)} here, {len(self._pending)} on the cluster")
+
+    def all_over(self, specs: Iterable[RunSpec]) -> bool:
+        """Whether all these runs are finished or failed."""
+        return all(spec.key() in self._over for spec in specs)
+
+    def step(self) -> bool:
+        """Wait for one run and put its outcome into the local store; False if none is on its way."""
+        if not self._pending:
+            return False
+        reference, reply = self._cluster.next(self._pending)
+        key, text, alone = self._pending.pop(reference)
+        status, outcome = reply["status"], ""
+        if status == "finished":
+            after = reply.get("resumed_after_round")
+            outcome = "" if after is None else f" (went on after round {after})"
+            if self._fetch(key):
+                self._over.add(key)
+            else:
+                self._errors[key] = f"it was finished, but {self._remote.shown} does not show it here: is it "
+                self._errors[key] += "a folder that all machines share?"
+        elif status == "failed":
+            outcome = f": {reply['failure'].get('error')}"
+            with self.store.work(key, self._specs[key].model_dump(mode="json")) as work:
+                if work.entry is None:
+                    work.fail(reply["failure"])
+            self._over.add(key)
+        elif status == "out of memory" and not alone and self._cluster.gpus:
+            outcome = "; sent again with a GPU of its own"
+            self._submit(key, text, alone=True)
+        else:
+            self._errors[key] = str(reply["error"])
+        status = "error" if key in self._errors else status
+        self._say(f"[{len(self._over)}/{len(self._specs)}] run {key}: {status}{outcome}")
+        return True
+
+    def raise_errors(self) -> None:
+        """Raises FedloraError if a run could be neither finished nor recorded as failed."""
+        if self._errors:
+            lines = "".join(f"\n  run {key}: {error}" for key, error in list(self._errors.items())[:5])
+            more = f"\n  and {len(self._errors) - 5} more" if len(self._errors) > 5 else ""
+            raise FedloraError(
+                f"{len(self._errors)} of {len(self._specs)} runs could not be trained:{lines}{more}",
+                "what is finished is kept; remove the cause, and the same command goes on from there",
+            )
+
+    def _submit(self, key: str, text: str, *, alone: bool) -> None:
+        reference = self._cluster.submit(text, self._memory(self._specs[key]), alone=alone)
+        self._pending[reference] = (key, text, alone)
+
+    def _stored(self, key: str) -> bool:
+        status = self.store.status(key)
+        if status == "failed" or (status == "finished" and self.store.load(key) is not None):
+            self._over.add(key)
+        return key in self._over
+
+    def _fetch(self, key: str) -> bool:
+        return self._remote.fetch(key, self.store, self._specs[key].model_dump(mode="json")) is not None

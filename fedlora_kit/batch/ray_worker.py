@@ -1,0 +1,194 @@
+"""What a worker does: one run into a folder of its own, and its result into the store that all share.
+
+Knows nothing of Ray. A job and its reply are JSON texts, so that no object crosses between machines.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import tempfile
+import time
+import traceback
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fedlora_kit.errors import FedloraError
+from fedlora_kit.experiments.atomic import DamageWarning, from_json, to_json
+from fedlora_kit.experiments.checkpoints import Checkpoint, CheckpointFolder
+from fedlora_kit.experiments.remote import RemoteStore
+from fedlora_kit.experiments.store import Store, Work
+
+if TYPE_CHECKING:
+    import torch
+
+    from fedlora_kit.experiments.spec import RunSpec
+
+#: variables that a worker takes from the one who sent the job, unless its own machine sets them
+PASSED_ON = ("FEDLORA_HUB", "FEDLORA_HOME", "HF_HUB_OFFLINE", "HF_HOME")
+
+
+def job(spec: RunSpec, key: str, url: str, device: str, checkpoint_seconds: float) -> str:
+    """A run as a worker gets it.
+
+    Args:
+        url: of the `RemoteStore` that takes the result.
+        device: "cpu" or "cuda".
+        checkpoint_seconds: the newest checkpoint is published when the last one is this old; 0: each round.
+    """
+    return json.dumps(
+        {
+            "spec": json.loads(spec.canonical()),
+            "key": key,
+            "url": url,
+            "device": device,
+            "checkpoint_seconds": checkpoint_seconds,
+            "environment": {name: os.environ[name] for name in PASSED_ON if name in os.environ},
+        }
+    )
+
+
+def train(text: str, node: str) -> str:
+    """Do a `job`; never raises for what a run can do wrong.
+
+    The run is trained by the ordinary run function, from the newest checkpoint that is here or published.
+
+    Args:
+        node: name of the machine, 0-9, a-f; machines that share a disk then do not share the scratch folder.
+
+    Returns:
+        JSON with "status" and what belongs to it:
+        "finished" (published; "resumed_after_round": number or null);
+        "failed" ("failure": the record of a run that diverged);
+        "out of memory" or "error" ("error": what went wrong).
+    """
+    wanted = json.loads(text)
+    for name, value in wanted["environment"].items():
+        os.environ.setdefault(name, value)
+    scratch = _scratch() / node / wanted["key"]
+    try:
+        reply = _train(wanted, scratch)
+    except FedloraError as error:
+        reply = {"status": "error", "error": str(error)}
+    except Exception as error:
+        traceback.print_exc(file=sys.stderr)
+        kind = "out of memory" if type(error).__name__ == "OutOfMemoryError" else "error"
+        reply = {"status": kind, "error": f"{type(error).__name__}: {error}"}
+    if reply["status"] in ("finished", "failed"):
+        shutil.rmtree(scratch, ignore_errors=True)  # else its checkpoints help the next try
+    return to_json({**reply, "key": wanted["key"]})
+
+
+def _train(wanted: Mapping[str, Any], scratch: Path) -> dict[str, Any]:
+    import torch
+
+    from fedlora_kit.experiments.run import RunFailed, run
+    from fedlora_kit.experiments.spec import RunSpec
+
+    spec = RunSpec.parse(wanted["spec"])
+    key = spec.key()
+    if key != wanted["key"]:
+        raise FedloraError(
+            f"run {wanted['key']} is run {key} on this machine: its code, libraries, data or backbone differ",
+            "install the same version of the kit and the same requirements.lock on all machines, and give "
+            "them the same mirror (FEDLORA_HUB) and backbones (data/ of FEDLORA_HOME)",
+        )
+    remote = RemoteStore(wanted["url"])
+    store = PublishingStore(scratch, remote, wanted["checkpoint_seconds"])
+    # An earlier try may have published it and been lost before it could say so.
+    entry = remote.fetch(key, store, spec.model_dump(mode="json"))
+    if entry is None:
+        threads = torch.get_num_threads()
+        if wanted["device"] == "cpu":
+            torch.set_num_threads(1)  # as `run_all`: the number of threads may change the last bits
+        try:
+            entry = run(spec, device=wanted["device"], store=store)
+        except RunFailed as error:
+            remote.drop_checkpoints(key)
+            return {"status": "failed", "failure": error.record}
+        finally:
+            torch.set_num_threads(threads)
+        remote.publish(entry)
+    return {"status": "finished", "resumed_after_round": entry.provenance.get("resumed_after_round")}
+
+
+class PublishedCheckpoints(CheckpointFolder):
+    """A run's checkpoints, of which now and then one is published for machines that come after this one.
+
+    Args:
+        every: seconds between two that are published.
+    """
+
+    def __init__(self, folder: Path, key: str, remote: RemoteStore, every: float) -> None:
+        super().__init__(folder)
+        self._key, self._remote, self._every = key, remote, every
+        self._published = time.monotonic()
+
+    def save(
+        self,
+        round_index: int,
+        tensors: dict[str, torch.Tensor],
+        meta: dict[str, Any],
+        files: Mapping[str, str] | None = None,
+    ) -> Path:
+        """As `CheckpointFolder.save`. A store that cannot be reached costs a warning, not the run."""
+        path = super().save(round_index, tensors, meta, files)
+        if time.monotonic() - self._published >= self._every:
+            try:
+                self._remote.publish_checkpoint(self._key, self, round_index)
+            except OSError as error:
+                warnings.warn(f"checkpoint {path.name} could not be published: {error}", stacklevel=2)
+            self._published = time.monotonic()
+        return path
+
+    def load_latest(self) -> Checkpoint | None:
+        """The newest whole one of those here and those published."""
+        try:
+            self._remote.fetch_checkpoints(self._key, self)
+        except OSError as error:
+            warnings.warn(f"published checkpoints cannot be read: {error}", DamageWarning, stacklevel=2)
+        return super().load_latest()
+
+
+class PublishingStore(Store):
+    """A local store whose runs go on from published checkpoints, and publish theirs."""
+
+    def __init__(self, root: Path, remote: RemoteStore, checkpoint_seconds: float) -> None:
+        super().__init__(root)
+        self._remote, self._every = remote, checkpoint_seconds
+
+    @contextmanager
+    def work(self, key: str, spec: dict[str, Any]) -> Iterator[Work]:
+        """As `Store.work`, with `PublishedCheckpoints`."""
+        with super().work(key, spec) as work:
+            folder = work.dir / "checkpoints"
+            work.checkpoints = PublishedCheckpoints(folder, key, self._remote, self._every)
+            yield work
+
+
+def read_reply(text: str) -> dict[str, Any]:
+    """What `train` returned."""
+    reply: dict[str, Any] = from_json(text)
+    return reply
+
+
+def _scratch() -> Path:
+    """Where this machine's workers keep runs under way: ``FEDLORA_SCRATCH``, or a folder of this user's own.
+
+    Raises:
+        FedloraError: the folder is somebody else's.
+    """
+    named = os.environ.get("FEDLORA_SCRATCH")
+    if named:
+        return Path(named).expanduser().resolve()
+    folder = Path(tempfile.gettempdir(), f"fedlora-{os.getuid()}")
+    folder.mkdir(mode=0o700, exist_ok=True)
+    found = folder.lstat()
+    if folder.is_symlink() or found.st_uid != os.getuid():
+        raise FedloraError(f"{folder} belongs to somebody else", "name a folder in FEDLORA_SCRATCH")
+    return folder

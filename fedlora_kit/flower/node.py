@@ -1,0 +1,185 @@
+"""What a SuperNode does: it holds some of the clients, trains and scores them, and keeps what stays there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import torch
+
+from fedlora_kit.adapter import AdapterSlot, State
+from fedlora_kit.data.sources import fingerprint
+from fedlora_kit.data.tasks import get_task
+from fedlora_kit.errors import BadValue, FedloraError
+from fedlora_kit.experiments.setup import build, resolve_device
+from fedlora_kit.experiments.source import source_digest
+from fedlora_kit.experiments.spec import COMPUTES, RunSpec
+from fedlora_kit.flower.support import clients_of
+from fedlora_kit.flower.wire import Layout, layout
+from fedlora_kit.methods.ranks import truncated, without_padding
+from fedlora_kit.models.backbones import backbone_fingerprint
+from fedlora_kit.training.checks import check
+from fedlora_kit.training.cohort import Cohort
+from fedlora_kit.training.federation import Snapshot, is_sent
+from fedlora_kit.training.local import LocalResult
+from fedlora_kit.training.noise_plan import noise_of_clients
+from fedlora_kit.training.scores import global_scores, local_scores
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One client's local training, as it is sent.
+
+    Attributes:
+        sent: the tensors that the method sends, padding left out.
+        examples: n_k, examples that the client holds.
+        result: losses and counts.
+    """
+
+    sent: State
+    examples: int
+    result: LocalResult
+
+
+class Node:
+    """The clients k with k % parts == part of a run's federation, built from the run's description alone.
+
+    Split, head, LoRA's A and all random streams come from the description, so they are those of the run in
+    one process. The other clients' examples are dropped.
+
+    Args:
+        part, parts: which node this is, of how many.
+
+    Raises:
+        BadValue: no such part; a federation that cannot run (`training.checks`).
+    """
+
+    def __init__(self, spec: RunSpec, part: int, parts: int, device: torch.device) -> None:
+        if not 0 <= part < parts:
+            raise BadValue(f"partition-id={part} of num-partitions={parts}", "number the nodes from 0")
+        fed = build(spec, device)
+        check(fed)
+        self.sizes = [len(client) for client in fed.clients]
+        self.clients = clients_of(part, parts, len(self.sizes))
+        steps = fed.rounds.rounds * fed.local.steps
+        self._noise = noise_of_clients(fed.privacy, self.sizes, fed.local.batch_size, steps)
+        none, mine = np.empty(0, dtype=np.int64), set(self.clients)
+        self.fed = replace(
+            fed,
+            clients=[c if k in mine else c.subset(none) for k, c in enumerate(fed.clients)],
+            held_out=[h if k in mine else None for k, h in enumerate(fed.held_out)],
+        )
+        self.slot = AdapterSlot(self.fed.model)
+        self.layout: Layout = layout(self.slot)
+
+    def train(
+        self,
+        state: State,
+        personal: dict[int, State],
+        clients: Sequence[int],
+        round_index: int,
+        scores: tuple[Sequence[float], int] | None = None,
+    ) -> dict[int, Answer]:
+        """The clients' local trainings of a round; ``personal`` takes what stays with them.
+
+        Args:
+            state: the global adapter.
+            scores: the last importance scores of the layers and their round, if the method had any.
+
+        Raises:
+            BadValue: a client that this node does not hold.
+            NonFinite, NothingMoved: see `training.local.train_client`.
+        """
+        fed, slot = self.fed, self.slot
+        self._learn(scores)
+        self._only_own(clients)
+        cohort = Cohort(fed, slot, self._noise)
+        answers = {}
+        with self._quiet(), cohort.hooks:
+            fed.model.train()
+            for done in cohort.train(state, personal, clients, round_index):
+                k = done.client
+                fed.method.after_training(k, done.start, done.tensors)
+                rank = fed.method.rank(k)
+                trained = truncated(done.tensors, rank)
+                sent = {n: t for n, t in trained.items() if is_sent(fed, n)}
+                kept = {n: t for n, t in trained.items() if n not in sent}
+                sent |= {
+                    n: t.clone()
+                    for n, t in done.start.items()
+                    if fed.method.sends_untrained(n, k, round_index)
+                }
+                if kept:
+                    personal[k] = {**personal.get(k, {}), **kept}
+                answers[k] = Answer(without_padding(sent, rank), self.sizes[k], done.result)
+        return answers
+
+    def score_own(
+        self, state: State, personal: Mapping[int, State], next_round: int
+    ) -> dict[int, dict[str, dict[str, float]]]:
+        """Client -> scored part -> metric -> value, of each client's own adapter where it keeps one."""
+        with self._quiet():
+            return {
+                k: global_scores(self.fed, self.slot, Snapshot(next_round, state, {k: own}, [], None))
+                for k, own in sorted(personal.items())
+            }
+
+    def score_held_out(
+        self, state: State, personal: Mapping[int, State], next_round: int
+    ) -> dict[str, list[Any]] | None:
+        """This node's clients' own adapters on their held-out examples (`training.scores.local_scores`)."""
+        with self._quiet():
+            return local_scores(self.fed, self.slot, Snapshot(next_round, state, dict(personal), [], None))
+
+    def _learn(self, scores: tuple[Sequence[float], int] | None) -> None:
+        self.fed.method.bind(self.fed.method.context)
+        if scores is not None:
+            self.fed.method.refresh(*scores)
+
+    def _only_own(self, clients: Sequence[int]) -> None:
+        foreign = sorted(set(clients) - set(self.clients))
+        if foreign:
+            raise BadValue(f"client {foreign[0]} is not held here", f"this node has {self.clients}")
+
+    def _quiet(self) -> Any:
+        cuda = self.fed.device.type == "cuda"
+        return torch.random.fork_rng(devices=[self.fed.device] if cuda else [])
+
+
+@lru_cache(maxsize=4)
+def _node(canonical: str, part: int, parts: int, device: str) -> Node:
+    return Node(RunSpec.model_validate_json(canonical), part, parts, resolve_device(device))
+
+
+def node(spec: RunSpec, part: int, parts: int, device: str) -> Node:
+    """The node, built once a process."""
+    return _node(spec.canonical(), part, parts, device)
+
+
+def ingredients(spec: RunSpec) -> dict[str, str]:
+    """What decides a run's numbers besides its description: must be equal on all machines."""
+    return {
+        "source of fedlora-kit": source_digest(),
+        **{name: version(name) for name in COMPUTES},
+        **{f"data of task {name}": fingerprint(get_task(name)) for name in spec.tasks()},
+        f"backbone {spec.model.backbone}": backbone_fingerprint(spec.model.backbone),
+        "key of the run": spec.key(),
+    }
+
+
+def check_ingredients(here: Mapping[str, str], server: Mapping[str, str]) -> None:
+    """Refuse to take part with other code, data or libraries than the server's.
+
+    Raises:
+        FedloraError: the first difference, by name.
+    """
+    for name in [*server, *(n for n in here if n not in server)]:
+        if here.get(name) != server.get(name):
+            raise FedloraError(
+                f"{name} differs: {here.get(name)} here, {server.get(name)} at the server",
+                "install the same version with the same data and mirror on all machines",
+            )

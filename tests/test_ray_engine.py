@@ -1,0 +1,492 @@
+"""The engine: what is sent to a cluster, what becomes of it; a real one of two nodes, one of them killed."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import threading
+import time
+import warnings
+from pathlib import Path
+
+import psutil
+import pytest
+from typer.testing import CliRunner
+
+from fedlora_kit.batch import ray_engine as engine
+from fedlora_kit.batch import ray_worker
+from fedlora_kit.batch.ray_cluster import RayCluster, need_ray, share_of_gpu
+from fedlora_kit.batch.ray_engine import Batch, memory_bytes, train_items
+from fedlora_kit.batch.ray_worker import PublishingStore, job, read_reply, train
+from fedlora_kit.cli import app
+from fedlora_kit.errors import BadValue, FedloraError
+from fedlora_kit.experiments import run as run_module
+from fedlora_kit.experiments.atomic import DamageWarning
+from fedlora_kit.experiments.checkpoints import CheckpointFolder
+from fedlora_kit.experiments.estimate import estimate
+from fedlora_kit.experiments.remote import RemoteStore
+from fedlora_kit.experiments.run import run
+from fedlora_kit.experiments.spec import RunSpec
+from fedlora_kit.experiments.store import Store
+from fedlora_kit.papers.runs_of import planned_runs
+
+
+def spec(rounds=3, **changes):
+    return RunSpec.parse(
+        {
+            "model": {"backbone": "kit/image-tiny", "lora": {"rank": 2, "alpha": 4}},
+            "data": {"task": "digits", "train_limit": 60, "eval_limit": 20},
+            "split": {"clients": 2},
+            "method": {"name": "lora"},
+            "local": {"lr": 0.2, "steps": 2, "batch_size": 4},
+            "rounds": {"rounds": rounds},
+            **changes,
+        }
+    )
+
+
+def same(one, other):
+    """Bit-identical results: what a run computes, without when and where."""
+    names = ("history.jsonl", "results.json", "spec.json", "adapter/adapter_model.safetensors")
+    for name in names:
+        assert (one.path / name).read_bytes() == (other.path / name).read_bytes()
+    assert one.results["adapter_digest"] == other.results["adapter_digest"]
+
+
+@pytest.fixture
+def scratch(tmp_path, monkeypatch):
+    monkeypatch.setenv("FEDLORA_SCRATCH", str(tmp_path / "scratch"))
+    return tmp_path / "scratch"
+
+
+@pytest.fixture
+def remote(tmp_path):
+    return RemoteStore(str(tmp_path / "shared"))
+
+
+def sent(wanted, remote, **changes):
+    text = job(wanted, wanted.key(), remote.url, "cpu", 0.0)
+    return json.dumps({**json.loads(text), **changes})
+
+
+# --- a worker -------------------------------------------------------------------------------------------
+
+
+def test_a_worker_publishes_what_a_local_run_gives(scratch, remote, tmp_path):
+    wanted = spec()
+    reply = read_reply(train(sent(wanted, remote), "a1"))
+    assert reply == {"status": "finished", "resumed_after_round": None, "key": wanted.key()}
+    entry = remote.fetch(wanted.key(), Store())
+    same(entry, run(wanted, device="cpu", store=Store(tmp_path / "local")))
+    assert not list(scratch.rglob("*.*"))
+
+
+@pytest.mark.parametrize("method", ["lora", "local-only"])  # the latter: tensors that stay with the clients
+def test_a_worker_goes_on_from_what_another_machine_published(scratch, remote, tmp_path, monkeypatch, method):
+    wanted = spec(rounds=5, method={"name": method})
+    save, saved = CheckpointFolder.save, []
+
+    def dying(self, round_index, *what):
+        path = save(self, round_index, *what)
+        saved.append(round_index)
+        if round_index == 3:  # after the file of round 3, before it is published
+            raise KeyboardInterrupt
+        return path
+
+    monkeypatch.setattr(CheckpointFolder, "save", dying)
+    with pytest.raises(KeyboardInterrupt):
+        train(sent(wanted, remote), "a1")
+    assert saved == [0, 1, 2, 3]
+    assert remote.checkpoint_rounds(wanted.key()) == [1, 2]
+    monkeypatch.setattr(CheckpointFolder, "save", save)
+    assert read_reply(train(sent(wanted, remote), "b2"))["resumed_after_round"] == 2
+    same(remote.fetch(wanted.key(), Store()), run(wanted, device="cpu", store=Store(tmp_path / "local")))
+    assert remote.checkpoint_rounds(wanted.key()) == []
+    assert (scratch / "a1").exists()
+    assert not (scratch / "b2" / wanted.key()).exists()
+
+
+def test_a_published_run_is_not_trained_again(scratch, remote, monkeypatch):
+    wanted = spec()
+    train(sent(wanted, remote), "a1")
+    monkeypatch.setattr(run_module, "_train", lambda *_: pytest.fail("trained again"))
+    assert read_reply(train(sent(wanted, remote), "b2"))["status"] == "finished"
+
+
+def test_a_run_that_diverges_is_a_failure_with_its_record(scratch, remote):
+    wanted = spec(local={"lr": 1e30, "steps": 2, "batch_size": 4})
+    reply = read_reply(train(sent(wanted, remote), "a1"))
+    assert reply["status"] == "failed"
+    assert "NaN or infinite" in reply["failure"]["error"]
+    assert not list(scratch.rglob("*.*"))
+    assert remote.keys() == []
+
+
+def test_a_machine_with_other_code_or_data_says_so(scratch, remote):
+    reply = read_reply(train(sent(spec(), remote, key="0" * 16), "a1"))
+    assert reply["status"] == "error"
+    assert "its code, libraries, data or backbone differ" in reply["error"]
+    reply = read_reply(train(sent(spec(), remote, url="nowhere://x"), "a1"))
+    assert reply["status"] == "error"
+    assert "nowhere" in reply["error"]
+
+
+def test_other_errors_are_told_and_keep_the_checkpoints(scratch, remote, monkeypatch):
+    class OutOfMemoryError(RuntimeError):
+        pass
+
+    for error, status in ((OutOfMemoryError("CUDA"), "out of memory"), (ZeroDivisionError("x"), "error")):
+
+        def breaking(*_, error=error, **__):
+            raise error
+
+        monkeypatch.setattr(run_module, "run_federation", breaking)
+        reply = read_reply(train(sent(spec(), remote), "a1"))
+        assert reply["status"] == status
+        assert type(error).__name__ in reply["error"]
+        assert (scratch / "a1" / spec().key()).exists()
+
+
+def test_a_store_that_is_out_of_reach_costs_a_checkpoint_and_not_the_run(scratch, remote, monkeypatch):
+    def gone(*_):
+        raise OSError("no route")
+
+    monkeypatch.setattr(RemoteStore, "publish_checkpoint", gone)
+    monkeypatch.setattr(RemoteStore, "fetch_checkpoints", gone)
+    with pytest.warns(UserWarning, match="no route"):
+        assert read_reply(train(sent(spec(), remote), "a1"))["status"] == "finished"
+
+
+def test_checkpoints_are_published_at_intervals(tmp_path, remote, monkeypatch):
+    clock = [100.0]
+    monkeypatch.setattr(ray_worker.time, "monotonic", lambda: clock[0])
+    store = PublishingStore(tmp_path / "here", remote, 60.0)
+    with store.work("0" * 16, {}) as work:
+        published = []
+        for index in range(6):
+            work.checkpoints.save(index, {}, {})
+            published.append(remote.checkpoint_rounds("0" * 16))
+            clock[0] += 25.0
+    assert published == [[], [], [], [3], [3], [3]]
+
+
+def test_a_worker_keeps_its_own_settings(scratch, remote, monkeypatch):
+    monkeypatch.setenv("HF_HOME", "/mine")
+    text = sent(spec(), remote, environment={"HF_HOME": "/theirs", "FEDLORA_X": "1"})
+    train(text, "a1")
+    assert ray_worker.os.environ["HF_HOME"] == "/mine"
+
+
+# --- the engine, on a stand-in for a cluster ----------------------------------------------------------
+
+
+class Stand:
+    """Does jobs at once, as told: ``outcome(spec, alone)`` gives the reply, or None to publish an entry."""
+
+    def __init__(self, outcome=lambda spec, alone: None, gpus=0, nodes=1):
+        self.nodes, self.gpus, self.outcome, self.jobs = nodes, gpus, outcome, []
+
+    def device(self, asked):
+        return RayCluster.device(self, asked)
+
+    def submit(self, text, needed, *, alone=False):
+        wanted = json.loads(text)
+        self.jobs.append((RunSpec.parse(wanted["spec"]), wanted["device"], needed, alone))
+        return len(self.jobs) - 1, text
+
+    def next(self, pending):
+        reference = next(iter(pending))
+        (number, text), (wanted, _, _, alone) = reference, self.jobs[reference[0]]
+        assert number < len(self.jobs)
+        reply = self.outcome(wanted, alone)
+        if reply is None:
+            publish(wanted, RemoteStore(json.loads(text)["url"]))
+            reply = {"status": "finished", "resumed_after_round": None}
+        return reference, reply
+
+
+def publish(wanted, remote):
+    """An entry as a worker would publish it; the loss falls with the learning rate."""
+    key = wanted.key()
+    parts = ("holdout", "test", "validation")
+    scores = {part: {"final": 0.5, "loss": 1 / wanted.local.lr} for part in parts}
+    store = Store(Path(remote.url.removeprefix("file://")).parent / "workers")
+    with store.work(key, wanted.model_dump(mode="json")) as work:
+        if work.entry is None:
+            work.finish({"results.json": {"scores": scores}, "provenance.json": {}, "history.jsonl": []})
+    remote.publish(store.load(key))
+
+
+GSM8K = {"ffa-lora/gsm8k": {"profile": "smoke", "seeds": 2, "device": "auto", "output_dir": "figures"}}
+FEW = {"start_here": {"profile": "smoke", "seeds": 1}}
+
+
+def spread(items, stand, remote, store=None, **options):
+    said = []
+    store = store or Store()
+    train_items(items, "smoke", stand, url=remote.url, store=store, say=said.append, **options)
+    return said
+
+
+def test_first_the_grid_then_what_it_chooses(remote):
+    stand, store = Stand(), Store()
+    spread(GSM8K, stand, remote, store)
+    planned = planned_runs("ffa-lora/gsm8k", "smoke", seeds=2)
+    grid, chosen = planned.specs(), planned.chosen(store)
+    assert len(chosen) == 4
+    assert [wanted for wanted, *_ in stand.jobs] == grid + [s for s in chosen if s not in grid]
+    assert {device for _, device, *_ in stand.jobs} == {"cpu"}
+    assert all(store.status(s.key()) == "finished" for s in grid + chosen)
+    again = Stand()
+    spread(GSM8K, again, remote, store)
+    assert again.jobs == []
+
+
+def test_items_that_share_runs_send_them_once(remote):
+    stand = Stand()
+    spread({**FEW, "ffa-lora/figure1": {"profile": "smoke"}}, stand, remote)
+    specs = [wanted.canonical() for wanted, *_ in stand.jobs]
+    assert len(specs) == len(set(specs)) > 0
+
+
+def test_what_others_published_is_brought_here_and_not_sent(remote):
+    wanted = planned_runs("start_here", "smoke", seeds=1).specs()
+    for one in wanted[1:]:
+        publish(one, remote)
+    stand, store = Stand(), Store()
+    spread(FEW, stand, remote, store)
+    assert [one for one, *_ in stand.jobs] == wanted[:1]
+    assert all(store.status(one.key()) == "finished" for one in wanted)
+
+
+def test_a_damaged_published_run_is_trained_again(remote):
+    wanted = planned_runs("start_here", "smoke", seeds=1).specs()
+    for one in wanted:
+        publish(one, remote)
+    bad = wanted[1].key()
+    for path in Path(remote.url.removeprefix("file://")).glob(f"{bad}/*/results.json"):
+        path.write_text("{}")
+    stand = Stand()
+    with pytest.warns(DamageWarning):
+        spread(FEW, stand, remote)
+    assert [one.key() for one, *_ in stand.jobs] == [bad]
+    assert Store().status(bad) == "finished"
+
+
+def test_a_run_that_diverged_is_recorded_and_not_sent_again(remote):
+    wanted = planned_runs("start_here", "smoke", seeds=1).specs()
+    record = {"error": "loss became NaN", "round": 1, "client": 0}
+
+    def outcome(one, alone):
+        return {"status": "failed", "failure": record} if one == wanted[0] else None
+
+    stand, store = Stand(outcome), Store()
+    said = spread(FEW, stand, remote, store)
+    assert len(stand.jobs) == len(wanted)
+    assert store.failure(wanted[0].key()) == record
+    assert any("failed: loss became NaN" in line for line in said)
+    again = Stand(outcome)
+    spread(FEW, again, remote, store)
+    assert again.jobs == []
+
+
+def test_an_error_lets_the_others_finish_and_is_raised_at_the_end(remote):
+    wanted = planned_runs("start_here", "smoke", seeds=1).specs()
+
+    def outcome(one, alone):
+        return {"status": "error", "error": "its worker was lost"} if one == wanted[0] else None
+
+    stand = Stand(outcome)
+    with pytest.raises(
+        FedloraError, match=rf"1 of {len(wanted)} runs .*\n  run {wanted[0].key()}: its worker"
+    ):
+        spread(FEW, stand, remote)
+    assert len(stand.jobs) == len(wanted)
+    assert [Store().status(one.key()) for one in wanted] == ["absent"] + ["finished"] * (len(wanted) - 1)
+
+
+def test_a_grid_with_an_error_chooses_nothing(remote):
+    grid = planned_runs("ffa-lora/gsm8k", "smoke", seeds=2).specs()
+
+    def outcome(one, alone):
+        return {"status": "error", "error": "x"} if one == grid[0] else None
+
+    stand = Stand(outcome)
+    with pytest.raises(FedloraError, match="1 of"):
+        spread(GSM8K, stand, remote)
+    assert len(stand.jobs) == len(grid)
+
+
+def test_a_run_too_large_for_its_share_gets_a_gpu_of_its_own(remote):
+    wanted = planned_runs("start_here", "smoke", seeds=1).specs()
+
+    def outcome(one, alone):
+        small = alone or one != wanted[0]
+        return None if small else {"status": "out of memory", "error": "CUDA out of memory"}
+
+    stand = Stand(outcome, gpus=1)
+    spread(FEW, stand, remote)
+    assert [alone for *_, alone in stand.jobs] == [False] * len(wanted) + [True]
+    assert {device for _, device, *_ in stand.jobs} == {"cuda"}
+    stand = Stand(lambda one, alone: {"status": "out of memory", "error": "CUDA out of memory"}, gpus=1)
+    shutil.rmtree(remote.url.removeprefix("file://"))
+    with pytest.raises(FedloraError, match="CUDA out of memory"):
+        spread(FEW, stand, remote, Store(Path(remote.url.removeprefix("file://")).parent / "other"))
+    assert len(stand.jobs) == 2 * len(wanted)
+
+
+def test_a_store_that_is_not_shared_is_named(remote, monkeypatch):
+    stand = Stand(lambda one, alone: {"status": "finished", "resumed_after_round": None})
+    with pytest.raises(FedloraError, match="a folder that all machines share"):
+        spread(FEW, stand, remote)
+
+
+def test_several_machines_need_a_store(tmp_path):
+    with pytest.raises(BadValue, match="2 machines and no store"):
+        train_items(FEW, "smoke", Stand(nodes=2))
+
+
+def test_runs_that_only_this_process_knows_are_refused(remote, monkeypatch):
+    monkeypatch.setattr(engine, "external", lambda _: True)
+    with pytest.raises(FedloraError, match="use --engine local"):
+        spread(FEW, Stand(), remote)
+
+
+def test_the_memory_of_a_run_is_told_to_the_cluster(remote):
+    stand = Stand()
+    spread(FEW, stand, remote, memory=lambda one: 7)
+    assert {needed for _, _, needed, _ in stand.jobs} == {7}
+
+
+def test_the_memory_of_a_run_is_its_estimate_with_the_libraries(monkeypatch):
+    assert memory_bytes(spec()) == int(estimate(spec()).memory_bytes) + (1 << 30)
+
+    def unknown(_):
+        raise FedloraError("the shape is not known here")
+
+    monkeypatch.setattr(engine, "estimate", unknown)
+    assert memory_bytes(spec()) is None
+
+
+@pytest.mark.parametrize(
+    ("needed", "card", "share"),
+    [
+        (None, 80, 1.0),
+        (10, None, 1.0),
+        (10, 0, 1.0),
+        (1, 1000, 0.125),
+        (250, 1000, 0.3),
+        (251, 1000, 0.31),
+        (900, 1000, 1.0),
+        (5000, 1000, 1.0),
+    ],
+)
+def test_shares_of_a_gpu(needed, card, share):
+    assert share_of_gpu(needed, card) == share
+
+
+@pytest.mark.parametrize(
+    ("asked", "gpus", "found"),
+    [("auto", 0, "cpu"), ("auto", 2, "cuda"), ("cpu", 2, "cpu"), ("cuda", 0, "cuda"), ("cuda:1", 2, "cuda")],
+)
+def test_devices(asked, gpus, found):
+    assert Stand(gpus=gpus).device(asked) == found
+
+
+# --- the command line -----------------------------------------------------------------------------------
+
+
+def call(*words):
+    return CliRunner().invoke(app, ["reproduce", "start_here", *words])
+
+
+def test_without_ray_the_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(FedloraError, match="not installed"):
+        need_ray()
+    result = call("--engine", "ray")
+    assert result.exit_code == 1
+    assert "pip install 'fedlora-kit[ray]'" in result.stderr
+
+
+def test_engines_and_addresses_are_checked():
+    for words, said in (
+        (("--engine", "rya"), "did you mean 'ray'"),
+        (("--address", "auto"), "add --engine ray"),
+    ):
+        result = call(*words)
+        assert result.exit_code == 2
+        assert said in result.stderr
+
+
+# --- a real cluster ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def nodes(monkeypatch):
+    """Two machines with one core each, one of them the head."""
+    pytest.importorskip("ray")
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    from ray.cluster_utils import Cluster
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for attempt in range(3):  # on a busy machine its start can take longer than it allows itself
+            try:
+                cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+                break
+            except Exception:
+                if attempt == 2:
+                    raise
+        try:
+            cluster.add_node(num_cpus=1)
+            yield cluster
+        finally:
+            need_ray().shutdown()
+            cluster.shutdown()
+
+
+def lose(nodes, machine, scratch, remote):
+    """Once its run has published round 3: the machine is gone, with all that runs on it. The run's key."""
+    folder = scratch / machine.node_id
+    while not any(remote.checkpoint_rounds(place.name)[-1:] >= [3] for place in folder.glob("*")):
+        time.sleep(0.005)
+    (place,) = folder.iterdir()
+    workers = [p for p in psutil.process_iter(["cmdline"]) if place.name in " ".join(p.info["cmdline"] or ())]
+    assert workers
+    for worker in workers:
+        worker.suspend()
+    nodes.remove_node(machine, allow_graceful=False)
+    for worker in workers:
+        worker.kill()
+    return place.name
+
+
+@pytest.mark.slow
+def test_a_machine_lost_in_mid_run(scratch, remote, nodes, tmp_path):
+    runs = {wanted.key(): wanted for wanted in (spec(rounds=100), spec(rounds=100, seed=1))}
+    store, said, lost = Store(), [], []
+    (machine,) = nodes.worker_nodes
+    thread = threading.Thread(target=lambda: lost.append(lose(nodes, machine, scratch, remote)), daemon=True)
+    cluster = RayCluster(nodes.address)
+    try:
+        assert (cluster.nodes, cluster.gpus) == (2, 0)
+        batch = Batch(cluster, remote, store, lambda _: 1 << 20, 0.0, said.append)
+        batch.add([(wanted, "auto") for wanted in runs.values()])
+        thread.start()
+        while batch.step():
+            pass
+        batch.raise_errors()
+    finally:
+        cluster.close()
+    thread.join(timeout=10)
+    (key,) = lost
+    entries = {key: store.load(key) for key in runs}
+    after = entries[key].provenance["resumed_after_round"]
+    assert 3 <= after < 99
+    assert any(f"run {key}: finished (went on after round {after})" in line for line in said)
+    assert all(entries[other].provenance["resumed_after_round"] is None for other in runs if other != key)
+    for other, wanted in runs.items():
+        same(entries[other], run(wanted, device="cpu", store=Store(tmp_path / "local")))
+        assert remote.checkpoint_rounds(other) == []
