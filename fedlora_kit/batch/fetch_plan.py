@@ -168,12 +168,13 @@ def _of_model(piece: Piece, files: list[RemoteFile]) -> list[Target]:
 def _of_split(piece: Piece, kind: Task, split: str, files: list[RemoteFile]) -> Target:
     folder = "/".join(filter(None, ["datasets", kind.hub_id, kind.config]))
     place = f"{folder}/{split}.parquet"
-    config = f"(?:{re.escape(kind.config)}/)?" if kind.config else ""
+    config = f"(?:{re.escape(kind.config)}/)?" if kind.config else "(?:[^/]+/)?"
     parts = rf"(?:data/)?{config}(?:data/)?{re.escape(split)}(-\d{{5}}-of-(\d{{5}})(-[0-9a-f]+)?)?\.parquet"
     found = [(file, match) for file in files if (match := re.fullmatch(parts, file.name))]
     own = [pair for pair in found if kind.config and f"{kind.config}/" in pair[0].name]
     found = own or found
-    if found:
+    folders = {file.name.rpartition("/")[0] for file, _ in found}
+    if len(folders) == 1:
         told = {int(match[2]) for _, match in found if match[2]}
         if told and told != {len(found)}:
             raise FedloraError(
