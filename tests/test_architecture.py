@@ -17,6 +17,7 @@ FLOORS = [
     "errors",
     "paths",
     "randomness",
+    "looks",
     "partition",
     "data",
     "models",

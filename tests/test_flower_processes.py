@@ -148,7 +148,7 @@ def test_the_command_writes_the_app_and_names_bad_input(tmp_path):
     code, said = called("--spec", good, "--app", tmp_path / "app", "--json")
     assert (code, json.loads(said)["nodes"]) == (0, 2)
     assert (tmp_path / "app" / "pyproject.toml").exists()
-    assert "5 nodes for 4 clients" in called("--spec", good, "--nodes", "5")[1]
+    assert "5 nodes for 4 clients" in called("--spec", good, "--nodes", "5", "--app", tmp_path / "x")[1]
     assert "cannot be read" in called("--spec", tmp_path / "none.json")[1]
     bad.write_text("{")
     assert "is no JSON" in called("--spec", bad)[1]
@@ -156,7 +156,8 @@ def test_the_command_writes_the_app_and_names_bad_input(tmp_path):
     code, said = called("--spec", bad)
     assert (code, "unknown key 'models'" in said) == (2, True)
     bad.write_text(json.dumps(parsed(method={"name": "ditto"}).model_dump(mode="json")))
-    assert "stages" in called("--spec", bad)[1]
+    assert "stages" in called("--spec", bad, "--app", tmp_path / "x")[1]
+    assert not (tmp_path / "x").exists()
 
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="marks are read from /proc")

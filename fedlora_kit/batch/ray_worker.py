@@ -140,7 +140,7 @@ class PublishedCheckpoints(CheckpointFolder):
         path = super().save(round_index, tensors, meta, files)
         if time.monotonic() - self._published >= self._every:
             try:
-                self._remote.publish_checkpoint(self._key, path)
+                self._remote.publish_checkpoint(self._key, self, round_index)
             except OSError as error:
                 warnings.warn(f"checkpoint {path.name} could not be published: {error}", stacklevel=2)
             self._published = time.monotonic()

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from fedlora_kit.errors import BadValue
 from fedlora_kit.experiments.atomic import (
@@ -88,8 +88,7 @@ class CheckpointFolder:
             ValueError: it cannot be read.
         """
         with self.path(round_index).open("rb") as file:
-            start = file.read(8)
-            return files_named(start + file.read(int.from_bytes(start, "little")))
+            return named_files(file)
 
     def save(
         self,
@@ -201,6 +200,12 @@ class CheckpointFolder:
                 self.path(index).unlink()
 
 
+def named_files(file: BinaryIO) -> dict[str, str]:
+    """As `CheckpointFolder.files`, of an open checkpoint file. ``ValueError`` if it cannot be read."""
+    length = int.from_bytes(file.read(8), "little")
+    return _files(file.read(length))
+
+
 def _dense(name: str, tensor: torch.Tensor) -> torch.Tensor:
     import torch
 
@@ -233,29 +238,17 @@ def _parse(data: bytes, round_index: int) -> Checkpoint:
             raise ValueError(f"it is of format {labels['format']}, and this version reads format {_FORMAT}")
         if labels["round"] != str(round_index):
             raise ValueError(f"it holds round {labels['round']}")
-        return Checkpoint(round_index, load(data), from_json(labels["meta"]), files_named(data))
+        return Checkpoint(round_index, load(data), from_json(labels["meta"]), _files(header))
     except (KeyError, TypeError, AttributeError, SafetensorError) as error:
         raise ValueError(f"it is no checkpoint: {type(error).__name__}") from error
 
 
-def files_named(data: bytes) -> dict[str, str]:
-    """Files beside it that a checkpoint names: name -> SHA-256; one of before there were any lists none.
-
-    Args:
-        data: its content, or the beginning with the header.
-
-    Raises:
-        ValueError: it is no checkpoint, or names something that is no client's file.
-    """
-    header = data[8 : 8 + int.from_bytes(data[:8], "little")]
+def _files(header: bytes) -> dict[str, str]:
+    """Files beside it that a checkpoint names; one of before they were lists none, and has none."""
     try:
-        files = dict(from_json(from_json(header)["__metadata__"].get("files", "{}")))
+        return dict(from_json(from_json(header)["__metadata__"].get("files", "{}")))
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError("its header is not a checkpoint's") from error
-    strange = [name for name in files if not _PART.fullmatch(name)]
-    if strange:
-        raise ValueError(f"it names {strange[0]!r}, which is no client's file")
-    return files
 
 
 def _set_aside(path: Path) -> Path:

@@ -4,8 +4,7 @@
 
     <url>/<key>/manifest.json         the entry's manifest, written last: with it the run is there
     <url>/<key>/<digest>/<file>       the entry's files; the folder is named by the manifest's SHA-256
-    <url>/.checkpoints/<key>/round-000007.safetensors       the newest two of a run under way
-    <url>/.checkpoints/<key>/client-....safetensors         what they name: files that never change
+    <url>/.checkpoints/<key>/         the newest two checkpoints of a run under way
 
 Object stores know no lock and no rename, and here none is needed: a writer writes into a folder of its own,
 one object makes it visible, and manifests and checkpoints carry their own digests. Two writers of one run do
@@ -25,21 +24,14 @@ from typing import Any
 
 from fedlora_kit.errors import BadValue, FedloraError
 from fedlora_kit.experiments import entry as entries_
-from fedlora_kit.experiments.atomic import (
-    DamageWarning,
-    disk_guard,
-    from_json,
-    sha256,
-    sha256_file,
-    to_json,
-    write_bytes,
-)
-from fedlora_kit.experiments.checkpoints import CheckpointFolder, files_named
+from fedlora_kit.experiments.atomic import DamageWarning, disk_guard, from_json, sha256, to_json, write_bytes
+from fedlora_kit.experiments.checkpoints import CheckpointFolder, named_files
 from fedlora_kit.experiments.entry import Damaged, Entry
 from fedlora_kit.experiments.store import Store
 
 _KEY = re.compile(r"[0-9a-f]{16}")
 _CHECKPOINT = re.compile(r"round-(\d{6,18})\.safetensors")
+_PART = re.compile(r"client-[\w-]+\.safetensors")
 _SUFFIXES = {".json", ".jsonl", ".safetensors", ".md"}  # what a run leaves; anything else is refused
 _SMALL = 4 << 20  # bytes that a manifest or a description may have
 _BLOCK = 1 << 20
@@ -155,44 +147,38 @@ class RemoteStore:
         names = self._names(self._checkpoints(key))
         return sorted(int(found[1]) for name in names if (found := _CHECKPOINT.fullmatch(name)))
 
-    def publish_checkpoint(self, key: str, path: Path) -> None:
-        """Copy a checkpoint here, first the client files that it names and that are not here yet.
-
-        Then the newest two remain, and what they name.
-        A client file that another writer of the same run is about to name may go, too: then the other's
-        checkpoint is damaged for whoever loads it, and the one before is used.
-        """
-        folder, data = self._checkpoints(key), path.read_bytes()
-        there = self._sizes(folder)
-        for name in files_named(data):
-            if there.get(name) != (path.parent / name).stat().st_size:
-                self._write(f"{folder}/{name}", (path.parent / name).read_bytes())
-        self._write(f"{folder}/{path.name}", data)
+    def publish_checkpoint(self, key: str, folder: CheckpointFolder, round_index: int) -> None:
+        """Copy a checkpoint here, first the client files that it needs; then the newest two remain."""
+        place = self._checkpoints(key)
+        here = self._names(place)
+        for name in folder.files(round_index):
+            if name not in here:  # named by its content: the same name is the same file
+                self._write(f"{place}/{name}", (folder.folder / name).read_bytes())
+        path = folder.path(round_index)
+        self._write(f"{place}/{path.name}", path.read_bytes())
         rounds = self.checkpoint_rounds(key)
-        gone = [Path(self._checkpoint(key, r)).name for r in rounds[:-_KEEP]]
-        clients = [name for name in self._names(folder) if name.startswith("client-")]
-        if clients:
-            needed = {name for r in rounds[-_KEEP:] for name in self._needs(key, r)}
-            gone += [name for name in clients if name not in needed]
-        for name in gone:
+        try:
+            needed = {name for kept in rounds[-_KEEP:] for name in self._checkpoint_files(key, kept)}
+        except (ValueError, FileNotFoundError):  # one is damaged: keep all
+            return
+        old = {self._checkpoint(key, index) for index in rounds[:-_KEEP]}
+        old |= {f"{place}/{name}" for name in here if _PART.fullmatch(name) and name not in needed}
+        for unneeded in old:
             with suppress(OSError):  # another writer of the same run may have removed it
-                self._fs.rm_file(f"{folder}/{name}")
+                self._fs.rm_file(unneeded)
 
     def fetch_checkpoints(self, key: str, folder: CheckpointFolder) -> None:
         """Copy the checkpoints here into ``folder``, which checks their digests when it loads one.
 
-        One that vanishes meanwhile, or has no room on the disk, is left out.
+        What vanishes meanwhile, or has no room on the disk, is left out.
         """
+        folder.folder.mkdir(parents=True, exist_ok=True)
         for round_index in self.checkpoint_rounds(key):
-            folder.folder.mkdir(parents=True, exist_ok=True)
-            with suppress(FileNotFoundError):
-                data = self._read(self._checkpoint(key, round_index), folder.folder)
-                with suppress(ValueError):  # damaged: `folder` will say so
-                    for name, digest in files_named(data).items():
-                        here = folder.folder / name
-                        if not here.is_file() or sha256_file(here) != digest:
-                            write_bytes(here, self._read(f"{self._checkpoints(key)}/{name}", folder.folder))
-                write_bytes(folder.path(round_index), data)
+            self._copy_checkpoint(key, folder.path(round_index))
+            with suppress(ValueError, FileNotFoundError):
+                for name in filter(_PART.fullmatch, folder.files(round_index)):
+                    if not (folder.folder / name).exists():
+                        self._copy_checkpoint(key, folder.folder / name)
 
     def drop_checkpoints(self, key: str) -> None:
         """Remove the checkpoints of a run; what cannot be removed stays and hinders nobody."""
@@ -249,31 +235,12 @@ class RemoteStore:
             self._fs.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
             self._fs.pipe_file(path, data)
 
-    def _needs(self, key: str, round_index: int) -> dict[str, str]:
-        """What a checkpoint here names; nothing if it is gone or damaged."""
-        path = self._checkpoint(key, round_index)
-        with suppress(FileNotFoundError, ValueError):
-            start: bytes = self._fs.cat_file(path, 0, 8)
-            return files_named(start + self._fs.cat_file(path, 8, 8 + int.from_bytes(start, "little")))
-        return {}
-
-    def _read(self, path: str, disk: Path) -> bytes:
-        """A file's content; `FileNotFoundError` where ``disk`` has no room for it."""
-        if self._fs.info(path)["size"] >= shutil.disk_usage(disk).free:
-            raise FileNotFoundError(f"no room for {path}")
-        data: bytes = self._fs.cat_file(path)
-        return data
-
     def _names(self, folder: str) -> list[str]:
-        return sorted(self._sizes(folder))
-
-    def _sizes(self, folder: str) -> dict[str, int]:
         self._fs.invalidate_cache()  # other machines write here
         try:
-            found = self._fs.ls(folder, detail=True)
+            return sorted(path.rstrip("/").rsplit("/", 1)[1] for path in self._fs.ls(folder, detail=False))
         except FileNotFoundError:
-            return {}
-        return {one["name"].rstrip("/").rsplit("/", 1)[1]: one["size"] for one in found}
+            return []
 
     def _folder(self, key: str) -> str:
         if not _KEY.fullmatch(key):
@@ -283,6 +250,16 @@ class RemoteStore:
     def _checkpoints(self, key: str) -> str:
         self._folder(key)
         return f"{self._root}/.checkpoints/{key}"
+
+    def _copy_checkpoint(self, key: str, target: Path) -> None:
+        path = f"{self._checkpoints(key)}/{target.name}"
+        with suppress(FileNotFoundError):
+            if self._fs.info(path)["size"] < shutil.disk_usage(target.parent).free:
+                write_bytes(target, self._fs.cat_file(path))
+
+    def _checkpoint_files(self, key: str, round_index: int) -> dict[str, str]:
+        with self._fs.open(self._checkpoint(key, round_index), "rb") as file:
+            return named_files(file)
 
     def _checkpoint(self, key: str, round_index: int) -> str:
         return f"{self._checkpoints(key)}/{CheckpointFolder(Path()).path(round_index).name}"
