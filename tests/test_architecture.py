@@ -16,6 +16,7 @@ FLOORS = [
     "__init__",
     "errors",
     "paths",
+    "mirror",
     "randomness",
     "looks",
     "partition",
