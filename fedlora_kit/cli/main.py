@@ -13,6 +13,7 @@ from fedlora_kit.cli.common import Commands, JsonFlag, print_json
 from fedlora_kit.cli.federate import federate
 from fedlora_kit.cli.report import report
 from fedlora_kit.cli.reproduce import reproduce
+from fedlora_kit.cli.show import compare, show
 
 app = typer.Typer(
     name="fedlora",
@@ -41,6 +42,8 @@ app.command()(federate)
 app.command()(report)
 app.command()(queries.noise)
 app.command()(queries.runs)
+app.command()(show)
+app.command()(compare)
 app.add_typer(backbones.app, name="backbones")
 app.add_typer(replay.app, name="replay")
 
