@@ -24,6 +24,7 @@ FLOORS = [
     "privacy",
     "methods",
     "training",
+    "conformance",
     "experiments",
     "flower",
     "papers",

@@ -48,7 +48,7 @@ HISTORY = [
         "train_loss": 1 / (i + 1),
         "bytes_up": 1000,
         "epsilon": 6 * (i + 1) / 30,
-        **({"eval": {"validation": {"accuracy": 0.5 + i / 100, "loss": 0.7, "examples": 9}}} if i % 3 == 2 else {}),
+        **({"eval": {"validation": {"accuracy": 0.5 + i / 100, "loss": 0.7}}} if i % 3 == 2 else {}),
     }
     for i in range(30)
 ]  # fmt: skip
