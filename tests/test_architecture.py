@@ -26,6 +26,7 @@ FLOORS = [
     "privacy",
     "methods",
     "training",
+    "conformance",
     "experiments",
     "flower",
     "papers",

@@ -15,6 +15,7 @@ from fedlora_kit.cli.fetch import fetch
 from fedlora_kit.cli.plan import plan
 from fedlora_kit.cli.report import report
 from fedlora_kit.cli.reproduce import reproduce
+from fedlora_kit.cli.show import compare, show
 
 app = typer.Typer(
     name="fedlora",
@@ -45,6 +46,8 @@ app.command()(federate)
 app.command()(report)
 app.command()(queries.noise)
 app.command()(queries.runs)
+app.command()(show)
+app.command()(compare)
 app.add_typer(backbones.app, name="backbones")
 app.add_typer(replay.app, name="replay")
 
