@@ -250,7 +250,8 @@ def _difference(record: dict[str, str]) -> str:
     difference, spread, n = (finite(record[c]) for c in ("difference", "reproduced_std", "n_seeds"))
     if difference is None:
         return ""
-    like = 10 <= abs(finite(record["published"]) or 0) < 1e4  # as `tables.with_spread` writes the two sides
+    sides = [abs(finite(record[c]) or 0.0) for c in ("published", "reproduced_mean")]
+    like = 1 <= max(sides) < 1e4  # as `tables.with_spread` writes the two sides
     if spread is None or n is None or n < 2:
         return signed(difference, like)
     half = float(stats.t.ppf(0.975, n - 1)) * spread / math.sqrt(n)
