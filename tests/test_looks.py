@@ -83,7 +83,7 @@ def test_a_ramp_grows_darker(n: int) -> None:
 
 def test_nothing_but_the_looks_types_a_colour() -> None:
     files = [
-        *(ROOT / "fedlora_kit/papers").glob("*.py"),
+        *(ROOT / "fedlora_kit/papers").rglob("*.py"),
         *(ROOT / "fedlora_kit/reporting").glob("*.py"),
         *(ROOT / "notebooks").rglob("*.py"),
     ]

@@ -423,24 +423,34 @@ def test_engines_and_addresses_are_checked():
 # --- a real cluster ---------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def nodes(monkeypatch):
-    """Two machines with one core each, one of them the head."""
-    pytest.importorskip("ray")
-    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+def cluster_of_two(attempts=3):
+    """Two machines with one core each, one of them the head. On a busy machine the start of a node can take
+    longer than the half minute that Ray allows: then what there is of it is ended, and it is tried again."""
     from ray.cluster_utils import Cluster
 
+    cluster = Cluster()
+    try:
+        cluster.add_node(num_cpus=1, include_dashboard=False)
+        cluster.add_node(num_cpus=1)
+    except Exception:
+        cluster.shutdown()
+        for process in psutil.Process().children(recursive=True):
+            if process.name() in ("gcs_server", "raylet"):
+                process.kill()
+        if attempts == 1:
+            raise
+        return cluster_of_two(attempts - 1)
+    return cluster
+
+
+@pytest.fixture
+def nodes(monkeypatch):
+    pytest.importorskip("ray")
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        for attempt in range(3):  # on a busy machine its start can take longer than it allows itself
-            try:
-                cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
-                break
-            except Exception:
-                if attempt == 2:
-                    raise
+        cluster = cluster_of_two()
         try:
-            cluster.add_node(num_cpus=1)
             yield cluster
         finally:
             need_ray().shutdown()

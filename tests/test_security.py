@@ -213,11 +213,12 @@ HOSTILE = [
 def test_any_text_reaches_the_notebooks_cell_as_a_literal(text):
     value = coerce("text", text, Parameter("text", "str", "", ""))
     assert value == text
-    node = nbformat.v4.new_notebook(
-        metadata={"kernelspec": {"name": "python3", "language": "python", "display_name": "x"}}
-    )
+    kernel = {"name": "python3", "language": "python", "display_name": "x"}
+    node = nbformat.v4.new_notebook(metadata={"kernelspec": kernel, "papermill": {}})
+    node.cells.append(nbformat.v4.new_code_cell("", metadata={"tags": ["parameters"]}))
     node = papermill.parameterize.parameterize_notebook(node, {"text": value, "words": [value]})
-    tree = ast.parse(node.cells[0].source)
+    (injected,) = (cell for cell in node.cells if "injected-parameters" in cell.metadata.tags)
+    tree = ast.parse(injected.source)
     assert [type(line) for line in tree.body] == [ast.Assign, ast.Assign]
     assert ast.literal_eval(tree.body[0].value) == text
     assert ast.literal_eval(tree.body[1].value) == [text]
