@@ -225,7 +225,7 @@ for said, rule in rules.items():
 
 # %% tags=["solution"] jupyter={"source_hidden": true, "outputs_hidden": true}
 heading = torch.tensor([[0.6, 0.8]], dtype=torch.float64)
-vector = compose(torch.tensor([[-2.0]], dtype=torch.float64), heading, 1)
+vector = compose(torch.tensor([[-2.0]], dtype=torch.float64), heading, 1, torch.float64)
 again = decompose(vector, 1)
 print("magnitude", again[0].tolist(), "direction", again[1].tolist())
 # Length 2 and the opposite direction: the vector is the same, its description has changed. Who compares magnitudes over time
