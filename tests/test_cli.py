@@ -61,6 +61,8 @@ def python(*words: str) -> subprocess.CompletedProcess[str]:
         ("report",),
         ("noise",),
         ("runs",),
+        ("show",),
+        ("compare",),
         ("doctor",),
         ("backbones",),
         ("backbones", "build"),

@@ -154,7 +154,11 @@ out.table(
 )
 
 # %%
-out.figure(report.figure(audited))
+out.figure(
+    report.figure(audited),
+    caption="Left: scores of the canaries of one run each, put in and left out. Right: the audited lower bounds on ε "
+    "at 95 % confidence, beside the claim (dashed); orange where every run refutes it.",
+)
 
 # %% [markdown]
 # Left: the scores of the canaries of one run each. Where grey and blue lie on top of each other, nobody can tell who

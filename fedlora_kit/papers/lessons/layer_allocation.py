@@ -16,7 +16,7 @@ from fedlora_kit.looks import SINGLE
 from fedlora_kit.methods.base import ClientUpdate, Method
 from fedlora_kit.models.targets import layer_index
 from fedlora_kit.papers import fed_hello_grid
-from fedlora_kit.papers.claims import Claim, MissingCells, Verdict, mean_difference
+from fedlora_kit.papers.claims import Claim, MissingCells, Status, Verdict, mean_difference
 from fedlora_kit.papers.grid import Cell, results_frame
 
 if TYPE_CHECKING:
@@ -145,7 +145,7 @@ def _same(results: pd.DataFrame) -> Verdict:
     if not {EQUAL, "lora"} <= set(digests.columns):
         raise MissingCells(f"no result for {EQUAL} and lora", "run the missing cells")
     same = int((digests[EQUAL] == digests["lora"]).sum())
-    status = "reproduced" if same == len(digests) else "not reproduced"
+    status: Status = "reproduced" if same == len(digests) else "not reproduced"
     return Verdict(
         status, f"the same SHA-256 of the adapter in {same} of {len(digests)} seeds", {"same": same}
     )
