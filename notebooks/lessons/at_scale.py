@@ -100,6 +100,15 @@ out.figure(
 # fedlora plan --check                                   # the estimate beside what finished runs took
 # ```
 #
+# Cluster nodes often have no network. A **mirror** holds the models and data that the items need; it is built where there is one,
+# and every file is compared with the Hub's digest:
+#
+# ```
+# fedlora fetch fed-hello --profile paper --to /shared/hub --dry-run    # what, and how large
+# fedlora fetch fed-hello --profile paper --to /shared/hub
+# export FEDLORA_HUB=/shared/hub
+# ```
+#
 # ## 3. Shards
 #
 # The plainest way to spread runs needs no scheduler that knows the kit: an **array job**. Share i of n takes the runs whose key,
@@ -260,4 +269,4 @@ work.cleanup()
 #
 # * `docs/ray.md`: clusters, object stores, Slurm. `docs/robustness.md`: what is tested to survive what.
 # * `fedlora runs` lists the store; `fedlora doctor` says whether this machine is ready.
-# * README, "Without a network": a mirror for machines that cannot reach the Hub.
+# * README, "Without a network": mirrors.

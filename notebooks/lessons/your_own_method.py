@@ -30,6 +30,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import torch
 
+from fedlora_kit.conformance.methods import CHECKS
 from fedlora_kit.experiments.setup import build, resolve_device
 from fedlora_kit.looks import FAINT, GREY, SINGLE, of_method
 from fedlora_kit.methods import METHODS, ClientUpdate, FedIT, method, register
@@ -123,20 +124,19 @@ print("registered:", "capped" in METHODS, "|", METHODS["capped"].title)
 # %% [markdown]
 # ## 3. Check before you train
 #
-# A wrong average trains to the end and prints numbers; that is the typical failure of the field. Some properties can be
-# checked without any data: three clients with random tensors, and a matrix that is not square.
+# A wrong average trains to the end and prints numbers; that is the typical failure of the field. So the kit has a
+# **conformance suite**: what every method must hold, checked on tiny models with random data (a classifier of two layers of
+# width 16, a matrix that is not square), in a few seconds.
 
 # %%
 pd.set_option("display.max_colwidth", None)
-checked = lesson.check_average("capped")
+checked = lesson.conformance("capped")
 assert checked["holds"].all()
-checked
+checked[["check", "holds"]]
 
 # %% [markdown]
-# This is a part of the kit's conformance suite. The whole of it runs small federations (one client is plain local training;
-# what should train has moved, and nothing else; the backbone never moves; …) for every registered method. Put the class
-# into a file `fedlora_kit/methods/capped.py`, import it in `fedlora_kit/methods/__init__.py`, and run
-# `pytest tests/test_methods.py -k capped`.
+# The kit's own methods pass the same checks as tests. To join them, put the class into a file of `fedlora_kit/methods/`, import
+# it in `fedlora_kit/methods/__init__.py`, and run `pytest tests/test_methods.py`.
 #
 # ## 4. Into the table
 #
@@ -250,7 +250,7 @@ print("numbers sent by each client:", history[0]["parameters_sent"])
 
 # %% [markdown]
 # **2. A broken one.** Write an `aggregate` that forgets the weights (every client counts the same) or one that takes the
-# first update only. Which checks of section 3 notice?
+# first update only. Which of the suite's first three checks notice?
 
 
 # %% tags=["solution"] jupyter={"source_hidden": true, "outputs_hidden": true}
@@ -279,8 +279,8 @@ class Unweighted(FedIT):
 
 
 for name in ("first", "unweighted"):
-    found = lesson.check_average(name)
-    print(name, "fails:", found[~found["holds"]]["invariant"].tolist())
+    found = lesson.conformance(name, CHECKS[:3])  # those of the aggregate alone
+    print(name, "fails:", found[~found["holds"]]["says"].tolist())
 # "first" is caught by the order of the updates. "unweighted" passes everything: it is a legitimate rule (Fed-HeLLo's
 # released code has it). No check knows what you meant.
 
@@ -303,4 +303,4 @@ for said, sent in (("two clients, lengths 1 and 3", [near, far]), ("the longer o
 #
 # * `CONTRIBUTING.md`: methods for unequal clients (layers, ranks), partitioners, notebooks.
 # * `fedlora_kit/methods/`: one method a file; `fedsa_lora.py` keeps B at home in three lines.
-# * `tests/test_methods.py`: the conformance suite.
+# * `fedlora_kit/conformance/methods.py`: the conformance suite.
