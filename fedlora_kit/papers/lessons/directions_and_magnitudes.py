@@ -58,11 +58,13 @@ def cells(seeds: int) -> list[Cell]:
         BadValue: fewer than one seed.
     """
     return [
-        Cell({"method": name}, {}, seed, run(name, seed)) for name in METHODS for seed in checked_seeds(seeds)
+        Cell({"method": name}, {}, seed, described(name, seed))
+        for name in METHODS
+        for seed in checked_seeds(seeds)
     ]
 
 
-def run(name: str, seed: int = 0, rounds: int = 3, **settings: Any) -> Any:
+def described(name: str, seed: int = 0, rounds: int = 3, **settings: Any) -> Any:
     """One of the lesson's runs (a `RunSpec`), with settings of the method."""
     return digits_run(name, seed=seed, rounds=rounds, settings=settings, data=DATA, eval_every=0)
 
