@@ -13,17 +13,10 @@ from typing import Literal
 
 from fedlora_kit import paths
 from fedlora_kit.errors import UnknownName
+from fedlora_kit.papers.three import PAPERS as PAPERS
+from fedlora_kit.papers.three import Paper as Paper
 
 Kind = Literal["table", "figure", "lesson"]
-
-
-@dataclass(frozen=True)
-class Paper:
-    """One of the three papers: its short id, its title and where it appeared."""
-
-    id: str
-    title: str
-    reference: str
 
 
 @dataclass(frozen=True)
@@ -60,20 +53,6 @@ class Item:
         relative = f"{self.id}.ipynb"
         return relative if (paths.notebooks_dir() / relative).is_file() else None
 
-
-PAPERS: tuple[Paper, ...] = (
-    Paper(
-        "ffa-lora",
-        "Improving LoRA in Privacy-preserving Federated Learning",
-        "ICLR 2024, arXiv 2403.12313",
-    ),
-    Paper(
-        "fed-hello",
-        "Fed-HeLLo: Efficient Federated Foundation Model Fine-Tuning with Heterogeneous LoRA Allocation",
-        "IEEE TNNLS 36(10) 2025, arXiv 2506.12213",
-    ),
-    Paper("fedlora-optimizer", "FedLoRA-Optimizer", "arXiv 2510.11274 (2025)"),
-)
 
 _OWN = "the kit's own"
 
