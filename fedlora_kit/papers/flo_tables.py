@@ -147,11 +147,7 @@ def setting(item: str, profile: str, **changes: Any) -> Setting:
 
 def _checked(item: str, name: str, value: Any) -> Any:
     made = overrides.plain(name, value)
-    allowed = {
-        "tasks": TASKS,
-        "splits": tuple(SPLITS),
-        "methods": known_methods.known_methods(tuple(VARIANTS)),
-    }
+    allowed = {"tasks": TASKS, "splits": tuple(SPLITS), "methods": known_methods.names(VARIANTS)}
     for one in made if name in allowed else ():
         if one not in allowed[name]:
             raise UnknownName(f"{name.removesuffix('s')} of {item}", one, allowed[name])

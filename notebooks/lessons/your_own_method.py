@@ -35,7 +35,7 @@ from fedlora_kit.conformance.methods import CHECKS
 from fedlora_kit.experiments.setup import build, resolve_device
 from fedlora_kit.experiments.spec import MethodSpec
 from fedlora_kit.looks import FAINT, GREY, SINGLE, of_method
-from fedlora_kit.methods import METHODS, ClientUpdate, FedIT, method, register
+from fedlora_kit.methods import METHODS, ClientUpdate, FedIT, register
 from fedlora_kit.papers import fed_hello_grid, ffa_table1, flo_tables
 from fedlora_kit.papers.claims import judge_all
 from fedlora_kit.papers.grid import mean_std_table, results_frame, run_cells
