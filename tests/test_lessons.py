@@ -164,7 +164,7 @@ def test_clipping_and_noise_in_numbers():
     quiet = dp_sgd.agreement(rows, [1, 2], sigma=0.0, clip=1.0)
     assert quiet["signal"].tolist() == pytest.approx([3, 10**0.5])
     assert quiet["cosine"].tolist() == pytest.approx([1, 1])
-    curve = dp_sgd.epsilon_curve([1.0, 2.0], [1, 4], steps=5, rate=0.1)
+    curve = dp_sgd.epsilon_curve([1.0, 2.0], [1, 4], steps=5, rate=1.0)
     spent = curve.pivot(index="sigma", columns="rounds", values="epsilon")
     assert (spent[4] > spent[1]).all()
     assert (spent.loc["1"] > spent.loc["2"]).all()

@@ -18,9 +18,8 @@ from fedlora_kit.errors import BadValue, UnknownName
 from fedlora_kit.experiments.spec import RunSpec
 from fedlora_kit.methods import METHODS
 from fedlora_kit.models.backbones import backbone
-from fedlora_kit.papers import flo_setting, overrides
+from fedlora_kit.papers import flo_setting, known_methods, overrides
 from fedlora_kit.papers.grid import Cell, mean_std_table, results_frame
-from fedlora_kit.papers.known_methods import known_methods
 
 if TYPE_CHECKING:
     from fedlora_kit.experiments.many import Finished
@@ -147,7 +146,7 @@ def setting(item: str, profile: str, **changes: Any) -> Setting:
 
 def _checked(item: str, name: str, value: Any) -> Any:
     made = overrides.plain(name, value)
-    allowed = {"tasks": TASKS, "splits": tuple(SPLITS), "methods": known_methods(tuple(VARIANTS))}
+    allowed = {"tasks": TASKS, "splits": tuple(SPLITS), "methods": known_methods.names(VARIANTS)}
     for one in made if name in allowed else ():
         if one not in allowed[name]:
             raise UnknownName(f"{name.removesuffix('s')} of {item}", one, allowed[name])
