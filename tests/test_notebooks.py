@@ -47,6 +47,7 @@ CUT = {
     "lessons/layer_allocation": {"seeds": "2"},
     "lessons/directions_and_magnitudes": {"seeds": "2"},
     "lessons/your_own_method": {"seeds": "2"},
+    "lessons/at_scale": {"seeds": "2"},
     "ffa-lora/figure1": {"seeds": "2"},
     "ffa-lora/table1": {
         "seeds": "2",

@@ -1,8 +1,8 @@
 """Building a mirror: files of the Hub at pinned revisions, checked, in the layout that loading reads.
 
 A file comes to its place in one step, after its digest was compared; until then it lies in ``.fetch/`` of the
-mirror, where an interrupted download is gone on with. What is in place is listed in ``DIGESTS.json``, with
-where it came from, and not fetched again while it fits that list.
+mirror. What is in place is listed in ``DIGESTS.json``, with where it came from, and not fetched again while
+it fits that list.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Source(Protocol):
         ...
 
     def download(self, piece: Piece, revision: str, file: RemoteFile, folder: Path) -> Path:
-        """Bring a file below ``folder``; goes on with what an interrupted call left there."""
+        """Bring a file below ``folder``; an earlier call may have left half of it there."""
         ...
 
 

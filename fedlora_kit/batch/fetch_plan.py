@@ -14,7 +14,7 @@ from fedlora_kit.experiments.spec import RunSpec
 from fedlora_kit.models.backbones import backbone
 from fedlora_kit.papers.plan import model_bytes, task_bytes
 
-#: files of a model that loading reads: configuration, tokenizer, image preprocessing, weights without pickle
+#: files of a model that loading reads: configuration, tokenizer, image preprocessing, safetensors weights
 MODEL_FILES = re.compile(
     r"(config|generation_config|tokenizer|tokenizer_config|special_tokens_map|added_tokens|vocab"
     r"|preprocessor_config|model\.safetensors\.index)\.json"
@@ -143,7 +143,7 @@ def targets(piece: Piece, files: Iterable[RemoteFile]) -> list[Target]:
     """Which files of a repository become which files of the mirror.
 
     Raises:
-        FedloraError: weights without pickle, or a split, are not among them.
+        FedloraError: safetensors weights, or a split, are not among them.
     """
     files = sorted(files, key=lambda file: file.name)
     if piece.kind == "model":
@@ -168,12 +168,13 @@ def _of_model(piece: Piece, files: list[RemoteFile]) -> list[Target]:
 def _of_split(piece: Piece, kind: Task, split: str, files: list[RemoteFile]) -> Target:
     folder = "/".join(filter(None, ["datasets", kind.hub_id, kind.config]))
     place = f"{folder}/{split}.parquet"
-    config = f"(?:{re.escape(kind.config)}/)?" if kind.config else ""
+    config = f"(?:{re.escape(kind.config)}/)?" if kind.config else "(?:[^/]+/)?"
     parts = rf"(?:data/)?{config}(?:data/)?{re.escape(split)}(-\d{{5}}-of-(\d{{5}})(-[0-9a-f]+)?)?\.parquet"
     found = [(file, match) for file in files if (match := re.fullmatch(parts, file.name))]
     own = [pair for pair in found if kind.config and f"{kind.config}/" in pair[0].name]
     found = own or found
-    if found:
+    folders = {file.name.rpartition("/")[0] for file, _ in found}
+    if len(folders) == 1:
         told = {int(match[2]) for _, match in found if match[2]}
         if told and told != {len(found)}:
             raise FedloraError(

@@ -52,7 +52,9 @@ class HubSource:
         return str(found.sha), files
 
     def download(self, piece: Piece, revision: str, file: RemoteFile, folder: Path) -> Path:
-        """Bring a file below ``folder``; huggingface_hub goes on with a half-written one.
+        """Bring a file below ``folder``.
+
+        A line that breaks is taken up where it broke; a call that was killed begins that file again.
 
         Raises:
             Unreachable, FedloraError: as `look`.

@@ -32,7 +32,7 @@ def fetch(
 
     Models and data sets by their ids, at their pinned revisions; safetensors weights only, no code. Every
     file is compared with the Hub's digest, and listed in DIR/DIGESTS.json, with which loading compares it
-    again. An interrupted fetch is gone on with by the same command; what is there and fits is not fetched
+    again. After an interruption the same command goes on: files that are there and fit are not fetched
     again. On the other machine: FEDLORA_HUB=DIR.
 
     \b
