@@ -5,13 +5,16 @@
 * Time of a round with 4, 8 and 16 participating clients out of 16, and with 4 out of 16, 100 and 1,000: it
   should grow in proportion to the first and not at all with the second (one thread, CPU time, all in turn).
 * Peak memory of a run of 1,000 clients against one of 10, same backbone, data and cohort, each in a process
-  of its own; without and with personal heads. The bar is 1.1.
+  of its own; without and with personal heads; and a run of FedSA-LoRA, whose clients keep their B, from its
+  description to its entry in a store, with a checkpoint every round, also with all states in memory
+  (`training.client_states` without its bound). The bar is 1.1.
 """
 
 from __future__ import annotations
 
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -20,9 +23,13 @@ sys.path.insert(0, str(Path(__file__).parent))
 from federated_overhead import model, text
 from pairs import in_turn, line, options, ratio, store
 
+from fedlora_kit.experiments.run import run
+from fedlora_kit.experiments.spec import RunSpec
+from fedlora_kit.experiments.store import Store
 from fedlora_kit.methods import method
 from fedlora_kit.models.lora import LoraSettings, attach_lora
 from fedlora_kit.randomness import Streams
+from fedlora_kit.training import client_states
 from fedlora_kit.training.federation import Federation, run_federation
 from fedlora_kit.training.settings import FederationSettings, LocalSettings
 
@@ -49,16 +56,35 @@ def rounds(clients: int, cohort: int, number: int = 1, head: str = "frozen") -> 
     run_federation(fed)
 
 
-def peak(clients: int, head: str) -> int:
-    """Peak resident bytes of a process that runs 100 rounds of 10 clients."""
+def personalised(clients: int, number: int, bound: int = client_states.MEMORY) -> None:
+    """A whole run of FedSA-LoRA, 10 clients a round; prints how many have trained, and MiB of their B."""
+    client_states.MEMORY = bound
+    description = {
+        "model": {"backbone": "kit/text-tiny", "lora": {"rank": 64, "alpha": 64}},
+        "data": {"task": "polarity", "eval_limit": 8},
+        "split": {"partitioner": "iid", "clients": clients},
+        "method": {"name": "fedsa-lora"},
+        "local": {"lr": 0.01, "steps": 1, "batch_size": 2},
+        "rounds": {"rounds": number, "cohort": 10, "eval_every": number},
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        entry = run(RunSpec.parse(description), device="cpu", store=Store(Path(folder)))
+        own = [path.stat().st_size for path in (entry.path / "personal").iterdir()]
+    print(f"{len(own)} {sum(own) / 2**20:.0f}")
+
+
+def peak(program: str) -> tuple[int, list[str]]:
+    """Peak resident bytes of a process that runs a function of this file, and the words that it printed."""
     code = (
         f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
-        "import resource, torch; torch.set_num_threads(1)\n"
-        f"import growth; growth.rounds({clients}, 10, number=100, head={head!r})\n"
-        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+        "import torch; torch.set_num_threads(1)\n"
+        f"import growth; growth.{program}\n"
+        # not getrusage: that starts at the peak of the parent process
+        "print(open('/proc/self/status').read().split('VmHWM:')[1].split()[0])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    return 1024 * int(done.stdout.split()[-1])
+    *printed, kibibytes = done.stdout.split()
+    return 1024 * int(kibibytes), printed
 
 
 def main() -> None:
@@ -97,9 +123,18 @@ def main() -> None:
         line(f"a round of {over} / {under}", found, expected)
         rows.append({"over": over, "under": under, "expected": expected, **found})
     for head in ("frozen", "personal"):
-        few, many = peak(10, head), peak(1000, head)
+        few, many = (peak(f"rounds({n}, 10, number=100, head={head!r})")[0] for n in (10, 1000))
         print(f"  peak memory, head {head}: 10 clients {few / 2**20:.0f} MiB, 1,000 {many / few:.3f} of it")
         rows.append({"head": head, "bytes_10": few, "bytes_1000": many, "ratio": many / few, "bar": 1.1})
+    few, _ = peak("personalised(10, 100)")
+    for name, bound in (("bounded", ""), ("all in memory", ", 2**60")):
+        many, (trained, size) = peak(f"personalised(1000, 100{bound})")
+        print(
+            f"  peak memory, FedSA-LoRA, client states {name}: 10 clients {few / 2**20:.0f} MiB, 1,000 "
+            f"({trained} have trained, B of {size} MiB) {many / few:.3f} of it",
+            flush=True,
+        )
+        rows.append({"states": name, "bytes_10": few, "bytes_1000": many, "ratio": many / few, "bar": 1.1})
     store("growth", rows, given.out)
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+
+from fedlora_kit.errors import FedloraError
 
 
 def home() -> Path:
@@ -32,3 +34,26 @@ def hub_dir() -> Path | None:
     """The local mirror named by ``FEDLORA_HUB``, or ``None`` (then the Hub itself is asked)."""
     named = os.environ.get("FEDLORA_HUB")
     return Path(named).expanduser().resolve() if named else None
+
+
+def inside(root: Path, relative: str | Path) -> Path:
+    """``root / relative``, if that lies below ``root``, with all links followed; it need not exist.
+
+    Names of data sets, models and files come from outside: from a task that somebody registered, a list in a
+    mirror, a parameter.
+
+    Raises:
+        FedloraError: an absolute path, one with "..", a backslash or a NUL, or a link that leads out.
+    """
+    name = relative.as_posix() if isinstance(relative, Path) else relative
+    parts = PurePosixPath(name).parts
+    if not parts or name.startswith("/") or ".." in parts or "\\" in name or "\0" in name:
+        raise FedloraError(f"{name!r} is no name of a file below {root}", "a relative path without '..'")
+    path = root.joinpath(*parts)
+    real = path.resolve()
+    if not real.is_relative_to(root.resolve()):
+        raise FedloraError(
+            f"{path} is a link that leads out of {root}, to {real}",
+            "put the file itself there, or a link to a file below that folder",
+        )
+    return path

@@ -14,6 +14,7 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+PATIENCE = 30  # seconds
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
 
@@ -36,14 +37,12 @@ class Browser:
         flags += ["--remote-debugging-port=0", "--remote-allow-origins=*", "--disable-background-networking"]
         flags += [f"--user-data-dir={self._folder.name}", "--disable-dev-shm-usage", "about:blank"]
         quiet = subprocess.DEVNULL
-        self._process = subprocess.Popen(
-            [program, *flags], stdout=quiet, stderr=quiet, start_new_session=True
-        )
+        self._process = subprocess.Popen([program, *flags], stdout=quiet, stderr=quiet)
         port = self._port()
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/json/list", timeout=30) as reply:
             targets = json.load(reply)
         address = next(t["webSocketDebuggerUrl"] for t in targets if t["type"] == "page")
-        self._socket = websocket.create_connection(address, timeout=60)
+        self._socket = websocket.create_connection(address, timeout=PATIENCE)
         self._ids = itertools.count(1)
         self.errors: list[str] = []
         self.requests: list[str] = []
@@ -52,7 +51,7 @@ class Browser:
 
     def _port(self) -> str:
         file = Path(self._folder.name) / "DevToolsActivePort"
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline:
             if file.is_file() and (lines := file.read_text().split()):
                 return lines[0]
@@ -64,12 +63,14 @@ class Browser:
         """One command, and its result; events that come meanwhile are noted."""
         number = next(self._ids)
         self._socket.send(json.dumps({"id": number, "method": method, "params": params}))
-        while True:
+        deadline = time.monotonic() + PATIENCE
+        while time.monotonic() < deadline:
             message = json.loads(self._socket.recv())
             self._note(message)
             if message.get("id") == number:
                 assert "error" not in message, message["error"]
                 return dict(message["result"])
+        raise AssertionError(f"no answer to {method}")
 
     def _note(self, message: dict[str, Any]) -> None:
         method, params = message.get("method"), message.get("params", {})
@@ -106,10 +107,16 @@ class Browser:
 
     def wait(self, script: str) -> None:
         """Until an expression is true."""
-        deadline = time.monotonic() + 60
-        while not self.do(script):
+        deadline = time.monotonic() + PATIENCE
+        while not self._is(script):
             assert time.monotonic() < deadline, script
             time.sleep(0.02)
+
+    def _is(self, script: str) -> bool:
+        try:
+            return bool(self.do(script))
+        except AssertionError:  # the page is about to change
+            return False
 
     def press(self, key: str, code: int) -> None:
         """One key, down and up."""

@@ -10,7 +10,6 @@ from fedlora_kit.papers import fed_hello_grid as grid
 from fedlora_kit.papers import fed_hello_table2 as table2
 from fedlora_kit.papers.claims import judge_all
 from fedlora_kit.papers.grid import Cell
-from fedlora_kit.reporting.style import palette
 
 
 def some(method="lora", split="iid", values=(10.0, 55.0, 45.0, 72.0), seed=0):
@@ -93,8 +92,8 @@ def test_the_figure_shows_both_rows_and_every_method():
 
     rows = [some(m, s, seed=k) for m in ("lora", "fed-hello") for s in ("iid", "pat_10") for k in (0, 1)]
     mine = pd.DataFrame([row for run in rows for row in run])
-    figure = curves.figure(curves.official(), mine, "ours", palette(list(curves.DASHES)))
+    figure = curves.figure(curves.official(), mine, "ours")
     assert len(figure.axes) == 4
     names = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert names == ["fed-hello", "fedra", "hetlora", "exclusive", "flexlora", "lora"]
+    assert names == ["Fed-HeLLo", "FedRA", "HETLoRA", "Exclusive", "FlexLoRA", "LoRA"]
     plt.close(figure)

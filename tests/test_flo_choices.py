@@ -9,7 +9,6 @@ from fedlora_kit.methods import FedLoRAOptimizer
 from fedlora_kit.papers import flo_ablation, flo_choices
 from fedlora_kit.papers.claims import judge_all
 from fedlora_kit.papers.pairing import MissingCells
-from fedlora_kit.reporting.style import method_colour, method_marker
 
 S = flo_ablation.setting("fedlora-optimizer/open_choices", "smoke")
 VARIANTS = flo_choices.variants(S)
@@ -148,8 +147,3 @@ def test_noise_alone_gives_no_spread():
 
 def test_the_gains_are_the_published_ones():
     assert (flo_choices.gain("rouge_l"), flo_choices.gain("local_rouge_l")) == (0.39, 0.59)
-
-
-def test_the_figure_has_the_look_of_the_method():
-    look = method_colour(flo_ablation.METHOD), method_marker(flo_ablation.METHOD)
-    assert look == (flo_choices.COLOUR, flo_choices.MARKER)

@@ -1,5 +1,6 @@
 """A real SuperLink and real SuperNodes on loopback: the same run, a node that dies, a parent that dies."""
 
+import importlib.util
 import json
 import os
 import signal
@@ -9,16 +10,22 @@ import time
 
 import pytest
 
+from fedlora_kit.errors import FedloraError
 from fedlora_kit.experiments.run import run
 from fedlora_kit.experiments.spec import RunSpec
 from fedlora_kit.experiments.store import Store
+from fedlora_kit.flower import launch
+from fedlora_kit.flower.bundle import write_app
+from fedlora_kit.flower.guard import end, marked
+from fedlora_kit.flower.launch import LocalFederation, ProcessEnded
 
-pytest.importorskip("flwr", reason="needs the extra: pip install 'fedlora-kit[flower]'")
+HERE = importlib.util.find_spec("flwr") is not None
 
-from fedlora_kit.flower.guard import marked
-from fedlora_kit.flower.launch import LocalFederation, ProcessEnded, write_app
 
-pytestmark = pytest.mark.slow
+def real(test):
+    """A test with real processes."""
+    reason = "needs the extra: pip install 'fedlora-kit[flower]'"
+    return pytest.mark.slow(pytest.mark.skipif(not HERE, reason=reason)(test))
 
 
 def parsed(**changes):
@@ -48,6 +55,7 @@ def left(tmp_path):
     return marked(f"FEDLORA_FLOWER_REPORT={tmp_path / 'flower' / 'report.json'}")
 
 
+@real
 def test_processes_give_the_run_of_one_process_bit_for_bit(tmp_path, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # as this process
     spec, lines = parsed(), []
@@ -57,13 +65,15 @@ def test_processes_give_the_run_of_one_process_bit_for_bit(tmp_path, monkeypatch
     assert spread.results == alone.results  # adapter_digest is among them
     assert spread.history == alone.history
     assert spread.provenance["flower"]["nodes"] == 2
-    assert [line[: len("round 1 of 2: 4 clients")] for line in lines] == [
+    assert [line.partition(",")[0] for line in lines] == [
+        "2 SuperNodes",
         "round 1 of 2: 4 clients",
         "round 2 of 2: 4 clients",
     ]
     assert left(tmp_path) == []
 
 
+@real
 def test_a_node_that_dies_is_a_clear_error(tmp_path):
     with start(parsed(rounds={"rounds": 500}), tmp_path) as local:
         local.processes["SuperNode 1"].send_signal(signal.SIGKILL)
@@ -72,6 +82,7 @@ def test_a_node_that_dies_is_a_clear_error(tmp_path):
     assert left(tmp_path) == []
 
 
+@real
 def test_nothing_is_left_when_the_command_is_killed(tmp_path):
     file = tmp_path / "run.json"
     file.write_text(json.dumps(parsed().model_dump(mode="json")))
@@ -121,3 +132,50 @@ def test_the_app_holds_the_description_and_no_code(tmp_path):
     app = tomllib.loads((tmp_path / "app" / "pyproject.toml").read_text())["tool"]["flwr"]["app"]
     assert RunSpec.parse(json.loads(app["config"]["spec"])) == spec
     assert all(name.startswith("fedlora_kit.flower.") for name in app["components"].values())
+
+
+def test_the_command_writes_the_app_and_names_bad_input(tmp_path):
+    from typer.testing import CliRunner
+
+    from fedlora_kit.cli import app
+
+    def called(*words):
+        done = CliRunner().invoke(app, ["federate", *map(str, words)])
+        return done.exit_code, done.output
+
+    good, bad = tmp_path / "run.json", tmp_path / "bad.json"
+    good.write_text(json.dumps(parsed().model_dump(mode="json")))
+    code, said = called("--spec", good, "--app", tmp_path / "app", "--json")
+    assert (code, json.loads(said)["nodes"]) == (0, 2)
+    assert (tmp_path / "app" / "pyproject.toml").exists()
+    assert "5 nodes for 4 clients" in called("--spec", good, "--nodes", "5", "--app", tmp_path / "x")[1]
+    assert "cannot be read" in called("--spec", tmp_path / "none.json")[1]
+    bad.write_text("{")
+    assert "is no JSON" in called("--spec", bad)[1]
+    bad.write_text('{"models": 1}')
+    code, said = called("--spec", bad)
+    assert (code, "unknown key 'models'" in said) == (2, True)
+    bad.write_text(json.dumps(parsed(method={"name": "ditto"}).model_dump(mode="json")))
+    assert "stages" in called("--spec", bad, "--app", tmp_path / "x")[1]
+    assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="marks are read from /proc")
+def test_marked_processes_end_whoever_their_parent_is():
+    """The shell starts a sleeper in a session of its own and ends: only the mark leads to it."""
+    name = "FEDLORA_FLOWER_REPORT"
+    value = f"/nowhere/{os.getpid()}-{time.monotonic_ns()}"
+    program = "import subprocess; subprocess.Popen(['sleep', '600'], start_new_session=True)"
+    subprocess.run([sys.executable, "-c", program], env={**os.environ, name: value}, check=True)
+    mark = f"{name}={value}"
+    assert len(marked(mark)) == 1
+    end(f"{mark}0", [], signal.SIGKILL)  # another's mark
+    assert len(marked(mark)) == 1
+    end(mark, [], signal.SIGKILL)
+    assert within(10, lambda: not marked(mark))
+
+
+def test_without_flower_there_is_one_clear_error(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(FedloraError, match="Flower is not installed"):
+        launch.federate(parsed())

@@ -39,7 +39,15 @@ SHORT_FLO = {"rounds": "1", "steps": "1", "batch_size": "4", "eval_limit": "8"}
 #: the smallest run of each notebook that still has everything a reader sees
 CUT = {
     "start_here": {"seeds": "2"},
+    "lessons/lora_and_fedavg": {"seeds": "2"},
+    "lessons/partitions": {"seeds": "2"},
+    "lessons/ffa_lora": {"seeds": "2"},
+    "lessons/dp_sgd": {"seeds": "2"},
     "lessons/privacy_audit": {"seeds": "2"},
+    "lessons/layer_allocation": {"seeds": "2"},
+    "lessons/directions_and_magnitudes": {"seeds": "2"},
+    "lessons/your_own_method": {"seeds": "2"},
+    "lessons/at_scale": {"seeds": "2"},
     "ffa-lora/figure1": {"seeds": "2"},
     "ffa-lora/table1": {
         "seeds": "2",

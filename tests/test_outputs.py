@@ -98,10 +98,33 @@ def test_a_figure_is_written_twice_the_same_and_closed(outputs: ItemOutputs) -> 
         ax.legend()
         assert outputs.figure(fig) is fig
         assert not plt.fignum_exists(fig.number)
-        contents.append([(outputs.folder / f"figure.{kind}").read_bytes() for kind in ("svg", "png")])
+        kinds = ("svg", "png", "pdf")
+        contents.append([(outputs.folder / f"figure.{kind}").read_bytes() for kind in kinds])
     assert contents[0] == contents[1]
     assert b"<dc:date>" not in contents[0][0]
     assert contents[0][1].startswith(b"\x89PNG")
+    assert contents[0][2].startswith(b"%PDF")
+    title = "LoRA and FFA-LoRA without privacy and at ε = 6, 3 and 1.\n"
+    assert (outputs.folder / "figure.txt").read_text() == title
+
+
+def test_a_caption_stands_beside_its_figure(outputs: ItemOutputs) -> None:
+    fig, ax = plt.subplots()
+    ax.plot([0, 1])
+    outputs.figure(fig, "views", caption="Accuracy over rounds,\n   by method.")
+    assert (outputs.folder / "views.txt").read_text() == "Accuracy over rounds, by method.\n"
+
+
+def test_every_table_has_its_latex(outputs: ItemOutputs) -> None:
+    outputs.table(pd.DataFrame({"method": ["ffa-lora"], "iid": ["70.00 ± 1.50"], "n_k": [3]}))
+    text = (outputs.folder / "table.tex").read_text()
+    assert r"\begin{tabular}{lrr}" in text
+    assert r"FFA-LoRA & 70.00 $\pm$ 1.50 & 3 \\" in text
+    outputs.comparison(pd.DataFrame([dict.fromkeys(COLUMNS, 1)]))
+    outputs.privacy(pd.DataFrame({"epsilon": [6.0], "sigma": [0.99]}))
+    for name in ("comparison", "privacy"):
+        assert r"\toprule" in (outputs.folder / f"{name}.tex").read_text()
+        assert (outputs.folder / f"{name}.md").is_file()
 
 
 def test_claims_are_written_counted_and_displayed(outputs: ItemOutputs) -> None:
@@ -135,11 +158,3 @@ def test_comparison_privacy_and_notes_are_files(outputs: ItemOutputs) -> None:
     assert (outputs.folder / "privacy.csv").read_text() == "epsilon,sigma\n6.0,0.99\n"
     assert json.loads((outputs.folder / "deviations.json").read_text()) == ["smaller <model>"]
     assert "&lt;model&gt;" in shown._repr_html_()
-
-
-def test_colours_are_fixed_for_methods_and_stable_for_others() -> None:
-    assert style.method_colour("fedit") == style.method_colour("LoRA") != style.method_colour("ffa-lora")
-    assert style.method_colour("ffa_lora") == style.method_colour("FFA-LoRA")
-    assert style.method_colour("something new") == style.method_colour("something new") == "#E69F00"
-    assert style.palette(["lora", "x"]) == {"lora": "#0072B2", "x": style.method_colour("x")}
-    assert style.method_marker("lora") != style.method_marker("ffa-lora")

@@ -60,7 +60,8 @@ def test_nothing_reaches_over_the_edge(browser: chromium.Browser) -> None:
     assert fits(browser)
     browser.do("for (const d of document.querySelectorAll('details')) d.open = true")
     assert fits(browser)
-    assert browser.do("document.querySelector('img').naturalWidth > 0")
+    browser.do("document.querySelector('img').scrollIntoView()")
+    browser.wait("document.querySelector('img').naturalWidth > 0")
 
 
 def test_filter_and_search(browser: chromium.Browser) -> None:
@@ -162,7 +163,7 @@ def test_three_steps_from_the_list_to_a_run(browser: chromium.Browser) -> None:
     browser.press("Escape", 27)
     browser.wait("!document.querySelector('dialog').open")
     assert browser.do("document.activeElement.textContent") == "84.95 ± 1.70"  # back where one was
-    assert browser.do("location.hash") == ""
+    browser.wait("location.hash === ''")
 
 
 def test_the_address_of_a_number_can_be_passed_on(browser: chromium.Browser, page: Path) -> None:

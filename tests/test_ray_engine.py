@@ -14,6 +14,7 @@ import psutil
 import pytest
 from typer.testing import CliRunner
 
+from fedlora_kit.batch import ray_engine as engine
 from fedlora_kit.batch import ray_worker
 from fedlora_kit.batch.ray_cluster import RayCluster, need_ray, share_of_gpu
 from fedlora_kit.batch.ray_engine import Batch, memory_bytes, train_items
@@ -23,6 +24,7 @@ from fedlora_kit.errors import BadValue, FedloraError
 from fedlora_kit.experiments import run as run_module
 from fedlora_kit.experiments.atomic import DamageWarning
 from fedlora_kit.experiments.checkpoints import CheckpointFolder
+from fedlora_kit.experiments.estimate import estimate
 from fedlora_kit.experiments.remote import RemoteStore
 from fedlora_kit.experiments.run import run
 from fedlora_kit.experiments.spec import RunSpec
@@ -80,12 +82,13 @@ def test_a_worker_publishes_what_a_local_run_gives(scratch, remote, tmp_path):
     assert not list(scratch.rglob("*.*"))
 
 
-def test_a_worker_goes_on_from_what_another_machine_published(scratch, remote, tmp_path, monkeypatch):
-    wanted = spec(rounds=5)
+@pytest.mark.parametrize("method", ["lora", "local-only"])  # the latter: tensors that stay with the clients
+def test_a_worker_goes_on_from_what_another_machine_published(scratch, remote, tmp_path, monkeypatch, method):
+    wanted = spec(rounds=5, method={"name": method})
     save, saved = CheckpointFolder.save, []
 
-    def dying(self, round_index, tensors, meta):
-        path = save(self, round_index, tensors, meta)
+    def dying(self, round_index, *what):
+        path = save(self, round_index, *what)
         saved.append(round_index)
         if round_index == 3:  # after the file of round 3, before it is published
             raise KeyboardInterrupt
@@ -345,8 +348,6 @@ def test_several_machines_need_a_store(tmp_path):
 
 
 def test_runs_that_only_this_process_knows_are_refused(remote, monkeypatch):
-    import fedlora_kit.batch.ray_engine as engine
-
     monkeypatch.setattr(engine, "external", lambda _: True)
     with pytest.raises(FedloraError, match="use --engine local"):
         spread(FEW, Stand(), remote)
@@ -358,12 +359,14 @@ def test_the_memory_of_a_run_is_told_to_the_cluster(remote):
     assert {needed for _, _, needed, _ in stand.jobs} == {7}
 
 
-def test_the_first_estimate_of_memory_grows_with_what_it_counts():
-    small = memory_bytes(spec())
-    assert small > 1 << 30
-    assert memory_bytes(spec(local={"lr": 0.2, "steps": 2, "batch_size": 8})) > small
-    far = spec(model={"backbone": "FacebookAI/roberta-base"}, data={"task": "sst2"})
-    assert memory_bytes(far) is None
+def test_the_memory_of_a_run_is_its_estimate_with_the_libraries(monkeypatch):
+    assert memory_bytes(spec()) == int(estimate(spec()).memory_bytes) + (1 << 30)
+
+    def unknown(_):
+        raise FedloraError("the shape is not known here")
+
+    monkeypatch.setattr(engine, "estimate", unknown)
+    assert memory_bytes(spec()) is None
 
 
 @pytest.mark.parametrize(
@@ -420,57 +423,67 @@ def test_engines_and_addresses_are_checked():
 # --- a real cluster ---------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def nodes(monkeypatch):
-    """A head that trains nothing, and two machines with one core each."""
-    pytest.importorskip("ray")
-    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+def cluster_of_two(attempts=3):
+    """Two machines with one core each, one of them the head. On a busy machine the start of a node can take
+    longer than the half minute that Ray allows: then what there is of it is ended, and it is tried again."""
     from ray.cluster_utils import Cluster
 
+    cluster = Cluster()
+    try:
+        cluster.add_node(num_cpus=1, include_dashboard=False)
+        cluster.add_node(num_cpus=1)
+    except Exception:
+        cluster.shutdown()
+        for process in psutil.Process().children(recursive=True):
+            if process.name() in ("gcs_server", "raylet"):
+                process.kill()
+        if attempts == 1:
+            raise
+        return cluster_of_two(attempts - 1)
+    return cluster
+
+
+@pytest.fixture
+def nodes(monkeypatch):
+    pytest.importorskip("ray")
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+        cluster = cluster_of_two()
         try:
-            for _ in range(2):
-                cluster.add_node(num_cpus=1)
             yield cluster
         finally:
             need_ray().shutdown()
             cluster.shutdown()
 
 
-def kill(nodes, wanted, scratch, remote):
-    """Once round 3 is published: the machine that trains ``wanted`` is gone, with all that runs on it."""
-    key = wanted.key()
-    while not any(index >= 3 for index in remote.checkpoint_rounds(key)):
+def lose(nodes, machine, scratch, remote):
+    """Once its run has published round 3: the machine is gone, with all that runs on it. The run's key."""
+    folder = scratch / machine.node_id
+    while not any(remote.checkpoint_rounds(place.name)[-1:] >= [3] for place in folder.glob("*")):
         time.sleep(0.005)
-    (place,) = scratch.glob(f"*/{key}")
-    (machine,) = [node for node in nodes.worker_nodes if node.node_id == place.parent.name]
-    workers = [p for p in psutil.process_iter(["cmdline"]) if key in " ".join(p.info["cmdline"] or ())]
+    (place,) = folder.iterdir()
+    workers = [p for p in psutil.process_iter(["cmdline"]) if place.name in " ".join(p.info["cmdline"] or ())]
+    assert workers
     for worker in workers:
         worker.suspend()
     nodes.remove_node(machine, allow_graceful=False)
     for worker in workers:
         worker.kill()
+    return place.name
 
 
 @pytest.mark.slow
 def test_a_machine_lost_in_mid_run(scratch, remote, nodes, tmp_path):
-    long, short = spec(rounds=120), spec(rounds=2, seed=1)
-    store, said, errors = Store(), [], []
-
-    def killer():
-        try:
-            kill(nodes, long, scratch, remote)
-        except BaseException as error:
-            errors.append(error)
-
-    thread = threading.Thread(target=killer, daemon=True)
+    runs = {wanted.key(): wanted for wanted in (spec(rounds=100), spec(rounds=100, seed=1))}
+    store, said, lost = Store(), [], []
+    (machine,) = nodes.worker_nodes
+    thread = threading.Thread(target=lambda: lost.append(lose(nodes, machine, scratch, remote)), daemon=True)
     cluster = RayCluster(nodes.address)
     try:
-        assert (cluster.nodes, cluster.gpus) == (3, 0)
+        assert (cluster.nodes, cluster.gpus) == (2, 0)
         batch = Batch(cluster, remote, store, lambda _: 1 << 20, 0.0, said.append)
-        batch.add([(long, "auto"), (short, "auto")])
+        batch.add([(wanted, "auto") for wanted in runs.values()])
         thread.start()
         while batch.step():
             pass
@@ -478,13 +491,12 @@ def test_a_machine_lost_in_mid_run(scratch, remote, nodes, tmp_path):
     finally:
         cluster.close()
     thread.join(timeout=10)
-    assert not errors
-    assert not thread.is_alive()
-    entry = store.load(long.key())
-    after = entry.provenance["resumed_after_round"]
-    assert 3 <= after < 119
-    assert any(f"went on after round {after}" in line for line in said)
-    assert len(list(scratch.iterdir())) == 2  # both machines had work
-    same(entry, run(long, device="cpu", store=Store(tmp_path / "local")))
-    same(store.load(short.key()), run(short, device="cpu", store=Store(tmp_path / "local")))
-    assert remote.checkpoint_rounds(long.key()) == []
+    (key,) = lost
+    entries = {key: store.load(key) for key in runs}
+    after = entries[key].provenance["resumed_after_round"]
+    assert 3 <= after < 99
+    assert any(f"run {key}: finished (went on after round {after})" in line for line in said)
+    assert all(entries[other].provenance["resumed_after_round"] is None for other in runs if other != key)
+    for other, wanted in runs.items():
+        same(entries[other], run(wanted, device="cpu", store=Store(tmp_path / "local")))
+        assert remote.checkpoint_rounds(other) == []

@@ -19,6 +19,7 @@ from fedlora_kit.experiments.atomic import DamageWarning, sha256
 from fedlora_kit.experiments.checkpoints import CheckpointFolder
 from fedlora_kit.experiments.remote import RemoteStore
 from fedlora_kit.experiments.store import Store
+from fedlora_kit.training.client_states import ClientStates
 
 
 @pytest.fixture(params=["memory", "file"])
@@ -281,26 +282,104 @@ def state(value):
     return {"x": torch.full((3,), float(value))}
 
 
+def clients(folder, **contents):
+    """Client files, and how a checkpoint names them."""
+    folder.mkdir(exist_ok=True)
+    named = {f"client-{name}.safetensors": data.encode() for name, data in contents.items()}
+    for name, data in named.items():
+        (folder / name).write_bytes(data)
+    return {name: sha256(data) for name, data in named.items()}
+
+
 def test_the_newest_two_checkpoints_are_kept_and_come_back(remote, tmp_path, objects):
-    there = CheckpointFolder(tmp_path / "a")
-    for index in (1, 4, 7):
-        remote.publish_checkpoint(KEY, there.save(index, state(index), {"history": [index]}))
+    there, parts = CheckpointFolder(tmp_path / "a"), tmp_path / "a"
+    a, b, c = clients(parts, a="A"), clients(parts, b="B"), clients(parts, c="C")
+    for index, files in ((1, a), (4, {**a, **b}), (7, {**b, **c})):
+        clients(parts, a="A", b="B", c="C")
+        there.save(index, state(index), {"history": [index]}, files)
+        remote.publish_checkpoint(KEY, there, index)
     assert remote.checkpoint_rounds(KEY) == [4, 7]
     assert remote.checkpoint_rounds(OTHER) == []
     here = CheckpointFolder(tmp_path / "b")
     remote.fetch_checkpoints(KEY, here)
-    assert here.load_latest().round_index == 7
-    assert torch.equal(here.load_latest().tensors["x"], state(7)["x"])
-    name = objects.named("round-000007.safetensors")
-    objects.write(name, objects.read(name)[:-1])
+    found = here.load_latest()
+    assert (found.round_index, found.files) == (7, {**b, **c})
+    assert torch.equal(found.tensors["x"], state(7)["x"])
+    assert tree(here.folder) == tree(there.folder)
+    there.save(9, state(9), {}, c)
+    remote.publish_checkpoint(KEY, there, 9)
+    left = {name.rsplit("/", 1)[1] for name in objects.names(f".checkpoints/{KEY}")}
+    assert left == {"round-000007.safetensors", "round-000009.safetensors", *b, *c}
+
+
+@pytest.mark.parametrize("name", ["round-000007.safetensors", "client-c.safetensors"])
+def test_a_damaged_published_checkpoint_leaves_the_one_before(remote, tmp_path, objects, name):
+    there = CheckpointFolder(tmp_path / "a")
+    for index, files in ((4, {}), (7, clients(there.folder, c="C"))):
+        there.save(index, state(index), {}, files)
+        clients(there.folder, c="C")
+        remote.publish_checkpoint(KEY, there, index)
+    stored = objects.named(name)
+    for spoil in (
+        lambda: objects.write(stored, objects.read(stored)[:-1] + b"?"),
+        lambda: objects.remove(stored),
+    ):
+        spoil()
+        here = CheckpointFolder(tmp_path / f"b{len(list(tmp_path.iterdir()))}")
+        remote.fetch_checkpoints(KEY, here)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DamageWarning)
+            assert here.load_latest().round_index == 4
+
+
+def test_a_checkpoint_cannot_name_a_file_elsewhere(remote, tmp_path, objects, monkeypatch):
+    there = CheckpointFolder(tmp_path / "a")
+    monkeypatch.setattr(CheckpointFolder, "_sync", lambda *_: None)
+    there.save(
+        0, state(0), {}, {"../../../secret.safetensors": "0" * 64, "client-../x.safetensors": "0" * 64}
+    )
+    objects.write(f".checkpoints/{KEY}/round-000000.safetensors", there.path(0).read_bytes())
+    here = CheckpointFolder(tmp_path / "b")
+    remote.fetch_checkpoints(KEY, here)
+    assert [path.name for path in here.folder.iterdir()] == ["round-000000.safetensors"]
+    with pytest.warns(DamageWarning, match="is missing"):
+        assert here.load_latest() is None
+
+
+def published(remote, folder, rounds):
+    """Round r changes client r % 3; every round is published."""
+    there, states = CheckpointFolder(folder), ClientStates(folder=folder)
+    for index in rounds:
+        states[index % 3] = state(index)
+        there.save(index, state(index), {}, states.files())
+        remote.publish_checkpoint(KEY, there, index)
+    return there
+
+
+def test_checkpoints_come_with_the_files_that_they_name(remote, tmp_path, objects):
+    there = published(remote, tmp_path / "a", range(6))
+    needed = there.files(4) | there.files(5)
+    assert len(needed) == 4
+    names = {name.rsplit("/", 1)[1] for name in objects.names(f".checkpoints/{KEY}")}
+    assert names == {"round-000004.safetensors", "round-000005.safetensors", *needed}
+    here = CheckpointFolder(tmp_path / "b")
+    remote.fetch_checkpoints(KEY, here)
+    found = here.load_latest()
+    assert (found.round_index, found.files) == (5, there.files(5))
+    own = ClientStates(folder=here.folder, files=found.files)
+    assert [own[k]["x"][0].item() for k in own] == [3.0, 4.0, 5.0]
+    (new,) = there.files(5).keys() - there.files(4).keys()
+    objects.write(objects.named(new), b"half")
     last = CheckpointFolder(tmp_path / "c")
     remote.fetch_checkpoints(KEY, last)
-    with pytest.warns(DamageWarning):
+    with pytest.warns(DamageWarning, match=new):
         assert last.load_latest().round_index == 4
 
 
 def test_a_finished_run_has_no_checkpoints(remote, trained, tmp_path):
-    remote.publish_checkpoint(KEY, CheckpointFolder(tmp_path / "a").save(0, state(0), {}))
+    there = CheckpointFolder(tmp_path / "a")
+    there.save(0, state(0), {})
+    remote.publish_checkpoint(KEY, there, 0)
     remote.publish(trained)
     assert remote.checkpoint_rounds(KEY) == []
     remote.drop_checkpoints(KEY)

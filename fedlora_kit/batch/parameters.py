@@ -234,7 +234,7 @@ def _scalar(value: Any, kind: str) -> Any:
     if kind == "str":
         if not isinstance(value, str):
             raise ValueError(f"{value!r} is no text")
-        return text
+        return value
     if kind == "bool":
         if text is not None and text.lower() in _TRUE + _FALSE:
             return text.lower() in _TRUE

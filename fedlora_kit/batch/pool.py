@@ -21,6 +21,7 @@ from fedlora_kit.batch.progress import Reporter, Running, Silent
 from fedlora_kit.batch.runner import notebook_path, values_for
 from fedlora_kit.batch.status import FAILED, OK, PLANNED, UNCHANGED, Runnable, Status, now, read_status
 from fedlora_kit.errors import BadValue, UnknownName
+from fedlora_kit.experiments.atomic import disk_guard
 
 PROFILES = ("smoke", "small", "paper")
 _TICK = 0.1  # seconds
@@ -183,11 +184,12 @@ def _collect(child: _Child) -> Status:
     how = f"was killed by signal {-code}" if code < 0 else f"ended with status {code}"
     last = said.splitlines()[-1] if said else ""
     error = said if code == 2 else f"the notebook's process {how}{': ' + last if last else ''}"
-    child.staging.folder.mkdir(parents=True, exist_ok=True)
-    with (child.staging.folder / LOG_FILE).open("a", encoding="utf-8") as log:
-        log.write(f"\n{error}\n{said}\n")
-    seconds = round(child.running.elapsed(), 3)
-    return child.staging.fail(replace(child.status, error=error, seconds=seconds, finished=now()))
+    with disk_guard(child.staging.final):
+        child.staging.folder.mkdir(parents=True, exist_ok=True)
+        with (child.staging.folder / LOG_FILE).open("a", encoding="utf-8") as log:
+            log.write(f"\n{error}\n{said}\n")
+        seconds = round(child.running.elapsed(), 3)
+        return child.staging.fail(replace(child.status, error=error, seconds=seconds, finished=now()))
 
 
 def _look(child: _Child) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import Any, Protocol
@@ -10,10 +9,10 @@ from typing import Any, Protocol
 from fedlora_kit import paths
 from fedlora_kit.batch.ray_worker import job
 from fedlora_kit.errors import BadValue, FedloraError
+from fedlora_kit.experiments.estimate import estimate
 from fedlora_kit.experiments.remote import RemoteStore
 from fedlora_kit.experiments.spec import RunSpec, external
 from fedlora_kit.experiments.store import Store
-from fedlora_kit.models.backbones import backbone_folder
 from fedlora_kit.papers.runs_of import planned_runs
 
 Memory = Callable[[RunSpec], int | None]
@@ -31,19 +30,11 @@ class Cluster(Protocol):
 
 
 def memory_bytes(spec: RunSpec) -> int | None:
-    """Device memory that a run takes, in bytes, roughly; None where the weights are not on this machine.
-
-    Weights as large as their files, 40 numbers a token, layer and hidden unit of a batch, and 1 GiB for the
-    libraries.
-    """
-    folder = backbone_folder(spec.model.backbone)
-    if folder is None:
+    """Device memory that a run takes, in bytes: its estimate and 1 GiB for the libraries; None if unknown."""
+    try:
+        return int(estimate(spec).memory_bytes) + (1 << 30)
+    except FedloraError:
         return None
-    weights = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
-    config = json.loads((folder / "config.json").read_text("utf-8"))
-    width = config.get("hidden_size", 1024) * config.get("num_hidden_layers", 24)
-    tokens = spec.local.batch_size * (spec.data.max_length or 512)
-    return int((1 << 30) + weights + 4 * 40 * tokens * width)
 
 
 def train_items(

@@ -129,12 +129,18 @@ class PublishedCheckpoints(CheckpointFolder):
         self._key, self._remote, self._every = key, remote, every
         self._published = time.monotonic()
 
-    def save(self, round_index: int, tensors: dict[str, torch.Tensor], meta: dict[str, Any]) -> Path:
+    def save(
+        self,
+        round_index: int,
+        tensors: dict[str, torch.Tensor],
+        meta: dict[str, Any],
+        files: Mapping[str, str] | None = None,
+    ) -> Path:
         """As `CheckpointFolder.save`. A store that cannot be reached costs a warning, not the run."""
-        path = super().save(round_index, tensors, meta)
+        path = super().save(round_index, tensors, meta, files)
         if time.monotonic() - self._published >= self._every:
             try:
-                self._remote.publish_checkpoint(self._key, path)
+                self._remote.publish_checkpoint(self._key, self, round_index)
             except OSError as error:
                 warnings.warn(f"checkpoint {path.name} could not be published: {error}", stacklevel=2)
             self._published = time.monotonic()

@@ -40,8 +40,8 @@ def federate(
     \b
     JSON: one object with the keys key, path, nodes, results (as results.json); with --app: app, nodes.
     """
+    from fedlora_kit.flower.bundle import write_app
     from fedlora_kit.flower.launch import federate as start
-    from fedlora_kit.flower.launch import write_app
 
     run = _read(spec)
     if app is not None:

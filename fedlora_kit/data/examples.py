@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from fedlora_kit.errors import BadValue
+from fedlora_kit.errors import BadValue, FedloraError
 
 Column = list[str] | npt.NDArray[np.float32] | npt.NDArray[np.uint8]
 
@@ -52,3 +53,21 @@ class Examples:
         references = tuple(self.references[i] for i in indices) if self.references else ()
         groups = None if self.groups is None else self.groups[indices]
         return Examples(columns, self.labels[indices], references, groups)
+
+
+def whole_numbers(values: Sequence[Any], what: str) -> npt.NDArray[np.int64]:
+    """A column of labels as int64 (n,): no fraction is cut off, no text or list is taken for a number.
+
+    Args:
+        what: names the column in an error.
+
+    Raises:
+        FedloraError: a value is no whole number.
+    """
+    for row, value in enumerate(values):
+        if isinstance(value, bool) or not isinstance(value, int | np.integer) or abs(int(value)) >= 2**63:
+            raise FedloraError(
+                f"{what} holds {str(value)[:40]!r} in row {row}, which is no label",
+                "the file is damaged or of another version; fetch it again",
+            )
+    return np.array(values, dtype=np.int64)

@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fedlora_kit import paths
+from fedlora_kit.data.examples import whole_numbers
 from fedlora_kit.data.task import Examples, Task
 from fedlora_kit.errors import FedloraError
 
@@ -76,7 +77,7 @@ def _read(folder: Path, grouped: bool) -> Examples | None:
 def _decode(spec: Task, split: str, table: Any, folder: Path) -> None:
     """Decode every row into a new folder beside ``folder``, then rename it into place."""
     where = f"{spec.hub_id} ({split})"
-    labels = np.asarray(table[spec.label_column], dtype=np.int64)
+    labels = whole_numbers(list(table[spec.label_column]), f"{where}: column {spec.label_column}")
     if len(labels) == 0:
         raise FedloraError(f"split {split!r} of {spec.name} has no examples", "check the source of the data")
     blocks = _blocks(_undecoded(table, spec.columns[0]), spec.columns[0], spec.store_side, where)
@@ -157,6 +158,14 @@ def _blocks(table: Any, column: str, side: int | None, where: str) -> Iterator[l
             yield [job.result() for job in jobs]
 
 
+def _of_the_hub(path: Path) -> bool:
+    """Whether `datasets` has fetched this file. A table could name any other file of the machine."""
+    import datasets
+
+    known = (datasets.config.HF_CACHE_HOME, datasets.config.HF_DATASETS_CACHE)
+    return path.is_file() and any(path.resolve().is_relative_to(Path(k).resolve()) for k in known)
+
+
 def decode(value: object, side: int | None, where: str) -> Pixels:
     """One image as uint8 (3, height, width).
 
@@ -174,7 +183,7 @@ def decode(value: object, side: int | None, where: str) -> Pixels:
     data = value
     if isinstance(value, dict):
         data = value.get("bytes") or value.get("path")
-        if data is None or (isinstance(data, str) and not Path(data).is_file()):
+        if data is None or (isinstance(data, str) and not _of_the_hub(Path(data))):
             raise FedloraError(f"{where} has no image (its path: {data})", remedy)
     if not isinstance(data, bytes | str):
         raise FedloraError(f"{where} holds a {type(value).__name__} and no image", remedy)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fedlora_kit import paths
+from fedlora_kit import mirror, paths
 from fedlora_kit.data.examples import Examples
 from fedlora_kit.errors import BadValue, FedloraError
 
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 #: examples of a task file that are kept, at most, the held-out ones included (upstream's files have up to
 #: 6,500; Natural Instructions' usual evaluation takes 100 of each)
 MOST_INSTANCES = 600
+#: a task file's, at most; upstream's largest has some 30 MB
+MOST_BYTES = 512 * 2**20
 
 
 def chosen_tasks(like: Task, name: str, files: Sequence[str]) -> Task:
@@ -57,7 +59,7 @@ def task_files(spec: Task) -> list[Path]:
     )
     if hub is None:
         raise FedloraError(f"{spec.hub_id} is no table on the Hub: task {spec.name} needs a mirror", get)
-    files = [hub / folder / f"{name}.json" for name in spec.label_names]
+    files = [paths.inside(hub, f"{folder.as_posix()}/{name}.json") for name in spec.label_names]
     missing = [file for file in files if not file.is_file()]
     if missing:
         raise FedloraError(
@@ -80,11 +82,14 @@ def read(spec: Task) -> Examples:
     labels: list[int] = []
     references: list[tuple[str, ...]] = []
     for label, file in enumerate(task_files(spec)):
+        mirror.check(file)
         try:
+            if file.stat().st_size > MOST_BYTES:
+                raise ValueError(f"it has {file.stat().st_size} bytes")
             content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
             definition = " ".join(str(line).strip() for line in content["Definition"])
             rows = [(str(i["input"]), [str(o) for o in i["output"]]) for i in content["Instances"]]
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise FedloraError(
                 f"{file.name} is not a task file of {spec.hub_id}: {type(error).__name__} {error}",
                 "it needs Definition and Instances, each with input and output; fetch it again",

@@ -11,17 +11,20 @@ import dataclasses
 import hashlib
 import json
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from fedlora_kit import paths
+from fedlora_kit import mirror, paths
 from fedlora_kit.data import held_out, natural_instructions
+from fedlora_kit.data.examples import whole_numbers
 from fedlora_kit.data.task import Examples, Task
 from fedlora_kit.errors import FedloraError
+
+#: bounds of one table in a mirror; the largest known ones are Food-101's 5 GB and QQP's 364,000 rows
+MOST_BYTES, MOST_ROWS = 64 * 2**30, 20_000_000
 
 
 @dataclass(frozen=True)
@@ -78,8 +81,13 @@ def load_split(spec: Task, split: str) -> Examples:
 
 
 def mirror_file(hub: Path, spec: Task, split: str) -> Path:
-    """The mirror's file for one split: ``datasets/<id>/<config>/<split>.parquet``."""
-    return hub.joinpath("datasets", *spec.hub_id.split("/"), spec.config, f"{split}.parquet")
+    """The mirror's file for one split: ``datasets/<id>/<config>/<split>.parquet``.
+
+    Raises:
+        FedloraError: the names, or a link there, lead out of the mirror.
+    """
+    parts = ["datasets", spec.hub_id, *filter(None, [spec.config]), f"{split}.parquet"]
+    return paths.inside(hub, "/".join(parts))
 
 
 def _table(spec: Task, split: str) -> Any:
@@ -113,16 +121,34 @@ def _mirror_table(hub: Path, spec: Task, split: str) -> Any:
             "put that file into the folder named by FEDLORA_HUB, or unset FEDLORA_HUB to ask the Hub",
         )
     try:
+        mirror.check(file)
+        _check_size(file, relative)
         return datasets.Dataset.from_parquet(
             str(file),
             cache_dir=str(paths.data_dir() / "cache" / "datasets"),
             keep_in_memory=spec.modality == "text",
         )
+    except FedloraError:
+        raise
     except Exception as error:
         raise FedloraError(
             f"the mirror's {relative} (data set {spec.hub_id}) is damaged: {type(error).__name__}",
             "fetch that file again, or unset FEDLORA_HUB to ask the Hub",
         ) from error
+
+
+def _check_size(file: Path, relative: Path) -> None:
+    """Refuse a table far larger than any that the kit knows, before it fills the memory or the disk."""
+    import pyarrow.parquet
+
+    about = pyarrow.parquet.ParquetFile(file).metadata
+    unpacked = sum(about.row_group(g).total_byte_size for g in range(about.num_row_groups))
+    if max(file.stat().st_size, unpacked) > MOST_BYTES or about.num_rows > MOST_ROWS:
+        raise FedloraError(
+            f"the mirror's {relative} holds {about.num_rows} rows and {unpacked / 2**30:.1f} GiB, more than "
+            f"any data set of the kit ({MOST_ROWS} rows, {MOST_BYTES / 2**30:.0f} GiB)",
+            "it is not the data set that its name says; fetch that file again",
+        )
 
 
 def _decoded(spec: Task, split: str) -> Examples:
@@ -168,7 +194,7 @@ def _labels(spec: Task, split: str, column: Any) -> npt.NDArray[np.int64]:
     """Labels as integers; names are looked up among the task's."""
     values = list(column)
     if not any(isinstance(value, str) for value in values):
-        return np.asarray(values, dtype=np.int64)
+        return whole_numbers(values, f"{spec.hub_id} ({split}): column {spec.label_column}")
     unknown = sorted({str(value) for value in values} - set(spec.label_names))
     if unknown:
         raise FedloraError(
@@ -250,11 +276,5 @@ def _content(spec: Task) -> str:
 
 
 def _mirror_digest(file: Path) -> str:
-    stat = file.stat()
-    return _file_digest(str(file), stat.st_size, stat.st_mtime_ns)
-
-
-@lru_cache(maxsize=256)
-def _file_digest(file: str, size: int, mtime_ns: int) -> str:
-    with open(file, "rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
+    mirror.check(file)
+    return mirror.file_sha256(file)

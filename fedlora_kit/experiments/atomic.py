@@ -9,6 +9,7 @@ import math
 import os
 import re
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -53,7 +54,7 @@ def disk_guard(path: Path) -> Iterator[None]:
         # Writers in native code (safetensors) report a full disk in the text only.
         if code in _FULL or "No space left on device" in str(error):
             raise FedloraError(
-                f"no space left on the disk while writing {path}",
+                f"no space left on the disk while writing {path} ({_free(path)})",
                 "free some space there, or name a folder on another disk (FEDLORA_RUNS for the store of "
                 "runs); what was complete before is still whole, so the same command goes on from there",
             ) from error
@@ -63,6 +64,14 @@ def disk_guard(path: Path) -> Iterator[None]:
                 "make the folder writable, or name another one (FEDLORA_RUNS for the store of runs)",
             ) from error
         raise
+
+
+def _free(path: Path) -> str:
+    """How much is free where ``path`` lies or would lie, in words."""
+    for folder in (path, *path.parents):
+        with suppress(OSError):
+            return f"{shutil.disk_usage(folder).free / 2**20:.1f} MiB free"
+    return "free space unknown"
 
 
 def sync_folder(folder: Path) -> None:
@@ -156,8 +165,11 @@ def to_json(value: Any, *, indent: int | None = None, ascii_only: bool = False) 
 
 
 def from_json(text: str | bytes) -> Any:
-    """The value that :func:`to_json` wrote. Raises ``ValueError`` for text that is no JSON."""
-    return json.loads(text, object_hook=_decode)
+    """The value that :func:`to_json` wrote. ``ValueError`` for text that is no JSON, or nested too deep."""
+    try:
+        return json.loads(text, object_hook=_decode)
+    except RecursionError as error:
+        raise ValueError("nested too deep") from error
 
 
 def _encode(value: Any, where: str) -> Any:

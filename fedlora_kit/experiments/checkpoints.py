@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from fedlora_kit.errors import BadValue
 from fedlora_kit.experiments.atomic import (
@@ -33,6 +32,7 @@ _PART = re.compile(r"^client-[\w-]+\.safetensors$")
 # Inside a JSON string every quote is escaped, so only the metadata's own field can match.
 _DIGEST = re.compile(rb'"sha256":"([0-9a-f]{64})"')
 _KEEP = 2
+_FORMAT = "1"  # of the file; one without this label is of format 1
 
 
 @dataclass(frozen=True)
@@ -88,8 +88,7 @@ class CheckpointFolder:
             ValueError: it cannot be read.
         """
         with self.path(round_index).open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            return _files(file.read(length))
+            return named_files(file)
 
     def save(
         self,
@@ -120,6 +119,7 @@ class CheckpointFolder:
         if not isinstance(meta, dict):
             raise BadValue(f"meta is a {type(meta).__name__}", "pass a dict")
         labels = {
+            "format": _FORMAT,
             "meta": to_json(meta, ascii_only=True),
             "files": to_json(dict(files or {}), ascii_only=True),
             "round": str(round_index),
@@ -200,6 +200,12 @@ class CheckpointFolder:
                 self.path(index).unlink()
 
 
+def named_files(file: BinaryIO) -> dict[str, str]:
+    """As `CheckpointFolder.files`, of an open checkpoint file. ``ValueError`` if it cannot be read."""
+    length = int.from_bytes(file.read(8), "little")
+    return _files(file.read(length))
+
+
 def _dense(name: str, tensor: torch.Tensor) -> torch.Tensor:
     import torch
 
@@ -222,19 +228,26 @@ def _parse(data: bytes, round_index: int) -> Checkpoint:
     start, stop = _digest_span(data)
     if sha256(b"".join((data[:start], b"0" * 64, data[stop:]))) != data[start:stop].decode():
         raise ValueError("its content does not fit its digest")
+    from safetensors import SafetensorError
     from safetensors.torch import load
 
-    labels = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]
-    if labels["round"] != str(round_index):
-        raise ValueError(f"it holds round {labels['round']}")
-    files = _files(data[8 : 8 + int.from_bytes(data[:8], "little")])
-    return Checkpoint(round_index, load(data), from_json(labels["meta"]), files)
+    header = data[8 : 8 + int.from_bytes(data[:8], "little")]
+    try:
+        labels = from_json(header)["__metadata__"]
+        if labels.get("format", "1") != _FORMAT:
+            raise ValueError(f"it is of format {labels['format']}, and this version reads format {_FORMAT}")
+        if labels["round"] != str(round_index):
+            raise ValueError(f"it holds round {labels['round']}")
+        return Checkpoint(round_index, load(data), from_json(labels["meta"]), _files(header))
+    except (KeyError, TypeError, AttributeError, SafetensorError) as error:
+        raise ValueError(f"it is no checkpoint: {type(error).__name__}") from error
 
 
 def _files(header: bytes) -> dict[str, str]:
+    """Files beside it that a checkpoint names; one of before they were lists none, and has none."""
     try:
-        return dict(from_json(json.loads(header)["__metadata__"]["files"]))
-    except (KeyError, TypeError) as error:
+        return dict(from_json(from_json(header)["__metadata__"].get("files", "{}")))
+    except (KeyError, TypeError, AttributeError) as error:
         raise ValueError("its header is not a checkpoint's") from error
 
 

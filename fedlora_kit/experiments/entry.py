@@ -19,6 +19,10 @@ SUMMARY = ("spec.json", "results.json", "provenance.json")
 """The small files that a list of runs reads."""
 
 _FORMAT = 1
+"""Of the entry: names and form of its files, and of the manifest. Raised by a change that an older version of
+this package would misread."""
+_MOST_MANIFEST = 64 * 2**20  # bytes; a real one has some hundred a file
+_MOST_READ = 2**30  # bytes of a file that is read as a whole: history and descriptions, not the adapter
 
 Content = bytes | str | dict[str, Any] | list[Any] | Path | Callable[[Path], object]
 """What becomes a file or folder of an entry: bytes; text; a JSON value (a list under a name ending in
@@ -27,6 +31,10 @@ Content = bytes | str | dict[str, Any] | list[Any] | Path | Callable[[Path], obj
 
 class Damaged(Exception):
     """Why an entry cannot be trusted. Internal to the store, which sets such an entry aside."""
+
+
+class OtherFormat(FedloraError):
+    """An entry that another version of this package wrote. It is left where it is."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +109,8 @@ class Entry:
     def _read(self, name: str) -> bytes:
         if name not in self._files:
             raise FedloraError(f"run {self.key} has no {name}", "it holds: " + ", ".join(sorted(self._files)))
+        if self._files[name]["bytes"] > _MOST_READ:
+            raise self._damaged(f"{name} has {self._files[name]['bytes']} bytes")
         try:
             data = (self.path / name).read_bytes()
         except FileNotFoundError as error:
@@ -117,7 +127,11 @@ class Entry:
 
 
 def fault(folder: Path, key: str) -> str | None:
-    """What is wrong with the entry in ``folder``; ``None`` if nothing, or if there is none."""
+    """What is wrong with the entry in ``folder``; ``None`` if nothing, or if there is none.
+
+    Raises:
+        OtherFormat: nothing is wrong that could be told: another version wrote it.
+    """
     if not os.path.lexists(folder):
         return None
     try:
@@ -148,12 +162,27 @@ def check_name(name: str) -> None:
 
 
 def read_manifest(folder: Path, key: str) -> dict[str, dict[str, Any]]:
-    """File name -> {"bytes", "sha256"}; raises :class:`Damaged` unless it is exactly what the store wrote."""
+    """File name -> {"bytes", "sha256"}; raises :class:`Damaged` unless it is exactly what the store wrote.
+
+    Raises:
+        OtherFormat: it is of another format than this version's.
+    """
     try:
-        if not stat.S_ISREG((folder / MANIFEST).lstat().st_mode):
+        about = (folder / MANIFEST).lstat()
+        if not stat.S_ISREG(about.st_mode):
             raise Damaged(f"{MANIFEST} is no plain file")
+        if about.st_size > _MOST_MANIFEST:
+            raise Damaged(f"{MANIFEST} has {about.st_size} bytes")
         data = (folder / MANIFEST).read_bytes()
-        files: dict[str, dict[str, Any]] = from_json(data)["files"]
+        content = from_json(data)
+        form = content.get("format")
+        if isinstance(form, int) and form != _FORMAT and data == _manifest(key, content["files"], form):
+            raise OtherFormat(
+                f"entry {folder} is of format {form}, and this version of fedlora-kit reads format {_FORMAT}",
+                "use the version that wrote it (its provenance.json names it), or name another folder in "
+                "FEDLORA_RUNS and train the run anew",
+            )
+        files: dict[str, dict[str, Any]] = content["files"]
         for name, record in files.items():
             check_name(name)
             if set(record) != {"bytes", "sha256"}:
@@ -262,7 +291,7 @@ def _walk(folder: Path) -> set[str]:
     return names
 
 
-def _manifest(key: str, files: Mapping[str, Any]) -> bytes:
+def _manifest(key: str, files: Mapping[str, Any], form: int = _FORMAT) -> bytes:
     """The one spelling of a manifest; it carries a digest of itself, so that no flipped bit goes unseen."""
-    body = {"format": _FORMAT, "key": key, "files": {name: files[name] for name in sorted(files)}}
+    body = {"format": form, "key": key, "files": {name: files[name] for name in sorted(files)}}
     return (to_json({**body, "sha256": sha256(to_json(body).encode())}, indent=1) + "\n").encode()

@@ -6,10 +6,12 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fedlora_kit.errors import FedloraError
 from fedlora_kit.experiments.run import RunFailed, run
 from fedlora_kit.experiments.setup import check_splits, resolve_device
 from fedlora_kit.experiments.spec import RunSpec, external
@@ -92,7 +94,14 @@ def _train(
         done = Parallel(n_jobs=jobs, return_as="generator_unordered")(tasks)
     quiet = bool(os.environ.get("TQDM_DISABLE"))  # the headless runner sets it; notebook bars overlook it
     bar = tqdm(done, total=len(specs), desc=label, disable=quiet, file=sys.stderr, mininterval=1.0)
-    return {key: failure for key, failure in bar if failure is not None}
+    try:
+        return {key: failure for key, failure in bar if failure is not None}
+    except BrokenProcessPool as error:
+        raise FedloraError(
+            "a training process was killed while it worked (out of memory, most likely)",
+            "run fewer at a time (FEDLORA_JOBS=1 or jobs=1); what has finished is in the store, and the "
+            "others go on from their last round",
+        ) from error
 
 
 def _one(spec: RunSpec, device: str, root: str, force: bool) -> tuple[str, dict[str, Any] | None]:

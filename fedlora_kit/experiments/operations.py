@@ -69,7 +69,7 @@ def backward_flops(
         trained: layers whose adapters train; none of them: nothing is done.
         present: layers that are passed through, ascending; None for all.
         frozen_a: only B trains (FFA-LoRA): A has no gradient of its own.
-        checkpointing: each layer's forward pass is done again first.
+        checkpointing: each layer's forward pass is done again first (see `models.memory`).
     """
     passed = list(range(shape.layers)) if present is None else sorted(present)
     reached = [layer for layer in passed if layer in set(trained)]
@@ -92,11 +92,12 @@ def backward_flops(
         at_lowest += attention - needless * attention_flops(shape, tokens, tokens) / 2
     each = 2 * tokens * (shape.layer_weights + through) + attention
     weights = 2 * tokens * own * len([layer for layer in above if layer in set(trained)])
-    total = at_lowest + each * len(above) + weights + head_flops(shape, tokens, labels)
-    if checkpointing:
-        again = 2 * tokens * (shape.layer_weights + adapters.entries(shape))
-        total += len(passed) * (again + attention_flops(shape, tokens, tokens))
-    return total
+    if not checkpointing:
+        return at_lowest + each * len(above) + weights + head_flops(shape, tokens, labels)
+    # the layers are run again, and the gradient goes all the way down: their inputs require it
+    again = 2 * tokens * (shape.layer_weights + adapters.entries(shape)) + attention / 2
+    through_all = (each + again) * len(passed) + 2 * tokens * own * len(reached)
+    return through_all + head_flops(shape, tokens, labels)
 
 
 def generation_flops(shape: Shape, adapters: Adapters, prompt: float, new: int) -> float:

@@ -4,7 +4,7 @@
 
     <url>/<key>/manifest.json         the entry's manifest, written last: with it the run is there
     <url>/<key>/<digest>/<file>       the entry's files; the folder is named by the manifest's SHA-256
-    <url>/.checkpoints/<key>/round-000007.safetensors       the newest two of a run under way
+    <url>/.checkpoints/<key>/         the newest two checkpoints of a run under way
 
 Object stores know no lock and no rename, and here none is needed: a writer writes into a folder of its own,
 one object makes it visible, and manifests and checkpoints carry their own digests. Two writers of one run do
@@ -25,12 +25,13 @@ from typing import Any
 from fedlora_kit.errors import BadValue, FedloraError
 from fedlora_kit.experiments import entry as entries_
 from fedlora_kit.experiments.atomic import DamageWarning, disk_guard, from_json, sha256, to_json, write_bytes
-from fedlora_kit.experiments.checkpoints import CheckpointFolder
+from fedlora_kit.experiments.checkpoints import CheckpointFolder, named_files
 from fedlora_kit.experiments.entry import Damaged, Entry
 from fedlora_kit.experiments.store import Store
 
 _KEY = re.compile(r"[0-9a-f]{16}")
 _CHECKPOINT = re.compile(r"round-(\d{6,18})\.safetensors")
+_PART = re.compile(r"client-[\w-]+\.safetensors")
 _SUFFIXES = {".json", ".jsonl", ".safetensors", ".md"}  # what a run leaves; anything else is refused
 _SMALL = 4 << 20  # bytes that a manifest or a description may have
 _BLOCK = 1 << 20
@@ -146,24 +147,38 @@ class RemoteStore:
         names = self._names(self._checkpoints(key))
         return sorted(int(found[1]) for name in names if (found := _CHECKPOINT.fullmatch(name)))
 
-    def publish_checkpoint(self, key: str, path: Path) -> None:
-        """Copy a checkpoint file here; then the newest two remain."""
-        self._write(f"{self._checkpoints(key)}/{path.name}", path.read_bytes())
-        for round_index in self.checkpoint_rounds(key)[:-_KEEP]:
+    def publish_checkpoint(self, key: str, folder: CheckpointFolder, round_index: int) -> None:
+        """Copy a checkpoint here, first the client files that it needs; then the newest two remain."""
+        place = self._checkpoints(key)
+        here = self._names(place)
+        for name in folder.files(round_index):
+            if name not in here:  # named by its content: the same name is the same file
+                self._write(f"{place}/{name}", (folder.folder / name).read_bytes())
+        path = folder.path(round_index)
+        self._write(f"{place}/{path.name}", path.read_bytes())
+        rounds = self.checkpoint_rounds(key)
+        try:
+            needed = {name for kept in rounds[-_KEEP:] for name in self._checkpoint_files(key, kept)}
+        except (ValueError, FileNotFoundError):  # one is damaged: keep all
+            return
+        old = {self._checkpoint(key, index) for index in rounds[:-_KEEP]}
+        old |= {f"{place}/{name}" for name in here if _PART.fullmatch(name) and name not in needed}
+        for unneeded in old:
             with suppress(OSError):  # another writer of the same run may have removed it
-                self._fs.rm_file(self._checkpoint(key, round_index))
+                self._fs.rm_file(unneeded)
 
     def fetch_checkpoints(self, key: str, folder: CheckpointFolder) -> None:
         """Copy the checkpoints here into ``folder``, which checks their digests when it loads one.
 
-        One that vanishes meanwhile, or has no room on the disk, is left out.
+        What vanishes meanwhile, or has no room on the disk, is left out.
         """
+        folder.folder.mkdir(parents=True, exist_ok=True)
         for round_index in self.checkpoint_rounds(key):
-            folder.folder.mkdir(parents=True, exist_ok=True)
-            path = self._checkpoint(key, round_index)
-            with suppress(FileNotFoundError):
-                if self._fs.info(path)["size"] < shutil.disk_usage(folder.folder).free:
-                    write_bytes(folder.path(round_index), self._fs.cat_file(path))
+            self._copy_checkpoint(key, folder.path(round_index))
+            with suppress(ValueError, FileNotFoundError):
+                for name in filter(_PART.fullmatch, folder.files(round_index)):
+                    if not (folder.folder / name).exists():
+                        self._copy_checkpoint(key, folder.folder / name)
 
     def drop_checkpoints(self, key: str) -> None:
         """Remove the checkpoints of a run; what cannot be removed stays and hinders nobody."""
@@ -235,6 +250,16 @@ class RemoteStore:
     def _checkpoints(self, key: str) -> str:
         self._folder(key)
         return f"{self._root}/.checkpoints/{key}"
+
+    def _copy_checkpoint(self, key: str, target: Path) -> None:
+        path = f"{self._checkpoints(key)}/{target.name}"
+        with suppress(FileNotFoundError):
+            if self._fs.info(path)["size"] < shutil.disk_usage(target.parent).free:
+                write_bytes(target, self._fs.cat_file(path))
+
+    def _checkpoint_files(self, key: str, round_index: int) -> dict[str, str]:
+        with self._fs.open(self._checkpoint(key, round_index), "rb") as file:
+            return named_files(file)
 
     def _checkpoint(self, key: str, round_index: int) -> str:
         return f"{self._checkpoints(key)}/{CheckpointFolder(Path()).path(round_index).name}"

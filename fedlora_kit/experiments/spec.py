@@ -9,8 +9,8 @@ threads are not in it: they may change the last bits of a result, and are in the
 from __future__ import annotations
 
 import hashlib
-import inspect
 import json
+from functools import lru_cache
 from importlib.metadata import version
 from typing import Any, Literal
 
@@ -21,7 +21,7 @@ from fedlora_kit.data.prompts import template
 from fedlora_kit.data.sources import fingerprint
 from fedlora_kit.data.tasks import get_task
 from fedlora_kit.errors import BadValue
-from fedlora_kit.experiments.source import source_digest
+from fedlora_kit.experiments.source import class_source, source_digest
 from fedlora_kit.methods import METHODS, method
 from fedlora_kit.models.backbones import Dtype, backbone, backbone_fingerprint
 from fedlora_kit.models.lora import LoraSettings
@@ -240,11 +240,17 @@ class RunSpec(BaseModel):
             source_digest(),
             *_external_source(METHODS[self.method.name]),
             *_external_source(type(self.split.build(self.seed))),
-            *(f"{name}=={version(name)}" for name in COMPUTES),
+            *_versions(),
             *(fingerprint(get_task(name)) for name in self.tasks()),
             backbone_fingerprint(self.model.backbone),
         )
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+
+@lru_cache
+def _versions() -> tuple[str, ...]:
+    """Taken once a process: what is loaded does not follow a later installation."""
+    return tuple(f"{name}=={version(name)}" for name in COMPUTES)
 
 
 def external(spec: RunSpec) -> bool:
@@ -258,15 +264,7 @@ def external(spec: RunSpec) -> bool:
 
 def _external_source(cls: type) -> tuple[str, ...]:
     """The source of a class from outside the package, which `source_digest` does not cover."""
-    if cls.__module__.startswith("fedlora_kit."):
-        return ()
-    try:
-        return (inspect.getsource(cls),)
-    except (OSError, TypeError) as error:
-        raise BadValue(
-            f"the source of {cls.__qualname__} cannot be read, so its runs cannot have a key",
-            "define it in a file or in a notebook cell",
-        ) from error
+    return () if cls.__module__.startswith("fedlora_kit.") else (class_source(cls),)
 
 
 def _in_words(error: ValidationError) -> str:

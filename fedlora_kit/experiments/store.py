@@ -30,7 +30,7 @@ from fedlora_kit.experiments.atomic import (
     write_json,
 )
 from fedlora_kit.experiments.checkpoints import CheckpointFolder
-from fedlora_kit.experiments.entry import Content, Damaged, Entry
+from fedlora_kit.experiments.entry import Content, Damaged, Entry, OtherFormat
 from fedlora_kit.experiments.locks import KeyLock, is_held
 from fedlora_kit.paths import runs_dir
 
@@ -147,6 +147,9 @@ class Store:
 
         An entry that does not fit is moved to ``.damaged/<key>-<n>/`` with a
         :class:`~fedlora_kit.experiments.atomic.DamageWarning`, and counts as absent.
+
+        Raises:
+            OtherFormat: another version of this package wrote it.
         """
         path = self._path(key)
         reason = entries_.fault(path, key)
@@ -224,6 +227,9 @@ class Store:
                 entries_.verify_files(path, entries_.read_manifest(path, key), entries_.SUMMARY)
             except Damaged as error:
                 self._warn(f"entry {path} is damaged ({error}); left out")
+                continue
+            except OtherFormat as error:
+                self._warn(f"{error.problem}; left out")
                 continue
             yield Entry(key, path)
 

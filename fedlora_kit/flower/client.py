@@ -119,7 +119,7 @@ class _Memory:
         for k in here.clients:
             record = self._records.get(f"own-{k}")
             if record is not None:
-                kinds = {n: here.layout[n] for n in record if n in here.layout}
+                kinds = {n: kind for n, kind in here.layout.items() if n in record}  # in model order
                 self.personal[k] = unpack(record, kinds, f"the memory of client {k}", here.fed.device)
 
     def must_be_of(self, round_index: int) -> None:

@@ -23,29 +23,13 @@ from fedlora_kit.errors import FedloraError
 from fedlora_kit.experiments.spec import RunSpec
 from fedlora_kit.experiments.store import Entry, Store
 from fedlora_kit.flower import guard
+from fedlora_kit.flower.bundle import write_app
 from fedlora_kit.flower.guard import end, marked
 from fedlora_kit.flower.support import check_support
 
 _START_SECONDS = 120.0  # for the SuperLink's port to open
 _POLL_SECONDS = 0.2
 _GRACE_SECONDS = 15.0
-_APP = """\
-[project]
-name = "fedlora-run"
-version = "1.0.0"
-description = "One run of fedlora-kit as a Flower app."
-license = "MIT"
-dependencies = []
-
-[tool.flwr.app]
-publisher = "fedlora-kit"
-
-[tool.flwr.app.components]
-serverapp = "fedlora_kit.flower.server:app"
-clientapp = "fedlora_kit.flower.client:app"
-
-[tool.flwr.app.config]
-"""
 
 
 class ProcessEnded(FedloraError):
@@ -60,27 +44,6 @@ def needs_flower() -> None:
     """
     if importlib.util.find_spec("flwr") is None:
         raise FedloraError("Flower is not installed", "pip install 'fedlora-kit[flower]'")
-
-
-def write_app(
-    spec: RunSpec, folder: Path, *, nodes: int, timeout: float, wait: float = 120.0, device: str = "auto"
-) -> None:
-    """Write the folder that ``flwr run`` takes: the description and two names of the installed kit, no code.
-
-    Raises:
-        BadValue: the run cannot be spread over so many nodes.
-    """
-    check_support(spec, nodes)
-    config = {
-        "spec": spec.canonical(),
-        "nodes": nodes,
-        "timeout": float(timeout),
-        "wait": float(wait),
-        "device": device,
-    }
-    lines = [f"{name} = {json.dumps(value, ensure_ascii=False)}" for name, value in config.items()]
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "pyproject.toml").write_text(_APP + "\n".join(lines) + "\n", "utf-8")
 
 
 class LocalFederation:
@@ -255,13 +218,11 @@ class LocalFederation:
         return f"see {self._log(name)}" + (f"; its last line: {lines[-1][:300]}" if lines else "")
 
     def _show(self) -> None:
-        """Hand on the server's lines about rounds, each once."""
-        log = self._log("flwr run")
-        lines = log.read_text("utf-8", "replace").split("\n")[:-1] if log.exists() else []
+        """Hand on the server's lines about its rounds, each once."""
+        path = Path(f"{self._report}.lines")
+        lines = path.read_text("utf-8").split("\n")[:-1] if path.exists() else []
         for line in lines[self._shown :]:
-            start = line.find("round ")
-            if start >= 0 and " of " in line:
-                self._say(line[start:])
+            self._say(line)
         self._shown = len(lines)
 
     def _home(self, name: str) -> Path:

@@ -30,7 +30,7 @@ from fedlora_kit.flower.support import check_support
 from fedlora_kit.models.backbones import backbone_fingerprint
 from fedlora_kit.training.checks import check
 
-#: where the outcome is written for the process that started it all (`launch`)
+#: names the file where `launch` looks for the outcome; beside it, with ".lines", lie the lines about rounds
 REPORT = "FEDLORA_FLOWER_REPORT"
 
 app = ServerApp()
@@ -133,7 +133,7 @@ def main(grid: Any, context: Any) -> None:
             timeout=float(config["timeout"]),
             wait=float(config["wait"]),
             device=str(config["device"]),
-            say=lambda line: print(line, flush=True),
+            say=_say,
         )
     except FedloraError as error:
         _report({"problem": error.problem, "remedy": error.remedy})
@@ -141,6 +141,14 @@ def main(grid: Any, context: Any) -> None:
         raise
     print(f"run {entry.key} is finished", flush=True)
     _report({"key": entry.key})
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
+    path = os.environ.get(REPORT)
+    if path:
+        with open(f"{path}.lines", "a", encoding="utf-8") as lines:
+            lines.write(line + "\n")
 
 
 def _report(outcome: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""What travels: an adapter's tensors as named numpy arrays (never a pickle), and what they must look like."""
+"""What travels: named numpy arrays (plain values, no objects), and what they must look like."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def _values(array: Any, shape: tuple[int, ...], kind: str, what: str) -> np.ndar
     if not size <= len(array.data) <= size + _HEADER_BYTES:  # before anything is decoded
         raise BadReply(f"{what} has {len(array.data)} bytes for {size} of values", "the message is damaged")
     try:
-        values: np.ndarray[Any, Any] = array.numpy()  # np.load without pickle
+        values: np.ndarray[Any, Any] = array.numpy()  # np.load, which takes no objects here
     except (ValueError, EOFError) as error:
         raise BadReply(f"{what} cannot be read: {error}", "the message is damaged") from error
     if values.shape != shape or str(values.dtype) != kind:

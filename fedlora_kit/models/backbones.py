@@ -17,7 +17,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from fedlora_kit import paths
+from fedlora_kit import mirror, paths
 from fedlora_kit.errors import BadValue, FedloraError, UnknownName
 from fedlora_kit.models.memory import four_bit_config
 from fedlora_kit.models.targets import HEADS, head_prefix
@@ -122,12 +122,14 @@ def backbone_folder(name: str) -> Path | None:
     hub = paths.hub_dir()
     if hub is None:
         return None
-    folder = hub.joinpath("models", *known.name.split("/"))
+    folder = paths.inside(hub, f"models/{known.name}")
     if not (folder / "config.json").is_file():
         raise FedloraError(
             f"the mirror has no models/{name} (model {name})",
             "put it into the folder named by FEDLORA_HUB, or unset FEDLORA_HUB to ask the Hub",
         )
+    for file in folder.iterdir():
+        paths.inside(hub, file.relative_to(hub))  # no link in it leads out
     return folder
 
 
@@ -249,10 +251,17 @@ def _draw_head(model: nn.Module, seed: int) -> nn.Module:
 def _from_anywhere(name: str, load: Any, options: dict[str, Any]) -> Any:
     """Call a transformers loader on the local folder, or on the Hub at the pinned revision."""
     folder = backbone_folder(name)
+    options = {
+        **options,
+        "trust_remote_code": False,
+    }  # said aloud: left open, transformers would ask the user
     try:
         if folder is not None:
+            mirror.check_folder(folder)
             return load(str(folder), local_files_only=True, **options)
         return load(name, revision=backbone(name).revision or None, **options)
+    except FedloraError:
+        raise
     except Exception as error:
         where = "the folder is damaged" if folder is not None else "it cannot be had from the Hub"
         raise FedloraError(
@@ -277,6 +286,5 @@ def _digest(files: tuple[tuple[str, int, int], ...]) -> str:
     digest = hashlib.sha256()
     for file, _, _ in files:
         digest.update(Path(file).name.encode())
-        with open(file, "rb") as handle:
-            digest.update(hashlib.file_digest(handle, "sha256").digest())
+        digest.update(bytes.fromhex(mirror.file_sha256(Path(file))))
     return digest.hexdigest()[:16]

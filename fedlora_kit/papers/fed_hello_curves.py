@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from fedlora_kit.looks import DOUBLE, of_method
 from fedlora_kit.papers import fed_hello_logs, fed_hello_table2
+from fedlora_kit.papers.bands import mean_band
 from fedlora_kit.papers.claims import Claim, mean_difference
 from fedlora_kit.papers.fed_hello_grid import Setting
 from fedlora_kit.papers.fed_hello_table2 import PROFILES as PROFILES
@@ -24,17 +26,8 @@ if TYPE_CHECKING:
 
 LEVELS = (50.0, 70.0, 80.0)
 """Accuracies in %, to which the rounds are counted."""
-#: line style of each method, in the order of the legend
-DASHES = {
-    "fed-hello": "-",
-    "fedra": "-",
-    "hetlora": "--",
-    "exclusive": "-.",
-    "flexlora": ":",
-    "straggler": "--",
-    "lora": ":",
-    "flora": "-.",
-}
+METHODS = ("fed-hello", "fedra", "hetlora", "exclusive", "flexlora", "straggler", "lora", "flora")
+"""In the order of the figure's legend."""
 
 
 def official() -> pd.DataFrame:
@@ -161,22 +154,19 @@ def at_half(curves: pd.DataFrame, rounds: int) -> pd.DataFrame:
     return early.loc[last].reset_index(drop=True)
 
 
-def figure(theirs: pd.DataFrame, mine: pd.DataFrame, title: str, colours: Mapping[str, str]) -> Figure:
-    """Official logs above, our runs below, one column a split; ours with the range over seeds shaded.
+def figure(theirs: pd.DataFrame, mine: pd.DataFrame, title: str) -> Figure:
+    """Official logs above, our runs below, one column a split; ours with the 95 % interval over seeds shaded.
 
     Args:
         title: what our runs are, such as the task.
-        colours: method -> colour.
     """
     from matplotlib import pyplot as plt
 
     splits = [s for s in WORDS if s in set(mine["split"])]
-    fig, axes = plt.subplots(
-        2, len(splits), figsize=(3.2 * len(splits) + 1.6, 5.6), sharey="row", sharex="row", squeeze=False
-    )
+    fig, axes = plt.subplots(2, len(splits), figsize=(DOUBLE, 4.1), sharey="row", sharex="row", squeeze=False)
     for column, split in enumerate(splits):
         for panel, curves in zip(axes[:, column], (theirs, mine), strict=True):
-            _draw(panel, curves[curves["split"] == split], colours)
+            _draw(panel, curves[curves["split"] == split])
         axes[0, column].set_title(WORDS[split])
         axes[1, column].set_xlabel("round")
     axes[0, 0].set_ylabel("official logs, CIFAR-100\ntest accuracy, %")
@@ -185,20 +175,17 @@ def figure(theirs: pd.DataFrame, mine: pd.DataFrame, title: str, colours: Mappin
     for panel in axes.ravel():
         lines, labels = panel.get_legend_handles_labels()
         handles |= dict(zip(labels, lines, strict=True))
-    names = [m for m in DASHES if m in handles]
-    fig.legend([handles[m] for m in names], names, loc="outside right center")
+    names = [name for m in METHODS if (name := of_method(m).title) in handles]
+    fig.legend([handles[name] for name in names], names, loc="outside lower center", ncols=len(names))
     return fig
 
 
-def _draw(axes: Axes, curves: pd.DataFrame, colours: Mapping[str, str]) -> None:
-    for method in [m for m in DASHES if m in set(curves["method"])]:
-        runs = curves[curves["method"] == method].groupby("round")["accuracy"]
-        colour = colours[method]
-        mean = runs.mean()
-        width = 1.5 if len(mean) <= 100 else 0.8  # hundreds of noisy rounds would run into each other
-        axes.plot(mean.index, mean, color=colour, ls=DASHES[method], lw=width, label=method)
-        if (runs.count() > 1).any():
-            axes.fill_between(mean.index, runs.min(), runs.max(), color=colour, alpha=0.13, lw=0)
+def _draw(axes: Axes, curves: pd.DataFrame) -> None:
+    for method in [m for m in METHODS if m in set(curves["method"])]:
+        runs = curves[curves["method"] == method]
+        width = 1.2 if runs["round"].nunique() <= 100 else 0.6  # hundreds of noisy rounds run into each other
+        mean_band(axes, runs, "round", "accuracy", of_method(method), width)
+    axes.set_ylim(0, 100)
 
 
 def deviations(s: Setting) -> list[str]:

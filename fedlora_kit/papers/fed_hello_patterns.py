@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from fedlora_kit.errors import BadValue, UnknownName
+from fedlora_kit.looks import DOUBLE, INK
 from fedlora_kit.methods.allocation import PATTERNS, draw_layers, pattern_layers, pattern_probabilities
 from fedlora_kit.papers.claims import Claim, Status, Verdict, mean_difference
 from fedlora_kit.papers.pairing import MissingCells
@@ -211,7 +212,7 @@ def figure(table: pd.DataFrame) -> Figure:
     from matplotlib import pyplot as plt
 
     mean = table.groupby(["strategy", "pattern", "layers_of_client", "layer"], sort=False)["rate"].mean()
-    fig, axes = plt.subplots(len(PATTERNS), 2, figsize=(8.6, 6.4), sharex=True, sharey=True)
+    fig, axes = plt.subplots(len(PATTERNS), 2, figsize=(DOUBLE, 5.2), sharex=True, sharey=True)
     for row, pattern in zip(axes, PATTERNS, strict=True):
         for panel, strategy in zip(row, ("gd", "rgd"), strict=True):
             grid = mean[strategy][pattern].unstack("layer", sort=False)
@@ -233,7 +234,7 @@ def _heat_map(axes: Axes, grid: pd.DataFrame, numbers: bool) -> AxesImage:
     axes.set_xticks(np.arange(values.shape[1] + 1) - 0.5, minor=True)
     axes.set_yticks(np.arange(values.shape[0] + 1) - 0.5, minor=True)
     axes.grid(False)
-    axes.grid(which="minor", color="white", linewidth=1.2)
+    axes.grid(which="minor", color="white", linewidth=0.8)
     axes.tick_params(which="both", length=0)
     for spine in axes.spines.values():
         spine.set_visible(False)
@@ -241,6 +242,6 @@ def _heat_map(axes: Axes, grid: pd.DataFrame, numbers: bool) -> AxesImage:
         for (i, j), rate in np.ndenumerate(values):
             text = f"{rate:.2f}".removeprefix("0") if rate < 1 else "1"
             axes.text(
-                j, i, text, ha="center", va="center", fontsize=7, color="white" if rate > 0.6 else "#222222"
+                j, i, text, ha="center", va="center", fontsize=5.5, color="white" if rate > 0.6 else INK
             )
     return image

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from fedlora_kit.errors import BadValue
+from fedlora_kit.looks import DOUBLE, SERIES
 from fedlora_kit.papers import fed_hello_grid as grid
 from fedlora_kit.papers import fed_hello_table2
 from fedlora_kit.papers.claims import Claim, Status, Verdict, mean_difference
@@ -182,18 +183,17 @@ def of_sizes(scores: pd.DataFrame) -> pd.DataFrame:
     return rank_agreement(scores, "proxy_examples", ["seed", "round"])
 
 
-def figure(scores: pd.DataFrame, s: Setting, colours: Sequence[str]) -> Figure:
+def figure(scores: pd.DataFrame, s: Setting) -> Figure:
     """Left: share of the scores by layer and round, mean over seeds. Right: agreement over the rounds.
 
     Args:
         scores: of `own_schedule`.
-        colours: of the two lines.
     """
     from matplotlib import pyplot as plt
 
     own = scores[scores["proxy_examples"] == str(s.proxy_examples)]
     shares = own.pivot_table(index="layer", columns="round", values="share").sort_index()
-    fig, (left, right) = plt.subplots(1, 2, figsize=(9.6, 3.6), width_ratios=(1.25, 1))
+    fig, (left, right) = plt.subplots(1, 2, figsize=(DOUBLE, 2.7), width_ratios=(1.25, 1))
     drawn = left.imshow(100 * shares, aspect="auto", cmap="viridis", origin="lower", vmin=0)
     every = max(1, math.ceil(len(shares.columns) / 10))
     left.set_xticks(np.arange(0, len(shares.columns), every), [str(r) for r in shares.columns[::every]])
@@ -206,10 +206,10 @@ def figure(scores: pd.DataFrame, s: Setting, colours: Sequence[str]) -> Figure:
     by_size = of_sizes(scores).groupby("round")["rho"].mean()
     by_seed = of_seeds(scores, s).set_index("round")["rho"]
     for line, label, colour, marker in (
-        (by_seed, "between seeds", colours[0], "o"),
-        (by_size, f"between {', '.join(map(str, sizes(s)))} examples", colours[1], "s"),
+        (by_seed, "between seeds", SERIES[0], "o"),
+        (by_size, f"between {', '.join(map(str, sizes(s)))} examples", SERIES[1], "s"),
     ):
-        right.plot(line.index, line, label=label, color=colour, marker=marker, ms=4)
+        right.plot(line.index, line, label=label, color=colour, marker=marker)
     right.axhline(0, color="0.6", lw=0.8)
     right.set_xticks(shares.columns[::every])
     right.set(ylim=(-1.05, 1.05), xlabel="refresh before round", ylabel="Spearman's ρ of the layers' scores")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from fedlora_kit.looks import DOUBLE, GREY, REFERENCE, of_method
 from fedlora_kit.papers import flo_ablation, flo_setting
 from fedlora_kit.papers.claims import Claim, Verdict, mean_difference
 from fedlora_kit.papers.flo_setting import Setting
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 DEFAULT = ("default", "default")
-#: of the method in every figure (`reporting.style`)
-COLOUR, MARKER = "#009E73", "^"
 #: score -> the item whose published gain it is set beside
 GAINS = {"rouge_l": "global", "local_rouge_l": "local"}
 
@@ -251,21 +250,21 @@ def figure(found: pd.DataFrame) -> Figure:
     from matplotlib import pyplot as plt
 
     places = list(dict.fromkeys(zip(found["choice"], found["default"], found["alternative"], strict=True)))
-    fig, axes = plt.subplots(1, 2, figsize=(9.6, 1.3 + 0.29 * len(places)), sharey=True)
-    look = {"color": COLOUR, "marker": MARKER}
+    fig, axes = plt.subplots(1, 2, figsize=(DOUBLE, 0.95 + 0.2 * len(places)), sharey=True)
+    look = {**of_method("fedlora-optimizer").line(), "linestyle": ""}
     for axis, (score, part) in zip(axes, GAINS.items(), strict=True):
         rows = found[found["score"] == score].set_index(["choice", "default", "alternative"]).loc[places]
         change = rows["change"].to_numpy(float)
         bars = np.nan_to_num(np.array([change - rows["lower"], rows["upper"] - change], dtype=float))
-        axis.axvline(0, color="#555555", lw=1.0)
+        axis.axvline(0, color=GREY, lw=0.8)
         axis.axvline(
             gain(score),
-            color="#D55E00",
+            color=REFERENCE,
             ls="--",
-            lw=1.4,
+            lw=1.0,
             label=f"+{gain(score):g} %: abstract, metric unknown",
         )
-        axis.errorbar(change, range(len(places)), xerr=bars, ls="", ms=6, capsize=2.5, lw=1.4, **look)
+        axis.errorbar(change, range(len(places)), xerr=bars, lw=1.0, **look)
         axis.set(xlabel=f"change of {part} ROUGE-L (points of %)", ylim=(len(places) - 0.4, -0.6))
         axis.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0))
     axes[0].set_yticks(range(len(places)), [f"{c}: {d} → {a}" for c, d, a in places])

@@ -9,6 +9,7 @@ import pandas as pd
 import torch
 
 from fedlora_kit.adapter import State
+from fedlora_kit.looks import DOUBLE, FAINT, GREY, SERIES
 from fedlora_kit.models.components import component_names, decompose, part_of, vector_dim
 from fedlora_kit.papers import flo_setting
 from fedlora_kit.papers.claims import Claim, Verdict
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-A_COLOUR, B_COLOUR = "#0072B2", "#D55E00"
+A_COLOUR, B_COLOUR = SERIES[:2]
 DEVIATIONS = (
     "Known are the four components, that A's direction is the global optimiser's and B's magnitude the local "
     "optimisers', and the order (the pipeline). All else here is a setting of the kit, with a default of its "
@@ -131,7 +132,7 @@ def figure(state: State, module: str, axis: str = "rank") -> Figure:
     """Decomposition of one module's A and B (above) and the pipeline of a round (below)."""
     from matplotlib import pyplot as plt
 
-    fig = plt.figure(figsize=(9.2, 6.6))
+    fig = plt.figure(figsize=(DOUBLE, 5.2))
     halves: Any = fig.subfigures(2, 1, height_ratios=[1.25, 1.0])
     top, bottom = halves
     axes = top.subplots(2, 3, width_ratios=[6, 1.1, 6])
@@ -146,17 +147,17 @@ def figure(state: State, module: str, axis: str = "rank") -> Figure:
         _lengths(axes[row, 1], magnitude, f"{factor}_M")
         _matrix(axes[row, 2], direction, f"{factor}_D   (unit vectors)", "RdBu_r")
         axes[row, 0].annotate(
-            "=", (1.035, 0.5), xycoords="axes fraction", ha="center", va="center", fontsize=16
+            "=", (1.035, 0.5), xycoords="axes fraction", ha="center", va="center", fontsize=12
         )
         axes[row, 1].annotate(
-            "·", (1.35, 0.5), xycoords="axes fraction", ha="center", va="center", fontsize=20
+            "·", (1.35, 0.5), xycoords="axes fraction", ha="center", va="center", fontsize=15
         )
     for place, colour, said in (
         (axes[0, 2], A_COLOUR, "global optimiser"),
         (axes[1, 1], B_COLOUR, "local optimisers"),
     ):
         for spine in place.spines.values():
-            spine.set(visible=True, color=colour, linewidth=2.4)
+            spine.set(visible=True, color=colour, linewidth=1.8)
         place.set_xlabel(said, color=colour, fontweight="bold")
     _pipeline(bottom.subplots())
     return fig
@@ -166,13 +167,13 @@ def _lengths(place: Axes, magnitude: torch.Tensor, title: str) -> None:
     """Magnitudes as bars: beside the rows they belong to, or above the columns."""
     values = magnitude.flatten().numpy()
     if magnitude.shape[1] == 1:
-        place.barh(range(len(values)), values, color="#777777", height=0.8)
+        place.barh(range(len(values)), values, color=FAINT, height=0.8)
         place.set(ylim=(len(values) - 0.5, -0.5), xlim=(0, None))
     else:
-        place.bar(range(len(values)), values, color="#777777", width=1.0)
+        place.bar(range(len(values)), values, color=FAINT, width=1.0)
         place.set(xlim=(-0.5, len(values) - 0.5), ylim=(0, None))
     place.set(xticks=[], yticks=[])
-    place.set_title(title, fontsize=10, fontweight="normal")
+    place.set_title(title, fontsize=8, fontweight="normal")
     place.grid(False)
 
 
@@ -187,19 +188,19 @@ def _matrix(place: Axes, values: torch.Tensor, title: str, cmap: str) -> None:
         interpolation="none",
     )
     place.set(xticks=[], yticks=[])
-    place.set_title(title, fontsize=10, fontweight="normal")
+    place.set_title(title, fontsize=8, fontweight="normal")
     place.grid(False)
 
 
 #: x, width, heading, lines below, colour
 _STEPS: tuple[tuple[float, float, str, str, str], ...] = (
-    (0.0, 2.1, "1  clients train", "A and B of the global\nadapter, each on its\nown examples", "#555555"),
+    (0.0, 2.1, "1  clients train", "A and B of the global\nadapter, each on its\nown examples", GREY),
     (
         2.6,
         2.1,
         "2  server averages",
         "A_M, A_D, B_M, B_D\napart, weights n_k;\nunit directions again",
-        "#555555",
+        GREY,
     ),
     (5.2, 2.1, "3  global optimiser", "trains A_D,\nall else frozen", A_COLOUR),
     (
@@ -224,16 +225,16 @@ def _pipeline(place: Axes) -> None:
                 boxstyle="round,pad=0.06",
                 facecolor="white",
                 edgecolor=colour,
-                linewidth=1.8,
+                linewidth=1.4,
             )
         )
         place.text(x + width / 2, 2.16, heading, ha="center", va="center", fontweight="bold", color=colour)
-        place.text(x + width / 2, 1.42, lines, ha="center", va="center", fontsize=9)
-    arrow: dict[str, Any] = {"arrowstyle": "-|>", "mutation_scale": 13, "color": "#555555", "linewidth": 1.4}
+        place.text(x + width / 2, 1.42, lines, ha="center", va="center", fontsize=7)
+    arrow: dict[str, Any] = {"arrowstyle": "-|>", "mutation_scale": 10, "color": GREY, "linewidth": 1.1}
     for (x, width, *_), (following, *_) in pairwise(_STEPS):
         place.add_patch(FancyArrowPatch((x + width + 0.08, 1.65), (following - 0.08, 1.65), **arrow))
     place.add_patch(FancyArrowPatch((6.25, 0.8), (1.05, 0.8), connectionstyle="arc3,rad=-0.17", **arrow))
-    place.text(3.65, 0.12, "the global adapter, next round", ha="center", fontsize=9)
-    place.text(8.85, 0.5, "one personalised adapter a client", ha="center", fontsize=9, color=B_COLOUR)
+    place.text(3.65, 0.12, "the global adapter, next round", ha="center", fontsize=7)
+    place.text(8.85, 0.5, "one personalised adapter a client", ha="center", fontsize=7, color=B_COLOUR)
     place.set(xlim=(-0.15, 10.05), ylim=(-0.1, 2.6))
     place.axis("off")

@@ -17,6 +17,7 @@ import pandas as pd
 from fedlora_kit.adapter import State
 from fedlora_kit.errors import BadValue
 from fedlora_kit.experiments.spec import RunSpec
+from fedlora_kit.looks import DOUBLE, SERIES
 from fedlora_kit.models.components import AXES
 from fedlora_kit.papers import flo_setting
 from fedlora_kit.papers.claims import Claim, mean_difference
@@ -174,8 +175,8 @@ def figure(results: pd.DataFrame) -> Figure:
     from matplotlib import pyplot as plt
 
     rows = results[(results["axis"] == AXIS) & (results["reference"] == REFERENCE)]
-    fig, axes = plt.subplots(2, 3, figsize=(11, 5.6), width_ratios=[1.7, 1, 1])
-    looks = {"A": ("#0072B2", "o"), "B": ("#D55E00", "s")}
+    fig, axes = plt.subplots(2, 3, figsize=(DOUBLE, 3.9), width_ratios=[1.7, 1, 1])
+    looks = {"A": (SERIES[0], "o"), "B": (SERIES[1], "s")}
     for row, (quantity, label) in enumerate((("direction", "ΔD"), ("magnitude", "ΔM"))):
         for column, by in enumerate(("task", "layer", "steps")):
             place = axes[row, column]
@@ -191,7 +192,6 @@ def figure(results: pd.DataFrame) -> Figure:
                     color=colour,
                     marker=marker,
                     ls="" if by == "task" else "-",
-                    capsize=3,
                     label=factor,
                 )
             place.set_xticks(range(len(levels)), [str(v) for v in levels], rotation=30 if by == "task" else 0)

@@ -1,8 +1,9 @@
 """What a notebook leaves behind: one folder an item, the same file names for every item.
 
-``DIR/<profile>/<item id>/`` holds ``table.csv`` and ``table.md`` or ``figure.svg`` and ``figure.png``,
-``comparison.csv``, ``claims.json`` and, where there are any, ``privacy.csv`` and ``deviations.json``. The
-report page and the batch runner read nothing else. Every file is written atomically.
+``DIR/<profile>/<item id>/`` holds ``table.csv``, ``table.md`` and ``table.tex`` or ``figure.pdf``,
+``figure.svg``, ``figure.png`` and its caption ``figure.txt``, ``comparison.csv``, ``claims.json`` and, where
+there are any, ``privacy.csv`` and ``deviations.json``. The report page and the batch runner read nothing
+else. Every file is written atomically.
 """
 
 from __future__ import annotations
@@ -83,7 +84,7 @@ class ItemOutputs:
         self.folder = item_folder(item_id, profile, os.environ.get(STAGING_VARIABLE) or output_dir)
 
     def table(self, df: pd.DataFrame, name: str = "table", digits: int = 2) -> pd.DataFrame:
-        """``<name>.csv`` in full precision and ``<name>.md`` with ``digits`` decimals.
+        """``<name>.csv`` in full precision; ``<name>.md`` and ``.tex`` (booktabs) with ``digits`` decimals.
 
         A named index (such as a pivot's) becomes ordinary columns; column levels are joined by a space.
 
@@ -92,18 +93,26 @@ class ItemOutputs:
         """
         flat = _flat(df, self._name(name))
         self._csv(flat, name)
-        atomic.write_text(self.folder / f"{name}.md", _markdown(flat, digits))
+        self._printed(flat, name, digits)
         return df
 
-    def figure(self, fig: Figure, name: str = "figure") -> Figure:
-        """``<name>.svg`` and ``<name>.png``; closes the figure, so that it is displayed once and memory is
-        freed.
+    def figure(self, fig: Figure, name: str = "figure", caption: str = "") -> Figure:
+        """``<name>.pdf``, ``.svg`` and ``.png``; closes the figure, so that it is displayed once and memory
+        is freed.
+
+        Args:
+            caption: what is seen, in one or two sentences, for ``<name>.txt``: readers who do not see the
+                figure go by it. The item's title if not given.
         """
         from matplotlib import pyplot as plt
 
+        from fedlora_kit.papers.items import ITEMS
         from fedlora_kit.reporting import style
 
         style.save(fig, self.folder, self._name(name))
+        titles = {item.id: f"{item.title}." for item in ITEMS}
+        words = " ".join(caption.split()) or titles.get(self.item_id, name)
+        atomic.write_text(self.folder / f"{name}.txt", words + "\n")
         plt.close(fig)
         return fig
 
@@ -122,6 +131,17 @@ class ItemOutputs:
                 "build it with reporting.comparison.compare",
             )
         self._csv(df, "comparison")
+        sides = [
+            "cell",
+            "metric",
+            "published",
+            "published_std",
+            "reproduced_mean",
+            "reproduced_std",
+            "n_seeds",
+        ]
+        if len(df):
+            self._printed(df[[*sides, "difference"]], "comparison", 2)
         return df
 
     def claims(self, judged: Sequence[Judged]) -> Shown:
@@ -147,7 +167,9 @@ class ItemOutputs:
         """``privacy.csv``: the privacy ledger (ε spent, δ, σ, q, T, accountant, sampling), one row a
         setting.
         """
-        self._csv(_flat(df, "privacy"), "privacy")
+        flat = _flat(df, "privacy")
+        self._csv(flat, "privacy")
+        self._printed(flat, "privacy", 4)
         return df
 
     def note(self, deviations: list[str]) -> Shown:
@@ -164,6 +186,14 @@ class ItemOutputs:
         if not _NAME.fullmatch(name):
             raise BadValue(f"output name {name!r} is not a plain file name", "use letters, digits, - and _")
         return name
+
+    def _printed(self, flat: pd.DataFrame, name: str, digits: int) -> None:
+        from fedlora_kit.reporting import latex
+
+        header, rows, numeric = _texts(flat, digits)
+        atomic.write_text(self.folder / f"{name}.md", _markdown(header, rows, numeric))
+        right = [n or any(" ± " in row[i] for row in rows) for i, n in enumerate(numeric)]
+        atomic.write_text(self.folder / f"{name}.tex", latex.tabular(header, rows, right))
 
     def _csv(self, df: pd.DataFrame, name: str) -> None:
         atomic.write_text(self.folder / f"{name}.csv", df.to_csv(index=False, lineterminator="\n"))
@@ -213,18 +243,27 @@ def _flat(df: pd.DataFrame, name: str) -> pd.DataFrame:
     return flat if plain else flat.reset_index()
 
 
-def _markdown(df: pd.DataFrame, digits: int) -> str:
+def _texts(df: pd.DataFrame, digits: int) -> tuple[list[str], list[list[str]], list[bool]]:
+    """Header, cells as text, and which columns hold numbers."""
     import pandas as pd
-    from tabulate import tabulate  # type: ignore[import-untyped]
 
     def shown(value: Any) -> str:
         if isinstance(value, float):
             return "–" if value != value else f"{value:.{digits}f}"
-        return "–" if value is None or value is pd.NA else str(value).replace("|", "\\|").replace("\n", " ")
+        return "–" if value is None or value is pd.NA else str(value)
 
     rows = [[shown(value) for value in row] for row in df.astype(object).itertuples(index=False, name=None)]
-    numeric = [pd.api.types.is_numeric_dtype(dtype) for dtype in df.dtypes]
+    numeric = [bool(pd.api.types.is_numeric_dtype(dtype)) for dtype in df.dtypes]
+    return [shown(column) for column in df.columns], rows, numeric
+
+
+def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]], numeric: Sequence[bool]) -> str:
+    from tabulate import tabulate  # type: ignore[import-untyped]
+
+    def safe(cells: Sequence[str]) -> list[str]:
+        return [cell.replace("|", "\\|").replace("\n", " ") for cell in cells]
+
     align = ["right" if number else "left" for number in numeric]
-    headers = [shown(column) for column in df.columns]
-    text: str = tabulate(rows, headers, tablefmt="pipe", disable_numparse=True, colalign=align)
+    body = [safe(row) for row in rows]
+    text: str = tabulate(body, safe(header), tablefmt="pipe", disable_numparse=True, colalign=align)
     return text + "\n"

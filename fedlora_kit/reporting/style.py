@@ -1,71 +1,33 @@
-"""One look for every figure: colours fixed per method, files that are equal byte for byte when the numbers
-are.
+"""One style for every figure, and files that are equal byte for byte when the numbers are.
 
-The palette is Okabe and Ito's, safe for the common colour-vision deficiencies. A method keeps its colour in
-every figure, so a reader learns it once; each also has a marker of its own, for print in grey.
+Colours, markers and line styles of methods come from `looks`; sizes are those of a printed column, so that a
+figure goes into LaTeX as it is, with letters of 7 to 8 points.
 """
 
 from __future__ import annotations
 
-import hashlib
 import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fedlora_kit import looks
 from fedlora_kit.experiments import atomic
+from fedlora_kit.looks import DOUBLE as DOUBLE
+from fedlora_kit.looks import SINGLE as SINGLE
+from fedlora_kit.papers.bands import mean_band as mean_band
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_FIXED: dict[str, tuple[str, str]] = {
-    "lora": ("#0072B2", "o"),
-    "ffa-lora": ("#D55E00", "s"),
-    "fedlora-optimizer": ("#009E73", "^"),
-    "fed-hello": ("#CC79A7", "D"),
-    "full fine-tuning": ("#555555", "X"),
-    "fedra": ("#009E73", "P"),
-    "hetlora": ("#E69F00", "v"),
-    "exclusive": ("#56B4E9", "<"),
-    "flexlora": ("#8C6D1F", ">"),
-    "straggler": ("#D55E00", "p"),
-}
-_ALIASES = {
-    "fedit": "lora",
-    "fedavg": "lora",
-    "fedavg-lora": "lora",
-    "ffa": "ffa-lora",
-    "fed-hetlora": "fed-hello",
-    "fedhello": "fed-hello",
-    "full": "full fine-tuning",
-    "full-ft": "full fine-tuning",
-}
-_FALLBACK: tuple[tuple[str, str], ...] = (
-    ("#E69F00", "v"),
-    ("#56B4E9", "P"),
-    ("#8C6D1F", "<"),
-    ("#7B3294", ">"),
-    ("#117733", "p"),
-    ("#882255", "h"),
-)
-
-
-def _look(method: str) -> tuple[str, str]:
-    name = method.strip().lower().replace("_", "-")
-    name = _ALIASES.get(name, name)
-    if name in _FIXED:
-        return _FIXED[name]
-    # By hash, not by order of first use: the colour of a new method is the same in every notebook.
-    return _FALLBACK[int(hashlib.sha256(name.encode()).hexdigest(), 16) % len(_FALLBACK)]
-
 
 def method_colour(method: str) -> str:
     """The colour of a method in every figure, as ``#rrggbb``; unknown names get a stable one."""
-    return _look(method)[0]
+    return looks.of_method(method).colour
 
 
 def method_marker(method: str) -> str:
     """The matplotlib marker of a method, so that lines can be told apart without colour."""
-    return _look(method)[1]
+    return looks.of_method(method).marker
 
 
 def palette(methods: list[str]) -> dict[str, str]:
@@ -81,50 +43,66 @@ def set_style() -> None:
 
     # Loads the backend now: a notebook shows a Figure made without pyplot only when that has happened.
     pyplot.switch_backend(pyplot.get_backend())
-    sns.set_theme(
-        context="notebook", style="ticks", palette=list(dict.fromkeys(c for c, _ in _FIXED.values()))
-    )
+    sns.set_theme(context="notebook", style="ticks", palette=list(looks.SERIES))
     mpl.rcParams.update(
         {
-            "figure.figsize": (6.4, 4.0),
-            "figure.dpi": 110,
-            "savefig.dpi": 160,
-            "savefig.bbox": "tight",
+            "figure.figsize": (SINGLE, 2.5),
+            "figure.dpi": 150,
+            "savefig.dpi": 200,
             "figure.constrained_layout.use": True,
             "axes.spines.top": False,
             "axes.spines.right": False,
             "axes.grid": True,
             "axes.axisbelow": True,
+            "axes.linewidth": 0.7,
             "axes.titleweight": "bold",
-            "axes.titlesize": 11,
-            "axes.labelsize": 10,
-            "xtick.labelsize": 9,
-            "ytick.labelsize": 9,
-            "legend.fontsize": 9,
+            "axes.titlesize": 8,
+            "axes.labelsize": 8,
+            "axes.labelpad": 3,
+            "figure.labelsize": 8,
+            "xtick.labelsize": 7,
+            "ytick.labelsize": 7,
+            "xtick.major.width": 0.7,
+            "ytick.major.width": 0.7,
+            "xtick.major.size": 3,
+            "ytick.major.size": 3,
+            "legend.fontsize": 7,
+            "legend.title_fontsize": 7,
             "legend.frameon": False,
+            "legend.handlelength": 2.4,
             "grid.color": "#e3e3e3",
-            "grid.linewidth": 0.7,
-            "lines.linewidth": 1.8,
+            "grid.linewidth": 0.5,
+            "lines.linewidth": 1.3,
+            "lines.markersize": 4,
+            "errorbar.capsize": 2,
+            "font.size": 8,
+            "pdf.fonttype": 42,  # letters as TrueType: what publishers ask for
             "font.family": ["DejaVu Sans"],  # ships with matplotlib: the same on every machine
         }
     )
 
 
-def save(fig: Figure, folder: Path, stem: str = "figure") -> tuple[Path, Path]:
-    """Write ``<stem>.svg`` and ``<stem>.png`` into ``folder``, atomically; the paths of both.
+def save(fig: Figure, folder: Path, stem: str = "figure") -> tuple[Path, Path, Path]:
+    """Write ``<stem>.pdf``, ``<stem>.svg`` and ``<stem>.png`` into ``folder``, atomically; their paths.
 
-    The files carry no date and no random ids: the same figure gives the same bytes.
+    The size is the figure's own, uncropped: a figure `SINGLE` inches wide fits one column. The files carry no
+    date and no random ids: the same figure gives the same bytes.
     """
     import matplotlib as mpl
 
     folder.mkdir(parents=True, exist_ok=True)
-    settings: dict[Any, Any] = {"svg.hashsalt": "fedlora-kit", "svg.fonttype": "path"}
+    settings: dict[Any, Any] = {"svg.hashsalt": "fedlora-kit", "svg.fonttype": "path", "savefig.bbox": None}
+    nobody: dict[str, dict[str, Any]] = {
+        "pdf": {"Creator": None, "Producer": None, "CreationDate": None},
+        "svg": {"Date": None, "Creator": None},
+        "png": {"Software": None},
+    }
     paths = []
     with mpl.rc_context(settings):
-        for kind, metadata in (("svg", {"Date": None, "Creator": None}), ("png", {"Software": None})):
+        for kind, metadata in nobody.items():
             buffer = io.BytesIO()
-            fig.savefig(buffer, format=kind, bbox_inches="tight", facecolor="white", metadata=metadata)
+            fig.savefig(buffer, format=kind, facecolor="white", metadata=metadata)
             path = folder / f"{stem}.{kind}"
             atomic.write_bytes(path, buffer.getvalue())
             paths.append(path)
-    return paths[0], paths[1]
+    return paths[0], paths[1], paths[2]

@@ -193,7 +193,7 @@ class Cohort:
         if self._stack is None:
             return []
         fed, forced = self._fed, self._fed.local.stack == "always"
-        suited = []
+        suited, stacks = [], []
         for k in clients:
             problem = why_not_client(fed.clients[k], fed.method.present_layers(k, round_index))
             if problem and forced:
@@ -201,18 +201,17 @@ class Cohort:
                     f"client {k} cannot be stacked in round {round_index}: {problem}",
                     "set local.stack to auto or never",
                 )
-            # under DP rows cost less than hooks at every size (docs/performance.md)
-            if problem is None and (forced or fed.privacy is not None or self._batch_tokens(k) <= TOKENS):
+            if problem is None and (forced or self._batch_tokens(k) <= TOKENS):
                 suited.append(k)
+            elif problem is None:  # large: one that is alone pays, too (docs/performance.md)
+                stacks.append([k])
         place = {k: i for i, k in enumerate(clients)}
         # alike beside alike: what trains deepest decides how far a stack's backward pass goes, and batches of
         # one size need no copies
         suited.sort(key=lambda k: (self._lowest(k, round_index), self._batch_size(k), place[k]))
-        stacks: list[list[int]] = []
         while suited:
             stacks.append(sorted(self._next_stack(suited), key=place.__getitem__))
-        # under DP a stack of one pays as well
-        return [s for s in stacks if len(s) > 1 or forced or fed.privacy is not None]
+        return stacks
 
     def _next_stack(self, suited: list[int]) -> list[int]:
         """Take the next clients off the list: no more than a step's token budget holds."""

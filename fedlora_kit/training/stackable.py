@@ -13,7 +13,7 @@ from fedlora_kit.training.lora_stack import why_not_modules
 
 #: clients in one stack, at most: more gained nothing where it was measured (docs/performance.md)
 CLIENTS = 8
-#: tokens of one client's batch beyond which the matrices are large enough without company
+#: tokens of one client's batch beyond which it is a stack of its own: its matrices are large enough
 TOKENS = 1000
 
 

@@ -49,7 +49,7 @@ from fedlora_kit.papers.reported import published
 from fedlora_kit.partition import partition_figure
 from fedlora_kit.reporting.comparison import compare
 from fedlora_kit.reporting.outputs import ItemOutputs
-from fedlora_kit.reporting.style import method_colour, set_style
+from fedlora_kit.reporting.style import set_style
 
 set_style()
 out = ItemOutputs("fed-hello/fim_schedule", profile, output_dir)
@@ -119,7 +119,11 @@ out.table(mean_std_table(melted, rows=plans, column="measure", value="percent"))
 
 # %%
 scores = schedule.own_schedule(scores_frame(done, plans), setting, parts_of_run)
-out.figure(schedule.figure(scores, setting, [method_colour("fed-hello"), method_colour("lora")]))
+out.figure(
+    schedule.figure(scores, setting),
+    caption="Left: share of the Fisher scores by layer and refresh, mean over seeds. Right: Spearman's rank "
+    "correlation of the layers' scores between seeds and between numbers of proxy examples.",
+)
 
 # %%
 out.table(schedule.of_seeds(scores, setting).round(2), "agreement_of_seeds")

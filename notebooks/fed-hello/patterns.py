@@ -73,7 +73,11 @@ out.table(uneven.mean().unstack("strategy").reset_index(), "unevenness", digits=
 # Left the fixed lists, right how often a layer is trained when it is drawn.
 
 # %%
-out.figure(patterns.figure(rates))
+out.figure(
+    patterns.figure(rates),
+    caption="Share of rounds in which each layer trains, by client group (rows), for the four geometric patterns, "
+    "fixed (left) and randomised (right).",
+)
 
 # %% [markdown]
 # ## Beside the paper

@@ -197,7 +197,11 @@ print({n: tuple(t.shape) for n, t in whole.personal[0].items() if n.startswith(m
 # The decomposition with this run's tensors, and the pipeline. What the two optimisers train is framed.
 
 # %%
-out.figure(flo_method.figure(whole.state, module, axis))
+out.figure(
+    flo_method.figure(whole.state, module, axis),
+    caption=f"Above: A and B of {module} after a run, as magnitude times direction; framed, what the two optimisers "
+    "train. Below: a round of the pipeline.",
+)
 
 # %% [markdown]
 # ## A run of it

@@ -101,7 +101,11 @@ out.table(factors.reset_index(), "variation", digits=4)
 # By task, by layer and over the steps, at axis rank and against the first point: mean ± standard deviation over seeds.
 
 # %%
-out.figure(preliminary.figure(results))
+out.figure(
+    preliminary.figure(results),
+    caption="Variation of direction (above) and magnitude (below) of A and B by task, layer and step: mean and "
+    "standard deviation over seeds.",
+)
 
 # %% [markdown]
 # ## How much depends on the definition

@@ -35,13 +35,14 @@ import math
 import matplotlib.pyplot as plt
 import torch
 
+from fedlora_kit.looks import FAINT, GREY, SINGLE, of_method
 from fedlora_kit.papers import ffa_figure1 as figure1
 from fedlora_kit.papers.claims import judge_all
 from fedlora_kit.papers.reported import published
 from fedlora_kit.privacy import noise_multiplier
 from fedlora_kit.reporting.comparison import compare
 from fedlora_kit.reporting.outputs import ItemOutputs
-from fedlora_kit.reporting.style import method_colour, set_style
+from fedlora_kit.reporting.style import set_style
 
 set_style()
 out = ItemOutputs("ffa-lora/figure1", profile, output_dir)
@@ -99,26 +100,38 @@ summary = (
 out.table(summary)
 
 # %%
-fig, axes = plt.subplots(figsize=(5.2, 3.6))
+fig, axes = plt.subplots(figsize=(SINGLE, 2.6))
 names = {"full": "full fine-tuning", "lora": "lora", "ffa-lora": "ffa-lora"}
 for noise, label in figure1.NOISES.items():
     rows = summary[summary["noise"] == noise]
-    colour = method_colour(names[noise])
+    colour = of_method(names[noise]).colour
     axes.plot(rows["sigma"], rows["expected"], color=colour, lw=1.0, ls="--")
-    axes.plot(rows["sigma"], rows["norm"], color=colour, marker="o", ms=3.5, ls="none", label=label)
-axes.axvline(figure1.REALISTIC_SIGMA, color="#777777", lw=0.9, ls=":")
+    axes.plot(
+        rows["sigma"],
+        rows["norm"],
+        color=colour,
+        marker=of_method(names[noise]).marker,
+        ms=3,
+        ls="none",
+        label=label,
+    )
+axes.axvline(figure1.REALISTIC_SIGMA, color=FAINT, lw=0.9, ls=":")
 axes.annotate(
     "σ = 0.99\nSST-2, ε = 6",
     (figure1.REALISTIC_SIGMA, summary["norm"].min()),
     xytext=(6, 2),
     textcoords="offset points",
-    fontsize=8,
-    color="#555555",
+    fontsize=6.5,
+    color=GREY,
 )
 axes.set(xscale="log", yscale="log", xlabel="noise scale σ", ylabel="Frobenius norm of the noise on W")
-axes.set_title(f"{d} × {d} weight, r = {r}; dots measured, dashes expected", fontsize=9)
-axes.legend(frameon=False, fontsize=8)
-out.figure(fig)
+axes.set_title(f"{d} × {d} weight, r = {r}")
+axes.legend()
+out.figure(
+    fig,
+    caption="Frobenius norm of the noise that reaches the weight, by noise scale: full fine-tuning, LoRA and FFA-LoRA; "
+    "measured (markers) and expected (dashes). Dotted: the noise of SST-2 at ε = 6.",
+)
 
 # %% [markdown]
 # LoRA's line is twice as steep: left of the crossing the product is harmless, right of it it dominates.

@@ -47,6 +47,7 @@ import torch
 
 from fedlora_kit.data import get_task, load_task
 from fedlora_kit.data.image_ops import draw_views, prepare, whole
+from fedlora_kit.looks import DOUBLE
 from fedlora_kit.models.image_input import image_input
 from fedlora_kit.papers import ffa_food101 as food101
 from fedlora_kit.papers.claims import judge_all
@@ -108,7 +109,7 @@ print("boxes (top, left, height, width):", views.boxes.tolist())
 print("mirrored:", views.flips.tolist())
 
 # %%
-fig, axes = plt.subplots(3, n, figsize=(1.1 * n, 3.6))
+fig, axes = plt.subplots(3, n, figsize=(DOUBLE, 3.7))
 for row, (images, name) in enumerate(((first.float(), "stored"), (scored, "scored"), (trained, "crop_flip"))):
     low, high = images.min(), images.max()
     for axis, image in zip(axes[row], images, strict=True):
@@ -117,7 +118,11 @@ for row, (images, name) in enumerate(((first.float(), "stored"), (scored, "score
         axis.set(xticks=[], yticks=[])
         axis.grid(False)
     axes[row][0].set_ylabel(f"{name}\n{images.shape[-1]} px")
-out.figure(fig, "views")
+out.figure(
+    fig,
+    "views",
+    caption="Six images as stored, as evaluation scores them and as training sees them when augmented.",
+)
 
 # %% [markdown]
 # Training sees such views only where the setting says so (`augment`); evaluation never does. The views of a client

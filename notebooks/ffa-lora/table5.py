@@ -24,6 +24,7 @@ seeds: int | None = None  # number of reported seeds, from 0; none: the profile'
 device: str = "auto"  # auto | cpu | cuda
 output_dir: str = "figures"  # where the results go, relative to the repository
 tasks: list[str] | None = None  # qnli, or its stand-in answerable
+methods: list[str] | None = None  # lora, ffa-lora, or any other registered one
 backbone: str | None = None  # such as kit/text-mirror or FacebookAI/roberta-large
 ranks: list[int] | None = None  # ranks compared
 epsilons: list[float] | None = None  # privacy levels; 0 stands for no DP
@@ -38,6 +39,7 @@ eval_limit: int | None = None  # at most so many scored examples a split
 # %%
 import pandas as pd
 
+from fedlora_kit.looks import DOUBLE, of_method
 from fedlora_kit.papers import ffa_table5 as table5
 from fedlora_kit.papers.claims import judge_all
 from fedlora_kit.papers.ffa_claims import deviations
@@ -54,7 +56,7 @@ from fedlora_kit.papers.grid import (
 from fedlora_kit.papers.reported import published
 from fedlora_kit.reporting.comparison import compare
 from fedlora_kit.reporting.outputs import ItemOutputs
-from fedlora_kit.reporting.style import method_colour, method_marker, set_style
+from fedlora_kit.reporting.style import set_style
 
 set_style()
 out = ItemOutputs("ffa-lora/table5", profile, output_dir)
@@ -63,6 +65,7 @@ setting = experiment.setting(
     profile,
     seeds=seeds,
     tasks=tasks,
+    methods=methods,
     backbone=backbone,
     rounds=rounds,
     steps=steps,
@@ -113,7 +116,7 @@ out.table(table)
 from matplotlib import pyplot as plt
 
 levels = list(dict.fromkeys(results["eps"]))
-fig, axes = plt.subplots(1, len(levels), figsize=(2.9 * len(levels), 3.0), sharey=True, squeeze=False)
+fig, axes = plt.subplots(1, len(levels), figsize=(DOUBLE, 2.3), sharey=True, squeeze=False)
 for ax, level in zip(axes[0], levels, strict=True):
     for method in setting.methods:
         rows = results[(results["eps"] == level) & (results["method"] == method)]
@@ -122,17 +125,15 @@ for ax, level in zip(axes[0], levels, strict=True):
             [int(r) for r in stats.index],
             stats["mean"],
             yerr=stats["std"],
-            color=method_colour(method),
-            marker=method_marker(method),
-            capsize=3,
-            label={"lora": "LoRA", "ffa-lora": "FFA-LoRA"}[method],
+            label=of_method(method).title,
+            **of_method(method).line(),
         )
     ax.set_xscale("log", base=2)
     ax.set_xticks(setting.ranks, [str(r) for r in setting.ranks])
     ax.set(title="no DP" if level == "none" else f"ε = {level}", xlabel="rank r")
 axes[0, 0].set_ylabel("accuracy in %")
 axes[0, -1].legend()
-out.figure(fig)
+out.figure(fig, caption="Accuracy by rank and privacy level: mean and standard deviation over seeds.")
 
 # %% [markdown]
 # ## The privacy ledger

@@ -1,0 +1,329 @@
+"""Estimates against runs that were trained, and the plan of items over a store."""
+
+import dataclasses
+import json
+import math
+
+import pytest
+from typer.testing import CliRunner
+
+from fedlora_kit.cli import app
+from fedlora_kit.errors import BadValue, FedloraError
+from fedlora_kit.experiments import amounts as amounts_
+from fedlora_kit.experiments import estimate as estimate_
+from fedlora_kit.experiments.amounts import PUBLISHED, amounts
+from fedlora_kit.experiments.estimate import estimate
+from fedlora_kit.experiments.rate import Rate, given_rate, measured_rate
+from fedlora_kit.experiments.run import run
+from fedlora_kit.experiments.setup import load_data
+from fedlora_kit.experiments.shapes import shape_of
+from fedlora_kit.experiments.spec import RunSpec
+from fedlora_kit.experiments.store import Store
+from fedlora_kit.papers.plan import downloads, plan
+from fedlora_kit.papers.plan_check import by_kind, compare_with_records
+from fedlora_kit.papers.runs_of import planned_runs, runs_of
+
+TEXT = {
+    "model": {"backbone": "kit/text-tiny"},
+    "data": {"task": "polarity", "train_limit": 90, "eval_limit": 20},
+    "split": {"partitioner": "iid", "clients": 3},
+    "method": {"name": "lora"},
+    "local": {"lr": 0.5, "steps": 2, "batch_size": 8},
+    "rounds": {"rounds": 2},
+}
+IMAGE = {
+    **TEXT,
+    "model": {"backbone": "kit/image-tiny", "lora": {"targets": ["q", "v"], "dropout": 0.1}},
+    "data": {"task": "digits", "train_limit": 90, "eval_limit": 20},
+    "rounds": {"rounds": 4},
+}
+CAUSAL = {
+    **TEXT,
+    "model": {"backbone": "kit/instruct-tiny"},
+    "data": {"task": "instructions", "train_limit": 90, "eval_limit": 4, "max_new_tokens": 4},
+}
+GROUPS = {"groups": [1, 1, 1], "layers": [0.5, 0.75, 1.0]}
+FIXED = Rate(1e9, 1e-3, 2e-3, 0.1, 1.0, 0.5, "given")
+
+
+def spec(base=TEXT, **parts):
+    return RunSpec.parse({**base, **parts})
+
+
+def forget():
+    amounts_._parts.cache_clear()
+    estimate_._estimate.cache_clear()
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        spec(),
+        spec(method={"name": "ffa-lora"}),
+        spec(model={**TEXT["model"], "lora": {"head": "aggregated", "rank": 4}}),
+        spec(IMAGE, method={"name": "fed-hello", "settings": {"resources": GROUPS, "proxy_examples": 9}}),
+        spec(
+            IMAGE,
+            method={
+                "name": "flexlora",
+                "settings": {"resources": {"groups": [1, 1, 1], "ranks": [0.125, 0.5, 1.0]}},
+            },
+        ),
+        spec(
+            CAUSAL,
+            method={"name": "fedlora-optimizer"},
+            data={**CAUSAL["data"], "server_examples": 8, "client_holdout": 0.1},
+        ),
+    ],
+    ids=["lora", "ffa-lora", "head", "fed-hello", "flexlora", "fedlora-optimizer"],
+)
+def test_traffic_and_disk_are_those_of_the_trained_run(made):
+    entry, cost = run(made, device="cpu"), estimate(made)
+    assert cost.bytes_up == pytest.approx(entry.results["bytes_up"], rel=0.25)  # cohorts are everybody here
+    stored = sum(f.stat().st_size for f in entry.path.rglob("*") if f.is_file())
+    assert cost.store_bytes == pytest.approx(stored, rel=0.5)
+    assert cost.rounds == made.rounds.rounds
+
+
+def test_traffic_is_exact_where_everybody_trains_the_same():
+    made = spec(method={"name": "ffa-lora"})
+    assert estimate(made).bytes_up == run(made, device="cpu").results["bytes_up"]
+
+
+def test_the_numbers_of_examples_are_those_that_a_run_loads():
+    for made in (
+        spec(),
+        spec(data={**TEXT["data"], "holdout": 30, "eval_limit": None}),
+        spec(IMAGE),
+        spec(CAUSAL, data={"task": "instructions"}),
+    ):
+        train, scored = load_data(made.data, made.model.backbone)
+        found = amounts(made)
+        assert found.known == "data"
+        assert found.train.count == len(train)
+        assert {name: part.count for name, part in found.evals.items()} == {
+            name: len(part) for name, part in scored.items()
+        }
+        if made.data.task != "digits":  # images that need no scaling count as one token in a batch's budget
+            assert found.train.lengths.mean() == pytest.approx(train.lengths.mean(), rel=0.2)
+
+
+def test_what_is_twice_as_much_costs_twice_as_much():
+    one = estimate(spec())
+    double = estimate(spec(rounds={"rounds": 4}))
+    for name in ("training_flops", "evaluation_flops", "forward_layers", "backward_layers", "bytes_up"):
+        assert getattr(double, name) == pytest.approx(2 * getattr(one, name))
+    steps = estimate(spec(local={**TEXT["local"], "steps": 4}))
+    assert steps.training_flops == pytest.approx(2 * one.training_flops)
+    assert steps.evaluation_flops == one.evaluation_flops
+    half = estimate(spec(method={"name": "ffa-lora"}))
+    assert half.bytes_up == one.bytes_up / 2
+    assert half.training_flops < one.training_flops
+
+
+def test_rates_seeds_and_noise_change_nothing():
+    one = estimate(spec())
+    assert estimate(spec(seed=7, local={**TEXT["local"], "lr": 0.01})) == one
+    assert estimate(spec(model={**TEXT["model"], "lora": {"alpha": 64}})) == one
+    private = [estimate(spec(privacy={"epsilon": e, "delta": 1e-5, "clip": 2})) for e in (1, 6)]
+    assert private[0] == private[1]
+    assert private[0].private
+
+
+def test_fewer_layers_cost_less():
+    full = estimate(spec(IMAGE))
+    weak = {**GROUPS, "layers": [0.5, 0.5, 0.5]}
+    exclusive = estimate(spec(IMAGE, method={"name": "straggler", "settings": {"resources": weak}}))
+    assert exclusive.training_flops < full.training_flops
+    assert exclusive.evaluation_flops == full.evaluation_flops
+    absent = estimate(spec(IMAGE, method={"name": "fedra", "settings": {"resources": weak}}))
+    assert absent.training_flops < exclusive.training_flops
+
+
+def test_personal_heads_are_scored_one_by_one():
+    personal = estimate(spec(model={**TEXT["model"], "lora": {"head": "personal"}}))
+    assert personal.evaluation_flops == pytest.approx(3 * estimate(spec()).evaluation_flops)
+
+
+def test_without_data_and_network_the_published_sizes_count(monkeypatch):
+    made = RunSpec.parse(
+        {**TEXT, "model": {"backbone": "FacebookAI/roberta-large"}, "data": {"task": "sst2"}}
+    )
+    found = amounts(made)
+    assert found.known == "published sizes"
+    assert (found.train.count, found.evals["validation"].count) == (67_349, 872)
+    limited = made.model_copy(update={"data": made.data.model_copy(update={"train_limit": 100})})
+    assert amounts(limited).train.count == 100
+    monkeypatch.delitem(PUBLISHED, "sst2")
+    forget()
+    with pytest.raises(FedloraError, match="FEDLORA_HUB"):
+        amounts(made)
+    forget()
+
+
+def test_a_rate_adds_up():
+    cost = estimate(spec())
+    expected = cost.flops / 1e9 + cost.forward_layers * 1e-3 + cost.backward_layers * 2e-3 + 2 * 0.1 + 1.0
+    assert FIXED.seconds(cost) == pytest.approx(expected)
+    private = estimate(spec(privacy={"epsilon": 6, "delta": 1e-5, "clip": 2}))
+    assert FIXED.seconds(private) - FIXED.seconds(dataclasses.replace(private, private=False)) == 0.5
+    assert given_rate(100).flops == 1e14
+    for bad in (0, -1, math.nan, math.inf):
+        with pytest.raises(BadValue, match="tflops"):
+            given_rate(bad)
+
+
+def test_this_machine_can_be_measured():
+    rate = measured_rate(shape_of("kit/text-tiny"), 2, "cpu")
+    assert rate.how == "measured"
+    assert 1e8 < rate.flops < 1e13
+    assert all(0 <= x < 1 for x in (rate.forward, rate.backward, rate.round, rate.run))
+    assert rate.forward > 0
+    assert measured_rate(shape_of("kit/text-tiny"), 2, "cpu") is rate
+
+
+# --- plans
+
+
+def planned(parameters, profile="smoke", store=None):
+    return plan(profile, parameters, lambda _: FIXED, store or Store())
+
+
+def done(store, made):
+    with store.work(made.key(), made.model_dump(mode="json")) as work:
+        scores = {"holdout": {"final": 0.5, "loss": 1.0}}
+        work.finish({"results.json": {"scores": scores}, "provenance.json": {}, "history.jsonl": []})
+
+
+def test_what_the_store_has_costs_nothing_more():
+    store = Store()
+    specs = runs_of("start_here", "smoke", seeds=1)
+    before = planned({"start_here": {"seeds": 1}}).totals
+    assert (before.runs, before.finished, before.missing, before.failed) == (4, 0, 4, 0)
+    assert before.flops == sum(estimate(s).flops for s in specs)
+    done(store, specs[0])
+    with store.work(specs[1].key(), {}) as work:
+        work.fail({"error": "diverged"})
+    after = planned({"start_here": {"seeds": 1}}).totals
+    assert (after.runs, after.finished, after.missing, after.failed) == (4, 1, 2, 1)
+    assert after.flops == sum(estimate(s).flops for s in specs[2:])
+
+
+def test_runs_that_items_share_count_once():
+    both = planned({"fed-hello/table2": {"seeds": 1}, "fed-hello/curves": {"seeds": 1}})
+    assert [one.totals.runs for one in both.items] == [21, 21]
+    assert both.totals.runs == 21
+    assert both.totals.flops == both.items[0].totals.flops
+
+
+def test_a_grid_counts_the_runs_that_it_will_choose():
+    store, given = Store(), {"seeds": 2, "tasks": ["polarity"], "epsilons": [0.0], "rates": [0.1, 0.4]}
+    (item,) = planned({"ffa-lora/table1": given}).items
+    waiting = [run for run in item.runs if run.stage == "to be chosen"]
+    assert item.totals.to_be_chosen == len(waiting) == 4  # 2 methods, 2 seeds
+    assert all(run.key is None and run.cost is not None for run in waiting)
+    for made in planned_runs("ffa-lora/table1", "smoke", **given).specs():
+        done(store, made)
+    (item,) = planned({"ffa-lora/table1": given}, store=store).items
+    assert item.totals.to_be_chosen == 0
+    assert [run.stage for run in item.runs].count("chosen") == 4
+    assert all(run.key for run in item.runs)
+
+
+def test_items_without_runs_say_so():
+    (item,) = planned({"ffa-lora/figure1": {}}).items
+    assert item.totals.runs == 0
+    assert "trains nothing" in item.note
+
+
+@pytest.mark.parametrize("item", ["ffa-lora/init_of_a", "fed-hello/ledgar", "fedlora-optimizer/ablation"])
+def test_the_papers_size_is_planned_without_a_network(item):
+    made = planned({item: {"seeds": 1}}, "paper")
+    assert made.totals.unknown == 0
+    assert made.totals.flops > 1e17
+
+
+def test_what_cannot_be_estimated_is_said_and_in_no_sum(monkeypatch):
+    monkeypatch.delitem(PUBLISHED, "qnli")
+    forget()
+    (item,) = planned({"ffa-lora/init_of_a": {"seeds": 1}}, "paper").items
+    forget()
+    assert item.totals.unknown == item.totals.missing > 0
+    assert item.totals.flops == 0
+    assert "qnli" in item.runs[0].problem
+
+
+def test_downloads_name_models_and_data(monkeypatch, tmp_path):
+    specs = runs_of("ffa-lora/init_of_a", "paper", seeds=1)
+    found = downloads(specs)
+    assert set(found) == {"FacebookAI/roberta-large", "nyu-mll/glue/qnli"}
+    assert found["FacebookAI/roberta-large"] == pytest.approx(1.42e9, rel=0.01)
+    assert downloads(runs_of("start_here", "smoke")) == {}
+    monkeypatch.setenv("FEDLORA_HUB", str(tmp_path))
+    assert downloads(specs) == {}
+
+
+# --- the check, and the command
+
+
+def test_estimates_are_set_beside_records():
+    store = Store()
+    made = spec()
+    entry = run(made, device="cpu")
+    found = compare_with_records(store, lambda _: FIXED)
+    (row,) = found.runs.to_dict("records")
+    assert row["wall"] == entry.provenance["wall_seconds"]
+    assert row["ratio"] == pytest.approx(FIXED.seconds(estimate(made)) / row["wall"])
+    assert row["up"] == 1.0
+    (kind,) = by_kind(found.runs).to_dict("records")
+    assert kind["ratio"] == kind["low"] == kind["high"] == kind["quiet"] == row["ratio"]
+    assert kind["within"] == (0.5 <= row["ratio"] <= 2)
+    with store.work("0" * 16, {"nonsense": 1}) as work:
+        work.finish({"results.json": {}, "provenance.json": {}, "history.jsonl": []})
+    assert set(compare_with_records(store, lambda _: FIXED).skipped) == {"0" * 16}
+
+
+def call(*words):
+    return CliRunner().invoke(app, list(words))
+
+
+def test_the_command_prints_a_table_or_json():
+    words = ("plan", "ffa-lora/table1", "ffa-lora/figure1", "--set", "seeds=2", "--tflops", "100")
+    text = call(*words)
+    assert text.exit_code == 0, text.output
+    assert "wait for their item's grid" in text.output
+    assert "trains nothing" in text.output
+    told = json.loads(call(*words, "--json").stdout)
+    assert told["total"]["runs"] == len(told["items"][0]["runs"])
+    assert told["rate"] == 100
+    first = told["items"][0]["runs"][0]
+    assert first["stage"] == "first"
+    assert RunSpec.parse(first["spec"]).key() == first["key"]
+    assert told["total"]["flops"] > 0
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("nothing/there",), "nothing/there"),
+        (("--profile", "huge"), "huge"),
+        (("start_here", "--set", "colour=red"), "colour"),
+        (("start_here", "--set", "seeds=many"), "seeds"),
+        (("start_here", "--set", "profile=paper"), "--profile"),
+        (("start_here", "--tflops", "0"), "tflops"),
+        (("--check", "--tflops", "1"), "no finished run"),
+    ],
+)
+def test_bad_input_is_told(words, said):
+    result = call("plan", *words)
+    assert result.exit_code == 2
+    assert said in result.stderr
+
+
+def test_the_check_is_a_table_or_json():
+    run(spec(), device="cpu")
+    text = call("plan", "--check", "--tflops", "0.02")
+    assert text.exit_code == 0, text.output
+    assert "of 1 kinds" in text.output
+    (row,) = json.loads(call("plan", "--check", "--tflops", "0.02", "--json").stdout)
+    assert row["backbone"] == "kit/text-tiny"
