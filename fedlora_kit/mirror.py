@@ -96,7 +96,7 @@ def _read(path: str, size: int, mtime_ns: int) -> dict[str, dict[str, Any]]:
         files: dict[str, dict[str, Any]] = json.loads(Path(path).read_text("utf-8"))["files"]
         if all({"sha256", "bytes"} <= record.keys() for record in files.values()):
             return files
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         pass
     raise FedloraError(
         f"the mirror's {LIST} cannot be read",

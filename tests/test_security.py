@@ -337,6 +337,28 @@ def test_models_whose_names_or_files_lead_out(hub, tmp_path, monkeypatch):
             read()
 
 
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (
+            '{"files": {"models/FacebookAI/roberta-base/../../../x": {"sha256": "0", "bytes": 1}}}',
+            "no name of a",
+        ),
+        (
+            '{"files": {"models/FacebookAI/roberta-base/x": {"sha256": "0", "bytes": 1}}}',
+            "which DIGESTS.json lists",
+        ),
+        ('{"files": {"x": 3}}', "cannot be read"),
+        ('{"files": ' + "[" * 200_000, "cannot be read"),
+        ("[]", "cannot be read"),
+    ],
+)
+def test_a_hostile_list_of_digests(hub, content, said):
+    (hub / "DIGESTS.json").write_text(content)
+    with pytest.raises(FedloraError, match=said):
+        load_backbone(toy.BACKBONE, 2, 0)
+
+
 def test_an_image_column_cannot_name_files_of_this_machine(tmp_path):
     from PIL import Image
 

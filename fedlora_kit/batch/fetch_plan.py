@@ -14,7 +14,7 @@ from fedlora_kit.experiments.spec import RunSpec
 from fedlora_kit.models.backbones import backbone
 from fedlora_kit.papers.plan import model_bytes, task_bytes
 
-#: files of a model that loading reads: configuration, tokenizer, image preprocessing, weights without pickle
+#: files of a model that loading reads: configuration, tokenizer, image preprocessing, safetensors weights
 MODEL_FILES = re.compile(
     r"(config|generation_config|tokenizer|tokenizer_config|special_tokens_map|added_tokens|vocab"
     r"|preprocessor_config|model\.safetensors\.index)\.json"
@@ -143,7 +143,7 @@ def targets(piece: Piece, files: Iterable[RemoteFile]) -> list[Target]:
     """Which files of a repository become which files of the mirror.
 
     Raises:
-        FedloraError: weights without pickle, or a split, are not among them.
+        FedloraError: safetensors weights, or a split, are not among them.
     """
     files = sorted(files, key=lambda file: file.name)
     if piece.kind == "model":

@@ -103,12 +103,13 @@ def reproduce(
     from fedlora_kit.batch.pool import reproduce as run_all
     from fedlora_kit.batch.progress import LiveTable, PlainLines, Reporter
     from fedlora_kit.batch.summary import summarise, summary_text
-    from fedlora_kit.papers.items import ITEMS, find
+    from fedlora_kit.papers.items import find
+    from fedlora_kit.papers.own_items import all_items
     from fedlora_kit.reporting.page import write_page
 
     if profile not in PROFILES:
         raise UnknownName("profile", profile, PROFILES)
-    chosen = find(items) if items else [item for item in ITEMS if item.notebook is not None]
+    chosen = find(items) if items else [item for item in all_items() if item.notebook is not None]
     named = [item.id for item in chosen if item.notebook is None and item.id in (items or [])]
     if named:
         raise BadValue(f"no notebook yet for {', '.join(named)}", "`fedlora list` shows which items have one")

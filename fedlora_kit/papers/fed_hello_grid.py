@@ -20,7 +20,8 @@ from fedlora_kit.errors import BadValue, UnknownName
 from fedlora_kit.methods.resources import HETLORA_111, ROC_111, ROC_631, Resources
 from fedlora_kit.papers.fed_hello_modes import DESCRIBED, MODES, RELEASED, constant_rate, released_method
 from fedlora_kit.papers.grid import Cell
-from fedlora_kit.papers.known_methods import known_methods, shares_out
+from fedlora_kit.papers.known_methods import names as known_names
+from fedlora_kit.papers.known_methods import shares_out
 from fedlora_kit.papers.overrides import override, plain
 
 if TYPE_CHECKING:
@@ -183,7 +184,7 @@ def _checked(item: str, name: str, value: Any) -> Any:
     if name == "task" and value not in COLUMNS:
         raise UnknownName(f"task of {item}", value, COLUMNS)
     if name in {"methods", "splits"}:
-        allowed = known_methods((*METHODS, *FURTHER_METHODS)) if name == "methods" else SPLITS
+        allowed = known_names((*METHODS, *FURTHER_METHODS)) if name == "methods" else SPLITS
         for one in value:
             if one not in allowed:
                 raise UnknownName(f"{name.removesuffix('s')} of {item}", one, allowed)

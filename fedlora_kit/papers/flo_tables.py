@@ -64,8 +64,7 @@ class Setting:
         tasks: causal tasks with categories; there are as many clients as categories.
         splits: of `SPLITS`.
         methods: of `VARIANTS`, or any registered one by its name.
-        prompt, max_new_tokens: see `experiments.spec.DataSpec`; None takes the task's own.
-        The others are those of `flo_setting.Setting`.
+        prompt, max_new_tokens: see `experiments.spec.DataSpec`. Others: see `flo_setting.Setting`.
     """
 
     tasks: tuple[str, ...]
@@ -147,11 +146,7 @@ def setting(item: str, profile: str, **changes: Any) -> Setting:
 
 def _checked(item: str, name: str, value: Any) -> Any:
     made = overrides.plain(name, value)
-    allowed = {
-        "tasks": TASKS,
-        "splits": tuple(SPLITS),
-        "methods": known_methods.known_methods(tuple(VARIANTS)),
-    }
+    allowed = {"tasks": TASKS, "splits": tuple(SPLITS), "methods": known_methods.names(VARIANTS)}
     for one in made if name in allowed else ():
         if one not in allowed[name]:
             raise UnknownName(f"{name.removesuffix('s')} of {item}", one, allowed[name])

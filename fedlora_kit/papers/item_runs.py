@@ -194,6 +194,7 @@ RUNS: dict[str, Callable[..., Runs]] = {
     "lessons/privacy_audit": _none("audits trainers in the notebook; trains nothing that is stored"),
     "lessons/layer_allocation": _lesson(layer_allocation.cells, 3),
     "lessons/directions_and_magnitudes": _lesson(directions_and_magnitudes.cells, 3),
+    "lessons/at_scale": _none("trains a few runs in stores of its own; trains nothing that is kept"),
     "lessons/your_own_method": _lesson(
         your_own_method.cells, 3, "the notebook also trains runs of a method that only it knows"
     ),

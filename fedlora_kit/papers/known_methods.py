@@ -6,7 +6,7 @@ the methods of the table's setting.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Literal
 
 from fedlora_kit.errors import UnknownName
@@ -15,9 +15,10 @@ from fedlora_kit.methods.layerwise import LayerMethod
 from fedlora_kit.methods.ranks import RankMethod
 
 
-def known_methods(own: Sequence[str]) -> tuple[str, ...]:
+def names(own: Iterable[str]) -> tuple[str, ...]:
     """Names that a table takes: its ``own``, in their order, then every other registered method."""
-    return (*own, *sorted(set(METHODS) - set(own)))
+    first = tuple(own)
+    return (*first, *sorted(set(METHODS) - set(first)))
 
 
 def shares_out(name: str) -> Literal["layers", "ranks"] | None:

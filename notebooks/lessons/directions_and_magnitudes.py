@@ -75,7 +75,7 @@ out.figure(
 # change is then (length of column i) · (length of row i) · (a matrix of two directions).
 
 # %%
-fed = build(lesson.run("lora"), place)
+fed = build(lesson.described("lora"), place)
 state = run_federation(fed).state  # a global adapter after three rounds
 module = "vit.layers.0.attention.v_proj"
 flo_method.shapes(state, module, axis="rank")
@@ -121,9 +121,9 @@ pd.DataFrame(
 
 # %%
 plain = run_federation(
-    build(lesson.run("fedlora-optimizer", rounds=1, global_trains=None, local_trains=None), place)
+    build(lesson.described("fedlora-optimizer", rounds=1, global_trains=None, local_trains=None), place)
 )
-fed = build(lesson.run("fedlora-optimizer", rounds=1), place)
+fed = build(lesson.described("fedlora-optimizer", rounds=1), place)
 staged = run_federation(fed)
 moved = {"global optimiser": flo_method.step_frame(plain.state, staged.state, "rank")}
 for k, own in staged.personal.items():
@@ -225,7 +225,7 @@ for said, rule in rules.items():
 
 # %% tags=["solution"] jupyter={"source_hidden": true, "outputs_hidden": true}
 heading = torch.tensor([[0.6, 0.8]], dtype=torch.float64)
-vector = compose(torch.tensor([[-2.0]], dtype=torch.float64), heading, 1)
+vector = compose(torch.tensor([[-2.0]], dtype=torch.float64), heading, 1, torch.float64)
 again = decompose(vector, 1)
 print("magnitude", again[0].tolist(), "direction", again[1].tolist())
 # Length 2 and the opposite direction: the vector is the same, its description has changed. Who compares magnitudes over time

@@ -58,11 +58,13 @@ def cells(seeds: int) -> list[Cell]:
         BadValue: fewer than one seed.
     """
     return [
-        Cell({"method": name}, {}, seed, run(name, seed)) for name in METHODS for seed in checked_seeds(seeds)
+        Cell({"method": name}, {}, seed, described(name, seed))
+        for name in METHODS
+        for seed in checked_seeds(seeds)
     ]
 
 
-def run(name: str, seed: int = 0, rounds: int = 3, **settings: Any) -> Any:
+def described(name: str, seed: int = 0, rounds: int = 3, **settings: Any) -> Any:
     """One of the lesson's runs (a `RunSpec`), with settings of the method."""
     return digits_run(name, seed=seed, rounds=rounds, settings=settings, data=DATA, eval_every=0)
 
@@ -78,9 +80,11 @@ def figure(rows: Sequence[torch.Tensor], curve: pd.DataFrame) -> Figure:
 
     fig, (left, right) = plt.subplots(1, 2, figsize=(DOUBLE, 2.9), width_ratios=(1, 1.15))
     for k, row in enumerate(rows):
-        _arrow(left, row, FAINT, f"client {k}")
+        _arrow(left, row, FAINT)
+        x, y = (float(v) for v in row[0])
+        left.annotate(f"client {k}", (x, y), (4, 2), textcoords="offset points", fontsize=7, color=FAINT)
     for name in METHODS:
-        _arrow(left, average(method(name), rows), of_method(name).colour, LABELS[name])
+        _arrow(left, average(method(name), rows), of_method(name).colour)
     reach = 1.12 * max(float(row.abs().max()) for row in rows)
     left.set(xlim=(-0.12 * reach, reach), ylim=(-0.12 * reach, reach), aspect="equal")
     left.set(xlabel="first entry of the row", ylabel="second entry")
@@ -95,9 +99,8 @@ def figure(rows: Sequence[torch.Tensor], curve: pd.DataFrame) -> Figure:
     return fig
 
 
-def _arrow(place: Any, row: torch.Tensor, colour: str, label: str) -> None:
+def _arrow(place: Any, row: torch.Tensor, colour: str) -> None:
     x, y = (float(v) for v in row[0])
     place.annotate(
-        "", (x, y), (0, 0), arrowprops={"arrowstyle": "-|>", "color": colour, "lw": 2, "shrinkB": 0}
+        "", (x, y), (0, 0), arrowprops={"arrowstyle": "-|>", "color": colour, "lw": 1.6, "shrinkB": 0}
     )
-    place.plot([], [], color=colour, lw=2, label=label)
