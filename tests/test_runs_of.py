@@ -88,6 +88,8 @@ def test_every_item_has_its_runs_or_says_why_not():
 CHANGED = {
     "start_here": {"seeds": 2},
     "ffa-lora/table1": {"seeds": 2, "tasks": ["polarity"], "epsilons": [0.0, 6.0], "clips": [1.0, 2.0]},
+    "ffa-lora/table3": {"ranks": [8], "seeds": 2},
+    "ffa-lora/alpha": {"seeds": 2, "alphas": [8.0, 16.0]},
     "ffa-lora/table4": {"alphas": [8.0], "rates": [0.1, 0.4]},
     "ffa-lora/discordance1": {"local_steps": [1, 3], "splits": ["iid"]},
     "ffa-lora/gsm8k": {"seeds": 1, "rates": [0.2], "holdout": 8},
@@ -106,7 +108,12 @@ CHANGED = {
 #: lessons train a little in their own cells before they ask for runs, and ask in one line
 LESSONS = {i for i in RUNS if i.startswith("lessons/")}
 #: items whose notebook computes for seconds before its runs: with the parameters above alone
-SLOW = {"fedlora-optimizer/method", "fed-hello/natural_instructions"}
+SLOW = {
+    "fedlora-optimizer/method",
+    "fed-hello/natural_instructions",
+    "ffa-lora/table3",
+    "ffa-lora/alpha",
+}
 #: their seeds if none are given, as the notebooks declare them
 DEFAULT = {i: read_parameters(NOTEBOOKS / f"{i}.ipynb")["seeds"].default for i in LESSONS}
 CASES = [*((i, {}) for i in RUNS if i not in SLOW and i not in LESSONS), *CHANGED.items()]
