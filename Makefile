@@ -9,7 +9,7 @@ PROFILE ?= smoke
 export HF_HUB_DISABLE_TELEMETRY := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: reproduce test check notebooks bench lock clean help
+.PHONY: reproduce test check notebooks gallery bench lock clean help
 
 help:            ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*## / - /'
@@ -29,6 +29,9 @@ check: $(STAMP)      ## ruff and mypy only
 notebooks: $(STAMP)  ## write each .ipynb anew from its .py
 	$(BIN)/python tools/sync_notebooks.py
 
+gallery: $(STAMP)    ## the README's gallery anew, from the results in figures/ (PROFILE=smoke)
+	$(BIN)/python tools/gallery.py --profile $(PROFILE)
+
 bench: $(STAMP)      ## the benchmarks: ratios measured side by side
 	$(BIN)/python benchmarks/federated_overhead.py --out benchmarks/results
 	$(BIN)/python benchmarks/image_batches.py --out benchmarks/results
@@ -43,8 +46,9 @@ bench: $(STAMP)      ## the benchmarks: ratios measured side by side
 lock: $(STAMP)       ## pin what is installed now
 	$(BIN)/python -m pip freeze --exclude-editable | grep -v '^fedlora' | sed 's/+cpu$$//' > requirements.lock
 
-clean:           ## remove the environment and the outputs, not the store of runs
-	rm -rf $(VENV) figures build *.egg-info
+clean:           ## remove the environment and the outputs, not the store of runs nor the gallery
+	rm -rf $(VENV) build *.egg-info
+	test ! -d figures || find figures -mindepth 2 -maxdepth 2 ! -path figures/smoke/gallery -exec rm -rf {} +
 
 $(STAMP): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -132,7 +132,8 @@ def main() -> None:
             for what, program in programs(folder, root, specs).items():
                 # a small store several times over: its times would be too short to be known well
                 calls = max(1, min(20, 1000 // size)) if what != "one" else 20
-                program()
+                if what not in before:
+                    program()  # what is imported and read once
                 several = partial(again, program, calls)
                 each = [
                     timed(several) / (calls if what == "one" else calls * size) for _ in range(given.repeats)

@@ -5,7 +5,10 @@ from __future__ import annotations
 import numpy as np
 from hypothesis import strategies as st
 
-LABELS = np.random.default_rng(0).integers(0, 4, 400)
+from fedlora_kit.conformance.partitions import LABELS, is_a_partition
+
+__all__ = ["LABELS", "check_cover", "labels_strategy", "seeds"]
+
 labels_strategy = st.integers(1, 6).flatmap(
     lambda classes: st.lists(st.integers(0, classes - 1), min_size=1, max_size=120).map(np.array)
 )
@@ -13,10 +16,4 @@ seeds = st.integers(0, 2**32)
 
 
 def check_cover(parts, labels, clients):
-    assert len(parts) == clients
-    together = np.concatenate(parts)
-    assert np.array_equal(np.sort(together), np.arange(len(labels))), "every example once"
-    for part in parts:
-        assert part.dtype == np.int64
-        assert part.size > 0
-        assert (np.diff(part) > 0).all(), "sorted"
+    is_a_partition(parts, len(labels), clients)

@@ -316,7 +316,7 @@ def test_a_success_leaves_outputs_log_and_status(batch: Batch) -> None:
     status = read_status(batch.folder("p/ok"))
     assert status == batch.statuses["p/ok"]
     assert (batch.folder("p/ok") / "table.csv").read_text() == "rounds\n5\n2\n"
-    assert set(status.files) == {"notebook.ipynb", "notebook.log", "table.csv", "table.md"}
+    assert set(status.files) == {"notebook.ipynb", "notebook.log", "table.csv", "table.md", "table.tex"}
     assert status.parameters == {"rounds": 5, "profile": "smoke", "output_dir": "figures"}
     assert status.seconds > 0
     assert set(status.versions) >= {"python", "torch", "peft", "opacus", "transformers"}

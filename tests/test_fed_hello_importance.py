@@ -131,7 +131,7 @@ def test_the_stability_claim_and_the_figure():
     assert judged.verdict.status == "not reproduced"
     (judged,) = judge_all([schedule.stability_claim()], schedule.of_sizes(sample_sizes({own: up})))
     assert judged.verdict.status == "not testable"
-    fig = schedule.figure(sample_sizes({"5": up, own: up}), SMOKE, ["#0072B2", "#D55E00"])
+    fig = schedule.figure(sample_sizes({"5": up, own: up}), SMOKE)
     left, right = fig.axes[:2]
     shares = left.images[0].get_array().tolist()
     assert shares == [pytest.approx([10.0 * layer] * 2) for layer in (1, 2, 3, 4)]

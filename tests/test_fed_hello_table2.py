@@ -138,7 +138,7 @@ def test_deviations_are_told_by_profile():
     [
         ({"splits": ["harsh"]}, UnknownName),
         ({"methods": ["lora", "lora"]}, BadValue),
-        ({"methods": ["ffa-lora"]}, UnknownName),
+        ({"methods": ["fedprox"]}, UnknownName),
         ({"task": "mnist"}, UnknownName),
         ({"rounds": 0}, BadValue),
         ({"lr": 0.0}, BadValue),

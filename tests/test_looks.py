@@ -83,7 +83,7 @@ def test_a_ramp_grows_darker(n: int) -> None:
 
 def test_nothing_but_the_looks_types_a_colour() -> None:
     files = [
-        *(ROOT / "fedlora_kit/papers").glob("*.py"),
+        *(ROOT / "fedlora_kit/papers").rglob("*.py"),
         *(ROOT / "fedlora_kit/reporting").glob("*.py"),
         *(ROOT / "notebooks").rglob("*.py"),
     ]
@@ -97,7 +97,7 @@ def test_nothing_but_the_looks_types_a_colour() -> None:
         for line in path.read_text().splitlines()
         if typed.search(line) and grid not in line
     ]
-    assert found == []
+    assert found == [], "take colours from fedlora_kit.looks, which all figures share"
 
 
 def test_a_band_is_the_interval_of_the_mean() -> None:

@@ -6,9 +6,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny import data, federation
+from tiny import federation
 
 from fedlora_kit.adapter import AdapterSlot, digest, size_bytes
+from fedlora_kit.conformance import methods as conformance
+from fedlora_kit.conformance.methods import SHAPES, product, random_updates, sent_shapes
 from fedlora_kit.errors import BadValue, FedloraError, UnknownName
 from fedlora_kit.methods import (
     METHODS,
@@ -21,67 +23,14 @@ from fedlora_kit.methods import (
     register,
     weighted_mean,
 )
-from fedlora_kit.models.components import component_names
-from fedlora_kit.models.lora import LoraSettings
-from fedlora_kit.privacy.settings import PrivacySettings
-from fedlora_kit.training.federation import is_sent, run_federation, trained_names
-from fedlora_kit.training.settings import FederationSettings, LocalSettings
+from fedlora_kit.training.federation import run_federation, trained_names
+from fedlora_kit.training.settings import FederationSettings
 
 ALL = sorted(METHODS)
-PRIVATE = [name for name in ALL if not METHODS[name].not_private]
-#: settings in which a method does nothing beside local training and aggregation
-WITHOUT_STAGES = {"fedlora-optimizer": {"global_trains": None, "local_trains": None}}
-
-
-def whole(fed, outcome, client=0):
-    """The adapter that a method's training made: the global one, or a client's where there is none."""
-    own = outcome.personal.get(client, {})
-    return outcome.state if fed.method.one_global else fed.method.personalised(outcome.state, own)
 
 
 def test_doctests():
     assert doctest.testmod(base).failed == 0
-
-
-def product(state, layer_of):
-    """B A of one module; LoRA's shapes are A (r, in), B (out, r)."""
-    return state[f"{layer_of}.lora_B.weight"] @ state[f"{layer_of}.lora_A.weight"]
-
-
-def meaning(name, state):
-    """What two adapters of a method must share: the tensors, or for some methods only the products B A."""
-    if METHODS[name].keeps_factors:
-        return state
-    modules = [n.removesuffix(".lora_A.weight") for n in state if ".lora_A" in n]
-    rest = {n: t for n, t in state.items() if ".lora_" not in n}
-    whole = {m: product(state, m) for m in modules if f"{m}.lora_B.weight" in state}
-    merged = {m: state.get(f"{m}.lora_residual.weight", 0.0) for m in whole}  # in the base weights already
-    return {**{m: whole[m] + merged[m] for m in whole}, **rest}
-
-
-def random_updates(names_shapes, weights, seed):
-    generator = torch.Generator().manual_seed(seed)
-    return [
-        ClientUpdate(
-            k, n, {name: torch.randn(shape, generator=generator) for name, shape in names_shapes.items()}
-        )
-        for k, n in enumerate(weights)
-    ]
-
-
-SHAPES = {
-    "m.lora_A.weight": (2, 5),
-    "m.lora_B.weight": (3, 2),
-    "head.bias": (4,),
-}  # a non-square Linear 5 -> 3
-
-
-def shapes(m):
-    return {**SHAPES, "m.lora_residual.weight": (3, 5)} if m.merges else SHAPES
-
-
-def sent_shapes(m):
-    return {n: s for n, s in SHAPES.items() if ".lora_" not in n or (m.trains(n, 0, 0) and m.sends(n))}
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -92,134 +41,112 @@ def sent_shapes(m):
     random=st.randoms(),
 )
 def test_aggregation_is_a_pure_function_of_a_set_of_updates(name, weights, seed, random):
-    m = method(name)
-    start = {n: torch.full(s, 0.25) for n, s in shapes(m).items()}
-    updates = random_updates(sent_shapes(m), weights, seed)
-    before = digest(start), [digest(u.tensors) for u in updates]
-    result = m.aggregate(start, updates)
-    shuffled = list(updates)
-    random.shuffle(shuffled)
-    assert digest(m.aggregate(start, shuffled)) == digest(result)  # permuting clients changes nothing
-    assert (digest(start), [digest(u.tensors) for u in updates]) == before  # inputs are left alone
-    assert {n: tuple(t.shape) for n, t in result.items()} == shapes(m)  # whole adapter, same shapes
-    scaled = [ClientUpdate(u.client, u.num_examples * 7, u.tensors) for u in updates]
-    for n, t in m.aggregate(start, scaled).items():
-        torch.testing.assert_close(t, result[n])  # weights count relative to each other
+    order = list(range(len(weights)))
+    random.shuffle(order)
+    conformance.aggregates_purely(name, weights, seed, order)
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_equal_updates_are_a_fixed_point(name):
-    m = method(name)
-    start = {n: torch.zeros(s) for n, s in shapes(m).items()}
-    one = random_updates(sent_shapes(m), [5], seed=1)[0]
-    result = meaning(name, m.aggregate(start, [ClientUpdate(k, 5 + k, one.tensors) for k in range(4)]))
-    for n, t in meaning(name, one.tensors).items():
-        torch.testing.assert_close(result[n], t)
+@pytest.mark.parametrize("check", conformance.CHECKS, ids=lambda check: check.__name__)
+def test_what_every_method_holds(check, name):
+    check(name)
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_what_is_not_sent_stays_bit_for_bit(name):
-    m = method(name)
-    start = {n: torch.randn(s) for n, s in shapes(m).items()}
-    result = m.aggregate(start, random_updates({"head.bias": (4,)}, [1, 2], seed=0))
-    assert digest({n: result[n] for n in start if n != "head.bias"}) == digest(
-        {n: start[n] for n in start if n != "head.bias"}
-    )
+def test_one_client_is_plain_local_training_in_another_architecture_too(name):
+    conformance.is_local_training_with_one_client(name, "llama")
 
 
 @pytest.mark.parametrize("name", ALL)
-@pytest.mark.parametrize("kind", ["roberta", "llama"])
-def test_one_client_is_plain_local_training(name, kind):
-    """A federation of one client for R rounds of S steps = R fresh optimisers on the same batches."""
-    # new factors of the same product train in another way from then on: such a method is followed for 1 round
-    rounds = 2 if METHODS[name].keeps_factors else 1
-    plain = {"kind": kind, "settings": WITHOUT_STAGES.get(name)}
-    fed = federation(name, (12,), rounds=FederationSettings(rounds=rounds), **plain)
-    outcome = run_federation(fed)
-    adapter = whole(fed, outcome)
-    fed = federation(name, (12,), **plain)
-    slot = AdapterSlot(fed.model)
-    slot.set_trainable(trained_names(fed, slot, 0, 0))
-    fed.model.train()
-    from fedlora_kit.data.batches import shuffled_batches
-
-    for r in range(rounds):
-        optimizer = torch.optim.SGD([slot.parameters[n] for n in slot.trainable], lr=0.1)
-        for batch in shuffled_batches(12, 4, 3, fed.streams.generator("data", r, 0)):
-            inputs, labels = fed.clients[0].batch(batch, torch.device("cpu"))
-            optimizer.zero_grad()
-            torch.nn.functional.cross_entropy(fed.model(**inputs).logits, labels).backward()
-            optimizer.step()
-    result = meaning(name, adapter)
-    for n, t in meaning(name, slot.read()).items():
-        torch.testing.assert_close(result[n], t, atol=1e-6, rtol=1e-5)
+def test_what_a_client_keeps_never_reaches_the_server_with_its_head(name):
+    conformance.keeps_what_is_the_clients(name, "personal")
 
 
-@pytest.mark.parametrize("name", ALL)
-def test_clients_with_the_same_data_are_one_client(name):
-    clients = [data("roberta", 8, seed=7)] * 3
-    fed = federation(name, clients=clients, local=LocalSettings(lr=0.1, steps=2, batch_size=8))
-    outcome = run_federation(fed)  # full batches: all three clients do the same
-    alone = federation(name, clients=clients[:1], local=fed.local)
-    result = meaning(name, whole(fed, outcome, client=2))
-    for n, t in meaning(name, whole(alone, run_federation(alone))).items():
-        torch.testing.assert_close(result[n], t, atol=1e-6, rtol=1e-5)
+# --- the checks themselves: each finds the method that breaks it ---------------------------------
 
 
-@pytest.mark.parametrize("privacy", [None, PrivacySettings(sigma=0.5, clip=1.0)])
-@pytest.mark.parametrize("name", ALL)
-def test_exactly_what_should_train_has_moved(name, privacy):
-    if privacy is not None and name not in PRIVATE:
-        with pytest.raises(BadValue, match=f"{name}' cannot run under DP"):
-            run_federation(federation(name, privacy=privacy))
-        return
-    fed = federation(name, privacy=privacy)
-    start = AdapterSlot(fed.model).read()
-    outcome = run_federation(fed)
-    trained = set(trained_names(fed, AdapterSlot(fed.model), 0, 0))
-    moves = {n for n in start if ".lora_residual" in n} if fed.method.merges else trained
-    for n, t in whole(fed, outcome).items():
-        assert torch.equal(t, start[n]) == (n not in moves), n
-    for n, t in outcome.state.items():
-        assert torch.equal(t, start[n]) == (n not in moves or not is_sent(fed, n)), n
+class Broken(FedIT):
+    """A method that a test breaks in one place."""
+
+    name = "broken"
 
 
-@pytest.mark.parametrize("head", ["aggregated", "personal"])
-@pytest.mark.parametrize("name", ALL)
-def test_what_a_client_keeps_never_reaches_the_server(name, head, monkeypatch):
-    """Not in an update; and a client's own adapter is the global one but for what it keeps."""
-    fed = federation(name, lora=LoraSettings(rank=2, head=head))
-    kept = {n for n in AdapterSlot(fed.model).names if not is_sent(fed, n)}
-    seen = []
-    aggregate = type(fed.method).aggregate
-
-    def spy(self, global_state, updates):
-        seen.extend(n for u in updates for n in u.tensors)
-        return aggregate(self, global_state, updates)
-
-    monkeypatch.setattr(type(fed.method), "aggregate", spy)
-    outcome = run_federation(fed)
-    assert not kept & set(seen)
-    assert set(outcome.state) == set(AdapterSlot(fed.model).names)
-    for own in outcome.personal.values():
-        adapter = fed.method.personalised(outcome.state, own)
-        AdapterSlot(fed.model).write(adapter)  # it fits: keys and shapes
-        shared = {n for n in outcome.state if not {n, *component_names(n)} & own.keys()}
-        assert digest({n: adapter[n] for n in shared}) == digest({n: outcome.state[n] for n in shared})
-    keepers = [digest(fed.method.personalised(outcome.state, own)) for own in outcome.personal.values()]
-    assert len(set(keepers)) == len(keepers)  # clients with different data
+def _adds_to_the_first(self, global_state, updates):
+    updates[0].tensors["head.bias"].add_(1.0)
+    return {**global_state, **weighted_mean(updates)}
 
 
-@pytest.mark.parametrize("name", ALL)
-def test_the_backbone_never_moves(name):
-    fed = federation(name, lora=LoraSettings(rank=2, head="aggregated"))
+def _sums(self, global_state, updates):
+    return {**global_state, **{n: sum(u.tensors[n] for u in updates) for n in updates[0].tensors}}
 
-    def frozen():
-        return {n: p for n, p in fed.model.named_parameters() if ".lora_" not in n and "classifier" not in n}
 
-    before = digest({n: p.clone() for n, p in frozen().items()})
-    run_federation(fed)
-    assert digest(frozen()) == before
+def _takes_the_first(self, global_state, updates):
+    return {**global_state, **updates[0].tensors}
+
+
+def _weighs_by_number(self, global_state, updates):
+    mean = weighted_mean(updates)
+    return {
+        **global_state,
+        **{n: t * min(1, 100 / sum(u.num_examples for u in updates)) for n, t in mean.items()},
+    }
+
+
+def _forgets(self, global_state, updates):
+    return weighted_mean(updates)
+
+
+def _decays(self, global_state, updates):
+    return {**{n: 0.9 * t for n, t in global_state.items()}, **weighted_mean(updates)}
+
+
+def _keeps_b(self, global_state, updates):
+    return {**global_state, **{n: t for n, t in weighted_mean(updates).items() if ".lora_B" not in n}}
+
+
+def _forgets_a(self, global_state, updates):
+    return {n: 0 * t if ".lora_A" in n else t for n, t in weighted_mean(updates).items()}
+
+
+class Alternating(Method):
+    """Trains B and A in turn, a round each."""
+
+    name = "alternating"
+
+    def trains(self, tensor, client, round_index):
+        return (".lora_B" in tensor) == (round_index % 2 == 0)
+
+
+def test_a_method_may_train_other_tensors_each_round(monkeypatch):
+    monkeypatch.setitem(METHODS, Alternating.name, Alternating)
+    for check in conformance.CHECKS:
+        check(Alternating.name)
+
+
+@pytest.mark.parametrize(
+    ("attribute", "value", "check", "said"),
+    [
+        ("aggregate", _takes_the_first, conformance.aggregates_purely, "another order"),
+        ("aggregate", _adds_to_the_first, conformance.aggregates_purely, "changes its inputs"),
+        ("aggregate", _forgets, conformance.leaves_the_rest, "m.lora_"),
+        ("aggregate", _weighs_by_number, conformance.aggregates_purely, "seven times as many"),
+        ("aggregate", _sums, conformance.keeps_equal_updates, "all clients sent the same"),
+        ("aggregate", _decays, conformance.leaves_the_rest, "has changed"),
+        ("aggregate", _sums, conformance.counts_equal_clients_as_one, "not like one"),
+        ("aggregate", _keeps_b, conformance.moves_what_it_trains, "see `trains`"),
+        ("aggregate", _forgets_a, conformance.is_local_training_with_one_client, "plain local training"),
+    ],
+)
+def test_each_check_finds_what_is_broken(monkeypatch, attribute, value, check, said):
+    monkeypatch.setitem(METHODS, "broken", type("Broken", (Broken,), {attribute: value}))
+    with pytest.raises((AssertionError, KeyError), match=said):
+        check("broken")
+
+
+def test_each_check_holds_for_the_method_before_it_is_broken(monkeypatch):
+    monkeypatch.setitem(METHODS, "broken", Broken)
+    for check in conformance.CHECKS:
+        check("broken")
 
 
 # --- FFA-LoRA's own invariants -------------------------------------------------------------------

@@ -117,6 +117,7 @@ def test_a_finished_item_shows_all_its_parts() -> None:
         *("1.5 min", "2026-01-31 12:34 UTC", "torch 2.13"),
     ):
         assert part in structure.text, part
+    assert re.search(r'<img [^>]*width="[1-9]\d+" height="[1-9]\d+"', text)
     assert "Not comparable" not in structure.text
     assert re.search(r'src="data:image/svg\+xml;base64,[A-Za-z0-9+/=]{100,}"', text)
     for name in ("table.csv", "comparison.csv", "figure.png"):

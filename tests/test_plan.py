@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 from fedlora_kit.cli import app
 from fedlora_kit.errors import BadValue, FedloraError
 from fedlora_kit.experiments import amounts as amounts_
+from fedlora_kit.experiments import estimate as estimate_
 from fedlora_kit.experiments.amounts import PUBLISHED, amounts
 from fedlora_kit.experiments.estimate import estimate
 from fedlora_kit.experiments.rate import Rate, given_rate, measured_rate
@@ -18,7 +19,6 @@ from fedlora_kit.experiments.setup import load_data
 from fedlora_kit.experiments.shapes import shape_of
 from fedlora_kit.experiments.spec import RunSpec
 from fedlora_kit.experiments.store import Store
-from fedlora_kit.papers.item_runs import RUNS
 from fedlora_kit.papers.plan import downloads, plan
 from fedlora_kit.papers.plan_check import by_kind, compare_with_records
 from fedlora_kit.papers.runs_of import planned_runs, runs_of
@@ -48,6 +48,11 @@ FIXED = Rate(1e9, 1e-3, 2e-3, 0.1, 1.0, 0.5, "given")
 
 def spec(base=TEXT, **parts):
     return RunSpec.parse({**base, **parts})
+
+
+def forget():
+    amounts_._parts.cache_clear()
+    estimate_._estimate.cache_clear()
 
 
 @pytest.mark.parametrize(
@@ -99,7 +104,8 @@ def test_the_numbers_of_examples_are_those_that_a_run_loads():
         assert {name: part.count for name, part in found.evals.items()} == {
             name: len(part) for name, part in scored.items()
         }
-        assert found.train.lengths.mean() == pytest.approx(train.lengths.mean(), rel=0.2)
+        if made.data.task != "digits":  # images that need no scaling count as one token in a batch's budget
+            assert found.train.lengths.mean() == pytest.approx(train.lengths.mean(), rel=0.2)
 
 
 def test_what_is_twice_as_much_costs_twice_as_much():
@@ -149,10 +155,10 @@ def test_without_data_and_network_the_published_sizes_count(monkeypatch):
     limited = made.model_copy(update={"data": made.data.model_copy(update={"train_limit": 100})})
     assert amounts(limited).train.count == 100
     monkeypatch.delitem(PUBLISHED, "sst2")
-    amounts_._parts.cache_clear()
+    forget()
     with pytest.raises(FedloraError, match="FEDLORA_HUB"):
         amounts(made)
-    amounts_._parts.cache_clear()
+    forget()
 
 
 def test_a_rate_adds_up():
@@ -230,19 +236,18 @@ def test_items_without_runs_say_so():
     assert "trains nothing" in item.note
 
 
-@pytest.mark.parametrize("profile", ["small", "paper"])
-def test_every_item_can_be_planned_without_a_network(profile):
-    short = {item: {"seeds": 1} for item in RUNS if item in {"ffa-lora/init_of_a", "fed-hello/dolly"}}
-    made = planned(short, profile)
+@pytest.mark.parametrize("item", ["ffa-lora/init_of_a", "fed-hello/ledgar", "fedlora-optimizer/ablation"])
+def test_the_papers_size_is_planned_without_a_network(item):
+    made = planned({item: {"seeds": 1}}, "paper")
     assert made.totals.unknown == 0
-    assert made.totals.flops > 0
+    assert made.totals.flops > 1e17
 
 
 def test_what_cannot_be_estimated_is_said_and_in_no_sum(monkeypatch):
     monkeypatch.delitem(PUBLISHED, "qnli")
-    amounts_._parts.cache_clear()
+    forget()
     (item,) = planned({"ffa-lora/init_of_a": {"seeds": 1}}, "paper").items
-    amounts_._parts.cache_clear()
+    forget()
     assert item.totals.unknown == item.totals.missing > 0
     assert item.totals.flops == 0
     assert "qnli" in item.runs[0].problem

@@ -19,6 +19,7 @@ from fedlora_kit.experiments.atomic import DamageWarning, sha256
 from fedlora_kit.experiments.checkpoints import CheckpointFolder
 from fedlora_kit.experiments.remote import RemoteStore
 from fedlora_kit.experiments.store import Store
+from fedlora_kit.training.client_states import ClientStates
 
 
 @pytest.fixture(params=["memory", "file"])
@@ -343,6 +344,36 @@ def test_a_checkpoint_cannot_name_a_file_elsewhere(remote, tmp_path, objects, mo
     assert [path.name for path in here.folder.iterdir()] == ["round-000000.safetensors"]
     with pytest.warns(DamageWarning, match="is missing"):
         assert here.load_latest() is None
+
+
+def published(remote, folder, rounds):
+    """Round r changes client r % 3; every round is published."""
+    there, states = CheckpointFolder(folder), ClientStates(folder=folder)
+    for index in rounds:
+        states[index % 3] = state(index)
+        there.save(index, state(index), {}, states.files())
+        remote.publish_checkpoint(KEY, there, index)
+    return there
+
+
+def test_checkpoints_come_with_the_files_that_they_name(remote, tmp_path, objects):
+    there = published(remote, tmp_path / "a", range(6))
+    needed = there.files(4) | there.files(5)
+    assert len(needed) == 4
+    names = {name.rsplit("/", 1)[1] for name in objects.names(f".checkpoints/{KEY}")}
+    assert names == {"round-000004.safetensors", "round-000005.safetensors", *needed}
+    here = CheckpointFolder(tmp_path / "b")
+    remote.fetch_checkpoints(KEY, here)
+    found = here.load_latest()
+    assert (found.round_index, found.files) == (5, there.files(5))
+    own = ClientStates(folder=here.folder, files=found.files)
+    assert [own[k]["x"][0].item() for k in own] == [3.0, 4.0, 5.0]
+    (new,) = there.files(5).keys() - there.files(4).keys()
+    objects.write(objects.named(new), b"half")
+    last = CheckpointFolder(tmp_path / "c")
+    remote.fetch_checkpoints(KEY, last)
+    with pytest.warns(DamageWarning, match=new):
+        assert last.load_latest().round_index == 4
 
 
 def test_a_finished_run_has_no_checkpoints(remote, trained, tmp_path):

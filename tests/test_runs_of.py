@@ -1,6 +1,7 @@
 """The runs of an item are those that its notebook asks for: run with a stand-in that records them."""
 
 import ast
+import importlib
 import math
 import re
 from pathlib import Path
@@ -102,9 +103,13 @@ CHANGED = {
     "fedlora-optimizer/ablation": {"grid": "all", "seeds": 1},
     "fedlora-optimizer/open_choices": {"choices": ["axis", "personal_start"]},
 }
+#: lessons train a little in their own cells before they ask for runs, and ask in one line
+LESSONS = {i for i in RUNS if i.startswith("lessons/")}
 #: items whose notebook computes for seconds before its runs: with the parameters above alone
 SLOW = {"fedlora-optimizer/method", "fed-hello/natural_instructions"}
-CASES = [*((i, {}) for i in RUNS if i not in SLOW), *CHANGED.items()]
+#: their seeds if none are given, as the notebooks declare them
+DEFAULT = {i: read_parameters(NOTEBOOKS / f"{i}.ipynb")["seeds"].default for i in LESSONS}
+CASES = [*((i, {}) for i in RUNS if i not in SLOW and i not in LESSONS), *CHANGED.items()]
 
 
 @pytest.mark.parametrize(("item", "given"), CASES, ids=lambda value: value if isinstance(value, str) else "")
@@ -114,6 +119,22 @@ def test_the_runs_are_those_that_the_notebook_asks_for(item, given, tmp_path, mo
     asked = asked_by_notebook(item, tmp_path, monkeypatch, **given)
     assert set(asked) == set(expected)
     assert len(expected) == len(set(expected)) == len(once(asked))
+
+
+@pytest.mark.parametrize("item", sorted(LESSONS))
+def test_a_lesson_asks_for_the_runs_of_its_module(item):
+    cells = [c.source for c in jupytext.read(NOTEBOOKS / f"{item}.py").cells if c.cell_type == "code"]
+    asking = [source for source in cells if ASKS.search(source)]
+    planned = planned_runs(item, "smoke")
+    if not planned.first:
+        assert not asking
+        return
+    (source,) = asking
+    if "a method that only it knows" in planned.note:
+        source = source.replace("fed_hello_grid.cells(setting)", "lesson.cells(seeds)")
+    assert source.count("lesson.cells(seeds)") == 1
+    module = importlib.import_module(f"fedlora_kit.papers.{item.replace('/', '.')}")
+    assert planned.specs() == list({c.spec.canonical(): c.spec for c in module.cells(DEFAULT[item])}.values())
 
 
 @pytest.mark.parametrize("item", RUNS)

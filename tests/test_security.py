@@ -213,11 +213,12 @@ HOSTILE = [
 def test_any_text_reaches_the_notebooks_cell_as_a_literal(text):
     value = coerce("text", text, Parameter("text", "str", "", ""))
     assert value == text
-    node = nbformat.v4.new_notebook(
-        metadata={"kernelspec": {"name": "python3", "language": "python", "display_name": "x"}}
-    )
+    kernel = {"name": "python3", "language": "python", "display_name": "x"}
+    node = nbformat.v4.new_notebook(metadata={"kernelspec": kernel, "papermill": {}})
+    node.cells.append(nbformat.v4.new_code_cell("", metadata={"tags": ["parameters"]}))
     node = papermill.parameterize.parameterize_notebook(node, {"text": value, "words": [value]})
-    tree = ast.parse(node.cells[0].source)
+    (injected,) = (cell for cell in node.cells if "injected-parameters" in cell.metadata.tags)
+    tree = ast.parse(injected.source)
     assert [type(line) for line in tree.body] == [ast.Assign, ast.Assign]
     assert ast.literal_eval(tree.body[0].value) == text
     assert ast.literal_eval(tree.body[1].value) == [text]
@@ -334,6 +335,28 @@ def test_models_whose_names_or_files_lead_out(hub, tmp_path, monkeypatch):
     for read in (lambda: load_backbone(toy.BACKBONE, 2, 0), lambda: backbone_fingerprint(toy.BACKBONE)):
         with pytest.raises(FedloraError, match=r"model\.safetensors is a link that leads out"):
             read()
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (
+            '{"files": {"models/FacebookAI/roberta-base/../../../x": {"sha256": "0", "bytes": 1}}}',
+            "no name of a",
+        ),
+        (
+            '{"files": {"models/FacebookAI/roberta-base/x": {"sha256": "0", "bytes": 1}}}',
+            "which DIGESTS.json lists",
+        ),
+        ('{"files": {"x": 3}}', "cannot be read"),
+        ('{"files": ' + "[" * 200_000, "cannot be read"),
+        ("[]", "cannot be read"),
+    ],
+)
+def test_a_hostile_list_of_digests(hub, content, said):
+    (hub / "DIGESTS.json").write_text(content)
+    with pytest.raises(FedloraError, match=said):
+        load_backbone(toy.BACKBONE, 2, 0)
 
 
 def test_an_image_column_cannot_name_files_of_this_machine(tmp_path):

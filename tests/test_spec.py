@@ -11,6 +11,7 @@ from fedlora_kit.data.task import Task
 from fedlora_kit.data.tasks import register_task
 from fedlora_kit.errors import BadValue, FedloraError, UnknownName
 from fedlora_kit.experiments import spec as spec_module
+from fedlora_kit.experiments.source import class_source
 from fedlora_kit.experiments.spec import RunSpec
 from fedlora_kit.methods import METHODS
 
@@ -159,6 +160,46 @@ def test_the_key_follows_a_method_from_outside(tmp_path, monkeypatch):
         assert spec_module.external(spec)
     METHODS.pop("mine")
     assert len(keys) == 2
+
+
+CELL = """from fedlora_kit.methods import FedIT, register
+other = 1
+
+
+@register
+class Mine(FedIT):
+    name = "mine"
+{body}
+
+more = 2
+"""
+
+
+def in_a_cell(body, number, monkeypatch):
+    """Define Mine as a notebook cell does: no file behind the module, the text in linecache alone."""
+    file, text = f"/nowhere/cell_{number}.py", CELL.format(body=body)
+    monkeypatch.setitem(linecache.cache, file, (len(text), None, text.splitlines(keepends=True), file))
+    place = {"__name__": "a_notebook"}
+    exec(compile(text, file, "exec"), place)
+    return place["Mine"]
+
+
+def test_the_key_follows_a_method_of_a_notebook_cell(monkeypatch):
+    keys = set()
+    for number, rule in enumerate(("True", "'lora_B' in tensor", "'lora_B' in tensor")):
+        body = f"    def trains(self, tensor, client, round_index):\n        return {rule}\n"
+        cls = in_a_cell(body, number, monkeypatch)
+        assert class_source(cls).startswith("@register\nclass Mine(FedIT):")
+        assert class_source(cls).endswith(f"return {rule}\n")
+        keys.add(RunSpec.parse(changed("method.name", "mine")).key())
+    METHODS.pop("mine")
+    assert len(keys) == 2
+
+
+def test_a_class_whose_source_is_lost(monkeypatch):
+    with pytest.raises(BadValue, match=r"source of Mine cannot be read(.|\n)*a method of its own"):
+        class_source(in_a_cell("", 9, monkeypatch))
+    METHODS.pop("mine")
 
 
 def test_bf16_and_dp_do_not_go_together():

@@ -1,98 +1,10 @@
-"""Tiny random models and data for tests: every architecture, seeded."""
+"""Tiny random models and data for tests: every architecture, seeded (see `fedlora_kit.conformance.tiny`)."""
 
 from __future__ import annotations
 
-import numpy as np
-import torch
 import transformers
 
-from fedlora_kit.data.encoded import EncodedImages, EncodedText
-from fedlora_kit.methods import method
-from fedlora_kit.models.lora import LoraSettings, attach_lora
-from fedlora_kit.randomness import Streams
-from fedlora_kit.training.federation import Federation
-from fedlora_kit.training.settings import FederationSettings, LocalSettings
+from fedlora_kit.conformance.tiny import ARCHITECTURES, backbone, data, federation, image_data, text_data
 
 transformers.utils.logging.set_verbosity_error()
-ARCHITECTURES = ("roberta", "bert", "vit", "llama")
-_SIZE = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
-_NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-
-
-def backbone(kind: str, labels: int = 3, seed: int = 0, **extra: object) -> torch.nn.Module:
-    """A tiny classifier of an architecture, with weights large enough to make gradients visible."""
-    text = {"vocab_size": 40, "initializer_range": 0.2, "num_labels": labels, **_SIZE, **extra}
-    quiet = {**_NO_DROPOUT, **text}
-    configs = {
-        "roberta": lambda: transformers.RobertaConfig(max_position_embeddings=40, **quiet),
-        "bert": lambda: transformers.BertConfig(max_position_embeddings=40, **quiet),
-        "llama": lambda: transformers.LlamaConfig(num_key_value_heads=1, pad_token_id=1, **text),
-        "vit": lambda: transformers.ViTConfig(
-            image_size=4,
-            patch_size=2,
-            num_channels=1,
-            initializer_range=0.2,
-            num_labels=labels,
-            **{**_NO_DROPOUT, **_SIZE, **extra},
-        ),
-    }
-    auto = (
-        transformers.AutoModelForImageClassification
-        if kind == "vit"
-        else transformers.AutoModelForSequenceClassification
-    )
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        return auto.from_config(configs[kind]()).eval()
-
-
-def text_data(n: int, labels: int = 3, seed: int = 0, vocab: int = 40) -> EncodedText:
-    """Sequences of 3 to 9 random tokens; the label depends on the tokens, so that it can be learned."""
-    rng = np.random.default_rng(seed)
-    lengths = rng.integers(3, 10, size=n)
-    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-    tokens = rng.integers(4, vocab, size=int(offsets[-1])).astype(np.int32)
-    firsts = tokens[offsets[:-1]] if n else np.empty(0, np.int32)
-    return EncodedText({"input_ids": tokens}, offsets, (firsts % labels).astype(np.int64), {"input_ids": 1})
-
-
-def image_data(n: int, labels: int = 3, seed: int = 0) -> EncodedImages:
-    """Random 1 x 4 x 4 images."""
-    rng = np.random.default_rng(seed)
-    pixels = torch.from_numpy(rng.normal(size=(n, 1, 4, 4)).astype(np.float32))
-    return EncodedImages(pixels, rng.integers(0, labels, size=n).astype(np.int64))
-
-
-def data(kind: str, n: int, seed: int = 0) -> EncodedText | EncodedImages:
-    """Data that fits an architecture."""
-    return image_data(n, seed=seed) if kind == "vit" else text_data(n, seed=seed)
-
-
-def federation(
-    method_name: str = "lora",
-    sizes: tuple[int, ...] = (12, 8, 10),
-    *,
-    kind: str = "roberta",
-    lora: LoraSettings | None = None,
-    rounds: FederationSettings | None = None,
-    local: LocalSettings | None = None,
-    seed: int = 0,
-    clients: list | None = None,
-    depth: int = 2,
-    settings: dict | None = None,
-    **extra: object,
-) -> Federation:
-    """A small federation, ready to run."""
-    lora = lora or LoraSettings(rank=2, alpha=4)
-    model = attach_lora(backbone(kind, num_hidden_layers=depth), lora, seed=1)
-    return Federation(
-        model=model,
-        method=method(method_name, **(settings or {})),
-        clients=clients if clients is not None else [data(kind, n, seed=k) for k, n in enumerate(sizes)],
-        evals={"validation": data(kind, 20, seed=99)},
-        rounds=rounds or FederationSettings(rounds=2),
-        local=local or LocalSettings(lr=0.1, steps=3, batch_size=4),
-        streams=Streams(seed),
-        head=lora.head,
-        **{"server": data(kind, 10, seed=77), **extra},  # type: ignore[arg-type]
-    )
+__all__ = ["ARCHITECTURES", "backbone", "data", "federation", "image_data", "text_data"]

@@ -9,34 +9,15 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-import jupytext
-import nbformat
+from fedlora_kit.batch.pair import as_text, paired
 
+__all__ = ["main", "paired"]
 NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
-KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
-
-
-def paired(source: Path) -> nbformat.NotebookNode:
-    """The notebook that belongs to a .py file: kernel and language set, stable cell ids, no outputs."""
-    notebook = jupytext.read(source)
-    notebook.metadata = nbformat.from_dict(
-        {
-            "kernelspec": KERNEL,
-            "language_info": {"name": "python"},
-            "jupytext": {"formats": "ipynb,py:percent"},
-        }
-    )
-    for number, cell in enumerate(notebook.cells):
-        cell["id"] = f"cell-{number:02d}"
-    notebook.nbformat, notebook.nbformat_minor = 4, 5
-    nbformat.validate(notebook)
-    return notebook
 
 
 def main() -> int:
     for source in sorted(NOTEBOOKS.rglob("*.py")):
-        target = source.with_suffix(".ipynb")
-        text = nbformat.writes(paired(source)) + "\n"
+        target, text = source.with_suffix(".ipynb"), as_text(source)
         if not target.exists() or target.read_text() != text:
             target.write_text(text)
             print(f"wrote {target.relative_to(NOTEBOOKS.parent)}")

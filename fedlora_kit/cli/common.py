@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from typing import Annotated, Any
 
@@ -40,13 +41,33 @@ def print_json(value: Any) -> None:
 
 
 def print_table(headers: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> None:
-    """A plain table on stdout; the columns in ``right`` are aligned to the right."""
-    from tabulate import tabulate  # type: ignore[import-untyped]
+    """A table on stdout, the columns in ``right`` aligned to the right.
 
+    On a terminal it is fitted to its width; into a file or a pipe every row stays one line.
+    """
     if not rows:
         return
+    if sys.stdout.isatty():
+        _fitted(headers, rows, right)
+        return
+    from tabulate import tabulate  # type: ignore[import-untyped]
+
     align = ["right" if index in right else "left" for index in range(len(headers))]
     typer.echo(tabulate(rows, headers, disable_numparse=True, colalign=align))
+
+
+def _fitted(headers: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int]) -> None:
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="bold")
+    for index, header in enumerate(headers):
+        table.add_column(Text(header), justify="right" if index in right else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    Console(highlight=False).print(table)
 
 
 def _finite(value: Any) -> Any:

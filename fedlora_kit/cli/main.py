@@ -11,9 +11,12 @@ from fedlora_kit import __version__
 from fedlora_kit.cli import backbones, queries, replay
 from fedlora_kit.cli.common import Commands, JsonFlag, print_json
 from fedlora_kit.cli.federate import federate
+from fedlora_kit.cli.fetch import fetch
+from fedlora_kit.cli.new import new
 from fedlora_kit.cli.plan import plan
 from fedlora_kit.cli.report import report
 from fedlora_kit.cli.reproduce import reproduce
+from fedlora_kit.cli.show import compare, show
 
 app = typer.Typer(
     name="fedlora",
@@ -38,11 +41,15 @@ app = typer.Typer(
 )
 app.command("list")(queries.list_items)
 app.command()(plan)
+app.command()(fetch)
 app.command()(reproduce)
 app.command()(federate)
 app.command()(report)
 app.command()(queries.noise)
 app.command()(queries.runs)
+app.command()(show)
+app.command()(compare)
+app.command()(new)
 app.add_typer(backbones.app, name="backbones")
 app.add_typer(replay.app, name="replay")
 

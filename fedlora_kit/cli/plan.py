@@ -154,7 +154,7 @@ def _print(made: Plan, tflops: float | None) -> None:
         problems = sorted({run.problem for one in made.items for run in one.runs if run.problem})
         typer.echo(f"{total.unknown} runs could not be estimated and are in no sum: {'; '.join(problems)}")
     if made.downloads:
-        sizes = [f"{name} {'?' if n is None else _size(n)}" for name, n in made.downloads.items()]
+        sizes = [f"{name} {'?' if n is None else size_text(n)}" for name, n in made.downloads.items()]
         typer.echo(f"to download, about: {', '.join(sizes)}")
     if any(run.cost is not None and run.cost.known != "data" for one in made.items for run in one.runs):
         typer.echo("some data is not on this machine: its sizes are the published ones")
@@ -173,10 +173,10 @@ def _cells(t: Totals) -> list[str]:
         str(t.missing),
         f"{t.flops:.1e}",
         _time(3600 * t.device_hours),
-        _size(t.memory_bytes),
-        _size(t.bytes_up),
-        _size(t.bytes_down),
-        _size(t.store_bytes),
+        size_text(t.memory_bytes),
+        size_text(t.bytes_up),
+        size_text(t.bytes_down),
+        size_text(t.store_bytes),
     ]
 
 
@@ -186,7 +186,8 @@ def _time(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:,.0f} h"
 
 
-def _size(number: float) -> str:
+def size_text(number: float) -> str:
+    """Bytes for a reader: 13 GB."""
     for unit in ("B", "kB", "MB", "GB"):
         if number < 1000:
             return f"{number:.0f} {unit}" if number >= 10 or unit == "B" else f"{number:.1f} {unit}"

@@ -22,10 +22,10 @@ def list_items(as_json: JsonFlag = False) -> None:
       notebook    its file under notebooks/, or null while it is planned
       foundation  how well the paper's content is known here
     """
-    from fedlora_kit.papers.items import ITEMS
+    from fedlora_kit.papers.own_items import all_items
 
     keys = ("id", "paper", "kind", "title", "notebook", "foundation")
-    records = [{key: getattr(item, key) for key in keys} for item in ITEMS]
+    records = [{key: getattr(item, key) for key in keys} for item in all_items()]
     if as_json:
         print_json(records)
         return

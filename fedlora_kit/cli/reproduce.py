@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from fedlora_kit.errors import BadValue, UnknownName
+
+if TYPE_CHECKING:
+    from fedlora_kit.papers.items import Item
 
 
 def reproduce(
@@ -69,6 +72,14 @@ def reproduce(
             help="Where Ray's machines put finished runs: a shared folder, s3://bucket/runs.",
         ),
     ] = None,
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            "--shard",
+            metavar="I/N",
+            help="Train the I-th of N shares of the runs, and run no notebook (docs/scale.md).",
+        ),
+    ] = None,
 ) -> None:
     """Run notebooks: results, claims and a report page.
 
@@ -83,6 +94,7 @@ def reproduce(
       fedlora reproduce
       fedlora reproduce ffa-lora/table1 --set seeds=5
       fedlora reproduce ffa-lora --profile small --jobs 2 --output /data/figures
+      fedlora reproduce fed-hello -p paper --shard $SLURM_ARRAY_TASK_ID/16
       fedlora reproduce fed-hello -p paper --engine ray --address auto --store s3://bucket/runs
     """
     from fedlora_kit import paths
@@ -91,12 +103,13 @@ def reproduce(
     from fedlora_kit.batch.pool import reproduce as run_all
     from fedlora_kit.batch.progress import LiveTable, PlainLines, Reporter
     from fedlora_kit.batch.summary import summarise, summary_text
-    from fedlora_kit.papers.items import ITEMS, find
+    from fedlora_kit.papers.items import find
+    from fedlora_kit.papers.own_items import all_items
     from fedlora_kit.reporting.page import write_page
 
     if profile not in PROFILES:
         raise UnknownName("profile", profile, PROFILES)
-    chosen = find(items) if items else [item for item in ITEMS if item.notebook is not None]
+    chosen = find(items) if items else [item for item in all_items() if item.notebook is not None]
     named = [item.id for item in chosen if item.notebook is None and item.id in (items or [])]
     if named:
         raise BadValue(f"no notebook yet for {', '.join(named)}", "`fedlora list` shows which items have one")
@@ -105,6 +118,11 @@ def reproduce(
             f"there is no notebook to run under {paths.notebooks_dir()}",
             "`fedlora list` shows what is planned; FEDLORA_HOME names the kit's folder if it lies elsewhere",
         )
+    if shard is not None:
+        if engine != "local":
+            raise BadValue("--shard and --engine ray", "a share trains on its own machine: leave one out")
+        _train_share([item for item in chosen if item.notebook is not None], profile, settings or [], shard)
+        return
     place = (Path.cwd() / output.expanduser()).resolve() if output else Path("figures")
 
     prepare = _on_cluster(engine, profile, address, store)
@@ -132,6 +150,25 @@ def reproduce(
     typer.echo(f"\nreport: {page}")
     if failed:
         raise typer.Exit(1)
+
+
+def _train_share(items: Sequence[Item], profile: str, settings: Sequence[str], text: str) -> None:
+    """One share of the items' runs."""
+    from fedlora_kit.batch.parameters import parse_settings, resolve
+    from fedlora_kit.batch.runner import notebook_path
+    from fedlora_kit.batch.shards import Shard, train_share
+
+    shard, given = Shard.parse(text), parse_settings(settings)
+    if "profile" in given:
+        raise BadValue("'profile' cannot be set with --set", "use --profile")
+    parameters = {item.id: resolve(notebook_path(item), item.id, given) for item in items}
+    done = train_share(parameters, profile, shard, say=typer.echo)
+    typer.echo(f"{done.finished} finished, {done.failed} failed, {done.others} fall to other shares")
+    if done.waiting:
+        typer.echo(
+            f"not all of the grid is finished yet for {', '.join(done.waiting)}: when all shares have ended, "
+            "start them once more for the runs that it chooses"
+        )
 
 
 def _on_cluster(

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fedlora_kit import paths
+from fedlora_kit import mirror, paths
 from fedlora_kit.data.examples import Examples
 from fedlora_kit.errors import BadValue, FedloraError
 
@@ -82,6 +82,7 @@ def read(spec: Task) -> Examples:
     labels: list[int] = []
     references: list[tuple[str, ...]] = []
     for label, file in enumerate(task_files(spec)):
+        mirror.check(file)
         try:
             if file.stat().st_size > MOST_BYTES:
                 raise ValueError(f"it has {file.stat().st_size} bytes")

@@ -11,14 +11,13 @@ import dataclasses
 import hashlib
 import json
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from fedlora_kit import paths
+from fedlora_kit import mirror, paths
 from fedlora_kit.data import held_out, natural_instructions
 from fedlora_kit.data.examples import whole_numbers
 from fedlora_kit.data.task import Examples, Task
@@ -122,6 +121,7 @@ def _mirror_table(hub: Path, spec: Task, split: str) -> Any:
             "put that file into the folder named by FEDLORA_HUB, or unset FEDLORA_HUB to ask the Hub",
         )
     try:
+        mirror.check(file)
         _check_size(file, relative)
         return datasets.Dataset.from_parquet(
             str(file),
@@ -276,11 +276,5 @@ def _content(spec: Task) -> str:
 
 
 def _mirror_digest(file: Path) -> str:
-    stat = file.stat()
-    return _file_digest(str(file), stat.st_size, stat.st_mtime_ns)
-
-
-@lru_cache(maxsize=256)
-def _file_digest(file: str, size: int, mtime_ns: int) -> str:
-    with open(file, "rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
+    mirror.check(file)
+    return mirror.file_sha256(file)

@@ -81,26 +81,32 @@ class Counter:
         self.causal = kind.modality == "causal"
         lora = spec.model.lora
         self.adapters = Adapters(lora.rank, lora.targets)
+        self._merges = method(spec.method.name, **spec.method.settings).merges
+        self.fed = self.federation(spec.split.clients)
+        self.slot = AdapterSlot(self.fed.model)
+
+    def federation(self, clients: int) -> Federation:
+        """A federation of so many clients, of the run's mean size each."""
+        spec, lora = self.spec, self.spec.model.lora
+        if self._merges:  # it changes its model
+            model = attach_lora(random_model(self.shape, self.labels, "meta"), lora, seed=0)
+        else:
+            model = _adapted(self.shape, self.labels, lora)
+        slot = AdapterSlot(model)
+        slot.set_trainable(slot.names)
         size = max(1, self.amounts.train.count // spec.split.clients)
-        chosen = method(spec.method.name, **spec.method.settings)
-        model = (
-            attach_lora(random_model(self.shape, self.labels, "meta"), lora, seed=0)
-            if chosen.merges
-            else _adapted(self.shape, self.labels, lora)
-        )
-        AdapterSlot(model).set_trainable(AdapterSlot(model).names)
-        self.fed = Federation(
+        cohort = None if spec.rounds.cohort is None else min(spec.rounds.cohort, clients)
+        return Federation(
             model=model,
-            method=chosen,
-            clients=cast(Any, [_Roster(size)] * spec.split.clients),
+            method=method(spec.method.name, **spec.method.settings),
+            clients=cast(Any, [_Roster(size)] * clients),
             evals={},
-            rounds=spec.rounds,
+            rounds=spec.rounds.model_copy(update={"cohort": cohort}),
             local=spec.local,
             streams=Streams(spec.seed),
             head=lora.head,
             privacy=spec.privacy,
         )
-        self.slot = AdapterSlot(model)
 
     def training(self) -> tuple[Work, int]:
         """All that trains, and the most layers that a backward pass goes through."""

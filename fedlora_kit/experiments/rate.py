@@ -15,6 +15,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import numpy as np
 import torch
 
 from fedlora_kit.errors import BadValue
@@ -31,6 +32,8 @@ from fedlora_kit.privacy.noise import noise_multiplier
 GIVEN = (0.4e-3, 0.8e-3, 0.05, 10.0, 1.0)
 #: the probe's model: layers, and the widest that it tries on a CPU and on a GPU
 LAYERS, WIDEST = 2, {"cpu": 512, "cuda": 4096}
+#: the probe's larger batch: at most so many tokens, and operations
+TOKENS, FLOPS = 4096, 5e9
 _LORA = LoraSettings(rank=8, alpha=8, targets=("q", "v"))
 
 
@@ -94,15 +97,20 @@ def measured_rate(shape: Shape, labels: int, device: str = "auto", threads: int 
         with torch.random.fork_rng():
             torch.manual_seed(0)
             model = attach_lora(random_model(small, max(1, labels)), _LORA, seed=0).to(where)
-        short, long = _batch(small, 1, 4, where), _batch(small, 8, 64, where)
-        forward, step = _time(model, short, train=False), _time(model, short, train=True)
         tokens = small.image_tokens or 64
-        flops = 8 * _step_flops(small, tokens, labels) - _step_flops(small, small.image_tokens or 4, labels)
+        # large enough to tell its operations from its passes, small enough for a second
+        rows = int(np.clip(min(TOKENS / tokens, FLOPS / _step_flops(small, tokens, labels)), 8, None))
+        short, long = _batch(small, 1, 4, where), _batch(small, rows, tokens, where)
+        forward, step = _time(model, short, train=False), _time(model, short, train=True)
+        one = _step_flops(small, small.image_tokens or 4, labels)
         extra = max(1e-9, _time(model, long, train=True) - step)
+        rate = (rows * _step_flops(small, tokens, labels) - one) / extra
+        # the short batch has operations of its own, about a third of them forward
+        alone, whole = forward - one / 3 / rate, step - one / rate
         return Rate(
-            flops / extra,
-            forward / (LAYERS + 1),
-            max(0.0, step - forward) / (LAYERS + 1),
+            rate,
+            max(0.0, alone) / (LAYERS + 1),
+            max(0.0, whole - max(0.0, alone)) / (LAYERS + 1),
             _checkpoint_seconds(model),
             _build_seconds(small, labels),
             _search_seconds(),
@@ -142,7 +150,7 @@ def _batch(shape: Shape, rows: int, tokens: int, device: torch.device) -> dict[s
     return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
 
 
-def _time(model: torch.nn.Module, batch: dict[str, Any], *, train: bool, repeats: int = 7) -> float:
+def _time(model: torch.nn.Module, batch: dict[str, Any], *, train: bool, repeats: int = 9) -> float:
     """Seconds of a forward pass, or of a whole training step; the median.
 
     On a CPU of the thread's own time, which leaves out what other work took away meanwhile.

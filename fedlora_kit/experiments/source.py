@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import inspect
+import linecache
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
 
-from fedlora_kit.errors import UnknownName
+from fedlora_kit.errors import BadValue, UnknownName
 
 RUN_ROOMS: tuple[str, ...] = (
     "randomness",
@@ -122,3 +124,35 @@ def _canonical(node: object) -> str:
     if isinstance(node, list):
         return f"[{','.join(map(_canonical, node))}]"
     return repr(node)
+
+
+def class_source(cls: type) -> str:
+    """The text of a class that a user has defined, in a file or in a notebook cell.
+
+    Raises:
+        BadValue: it cannot be read.
+    """
+    try:
+        return inspect.getsource(cls)
+    except (OSError, TypeError) as error:
+        found = _in_cell(cls)
+        if found is None:
+            raise BadValue(
+                f"the source of {cls.__qualname__} cannot be read, so its runs cannot have a key",
+                "define it in a file; or in a notebook cell, with a method of its own",
+            ) from error
+        return found
+
+
+def _in_cell(cls: type) -> str | None:
+    """The text of a class of a notebook cell: Python knows the place of its methods only."""
+    for member in vars(cls).values():
+        code = getattr(member, "__code__", None)
+        lines = linecache.getlines(code.co_filename) if code is not None else []
+        for node in ast.walk(ast.parse("".join(lines))):
+            if code is not None and isinstance(node, ast.ClassDef) and node.name == cls.__name__:
+                first = min([node.lineno, *(d.lineno for d in node.decorator_list)])
+                last = node.end_lineno or first
+                if first <= code.co_firstlineno <= last:
+                    return "".join(lines[first - 1 : last])
+    return None

@@ -9,7 +9,6 @@ threads are not in it: they may change the last bits of a result, and are in the
 from __future__ import annotations
 
 import hashlib
-import inspect
 import json
 from functools import lru_cache
 from importlib.metadata import version
@@ -22,7 +21,7 @@ from fedlora_kit.data.prompts import template
 from fedlora_kit.data.sources import fingerprint
 from fedlora_kit.data.tasks import get_task
 from fedlora_kit.errors import BadValue
-from fedlora_kit.experiments.source import source_digest
+from fedlora_kit.experiments.source import class_source, source_digest
 from fedlora_kit.methods import METHODS, method
 from fedlora_kit.models.backbones import Dtype, backbone, backbone_fingerprint
 from fedlora_kit.models.lora import LoraSettings
@@ -265,15 +264,7 @@ def external(spec: RunSpec) -> bool:
 
 def _external_source(cls: type) -> tuple[str, ...]:
     """The source of a class from outside the package, which `source_digest` does not cover."""
-    if cls.__module__.startswith("fedlora_kit."):
-        return ()
-    try:
-        return (inspect.getsource(cls),)
-    except (OSError, TypeError) as error:
-        raise BadValue(
-            f"the source of {cls.__qualname__} cannot be read, so its runs cannot have a key",
-            "define it in a file or in a notebook cell",
-        ) from error
+    return () if cls.__module__.startswith("fedlora_kit.") else (class_source(cls),)
 
 
 def _in_words(error: ValidationError) -> str:

@@ -17,7 +17,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from fedlora_kit import paths
+from fedlora_kit import mirror, paths
 from fedlora_kit.errors import BadValue, FedloraError, UnknownName
 from fedlora_kit.models.memory import four_bit_config
 from fedlora_kit.models.targets import HEADS, head_prefix
@@ -257,8 +257,11 @@ def _from_anywhere(name: str, load: Any, options: dict[str, Any]) -> Any:
     }  # said aloud: left open, transformers would ask the user
     try:
         if folder is not None:
+            mirror.check_folder(folder)
             return load(str(folder), local_files_only=True, **options)
         return load(name, revision=backbone(name).revision or None, **options)
+    except FedloraError:
+        raise
     except Exception as error:
         where = "the folder is damaged" if folder is not None else "it cannot be had from the Hub"
         raise FedloraError(
@@ -283,6 +286,5 @@ def _digest(files: tuple[tuple[str, int, int], ...]) -> str:
     digest = hashlib.sha256()
     for file, _, _ in files:
         digest.update(Path(file).name.encode())
-        with open(file, "rb") as handle:
-            digest.update(hashlib.file_digest(handle, "sha256").digest())
+        digest.update(bytes.fromhex(mirror.file_sha256(Path(file))))
     return digest.hexdigest()[:16]

@@ -20,6 +20,8 @@ from fedlora_kit.errors import BadValue, UnknownName
 from fedlora_kit.methods.resources import HETLORA_111, ROC_111, ROC_631, Resources
 from fedlora_kit.papers.fed_hello_modes import DESCRIBED, MODES, RELEASED, constant_rate, released_method
 from fedlora_kit.papers.grid import Cell
+from fedlora_kit.papers.known_methods import names as known_names
+from fedlora_kit.papers.known_methods import shares_out
 from fedlora_kit.papers.overrides import override, plain
 
 if TYPE_CHECKING:
@@ -36,8 +38,6 @@ RESOURCES: dict[str, dict[str, Resources]] = {
     "1:1:1": {"layers": ROC_111, "ranks": HETLORA_111},
     "6:3:1": {"layers": ROC_631, "ranks": HETLORA_111.model_copy(update={"groups": ROC_631.groups})},
 }
-RANK_METHODS = ("hetlora", "flexlora", "flora")
-FULL_METHODS = ("lora",)
 #: methods that score layers: they need proxy examples and a schedule
 SCORING_METHODS = ("fed-hello", "fim-hla")
 #: task -> {column of the tables: scored part}
@@ -68,7 +68,7 @@ class Setting:
         batch_size: examples of the one step a round; at least the largest client, so that it takes all.
         proxy_examples: training examples set aside for Fisher scores (methods that score layers).
         seeds: reported seeds.
-        methods, splits: names in `METHODS` (or `FURTHER_METHODS`) and `SPLITS`.
+        methods: `METHODS`, or any other that is registered; splits: names in `SPLITS`.
         lr, lr_decay: AdamW's rate is lr · lr_decay^t in round t, one for all methods.
         train_limit, eval_limit: at most so many examples; None for all.
         max_tokens: image patches or tokens a physical batch.
@@ -184,7 +184,7 @@ def _checked(item: str, name: str, value: Any) -> Any:
     if name == "task" and value not in COLUMNS:
         raise UnknownName(f"task of {item}", value, COLUMNS)
     if name in {"methods", "splits"}:
-        allowed = (*METHODS, *FURTHER_METHODS) if name == "methods" else SPLITS
+        allowed = known_names((*METHODS, *FURTHER_METHODS)) if name == "methods" else SPLITS
         for one in value:
             if one not in allowed:
                 raise UnknownName(f"{name.removesuffix('s')} of {item}", one, allowed)
@@ -207,11 +207,12 @@ def method_settings(s: Setting, method: str, roc: str, **more: Any) -> dict[str,
     """
     if roc not in RESOURCES:
         raise UnknownName("resource configuration", roc, RESOURCES)
-    if method in FULL_METHODS:
+    kind = shares_out(method)
+    if kind is None:
         return dict(more)
     # under Straggler everybody trains what the weakest group can, the same in all configurations: one run
     roc = "1:1:1" if method == "straggler" else roc
-    limited = RESOURCES[roc]["ranks" if method in RANK_METHODS else "layers"]
+    limited = RESOURCES[roc][kind]
     found: dict[str, Any] = {"resources": limited.model_dump(mode="json")}
     if method in SCORING_METHODS:
         found |= {"start": s.refresh, "every": s.refresh, "proxy_examples": s.proxy_examples}

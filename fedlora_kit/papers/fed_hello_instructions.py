@@ -19,6 +19,7 @@ import numpy.typing as npt
 from fedlora_kit.errors import BadValue, UnknownName
 from fedlora_kit.papers import fed_hello_grid as grid
 from fedlora_kit.papers.grid import Cell
+from fedlora_kit.papers.known_methods import names as known_names
 from fedlora_kit.papers.overrides import override, plain, positive
 
 ITEMS = {"dolly": "fed-hello/dolly", "natural_instructions": "fed-hello/natural_instructions"}
@@ -137,7 +138,7 @@ def _checked(data_set: str, name: str, value: Any) -> Any:
     if name in _NOT_HERE:
         raise BadValue(f"{name}={value!r}", f"leave {name} out: {ITEMS[data_set]} {_NOT_HERE[name]}")
     made = plain(name, value)
-    allowed = {"methods": grid.METHODS, "splits": tuple(SPLITS)}
+    allowed = {"methods": known_names(grid.METHODS), "splits": tuple(SPLITS)}
     if name == "task" and value not in (tasks := (data_set, "instructions")):
         raise UnknownName(f"task of {ITEMS[data_set]}", value, tasks)
     for one in made if name in allowed else ():

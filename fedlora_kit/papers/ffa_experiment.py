@@ -39,7 +39,7 @@ class Experiment:
         return [
             cell(s, at, seed, lr, clip, self.axes)
             for at in points(s)
-            for lr in s.rates[at.method]
+            for lr in s.rates_of(at.method)
             for clip in (s.clips if at.epsilon is not None else (None,))
             for seed in s.tuning_seeds
         ]

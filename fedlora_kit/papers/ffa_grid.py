@@ -60,7 +60,7 @@ class Setting:
 
     Attributes:
         tasks: tasks trained on, one run each (MNLI's run fills two columns).
-        rates: method -> learning rates of the grid.
+        rates: method -> learning rates of the grid; see `rates_of` for a method without an entry.
         clips: clipping norms of the grid (under DP only).
         seeds: reported seeds; tuning_seeds: seeds of the grid, never reported.
         holdout: training examples set aside for choosing from the grid.
@@ -92,6 +92,10 @@ class Setting:
     methods: tuple[str, ...] = METHODS
     eval_every: int = 0
     max_tokens: int = 4096
+
+    def rates_of(self, method: str) -> tuple[float, ...]:
+        """Learning rates of a method's grid; LoRA's for one that has none of its own."""
+        return self.rates.get(method, self.rates["lora"])
 
 
 @dataclass(frozen=True)

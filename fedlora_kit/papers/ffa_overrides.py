@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from fedlora_kit.errors import BadValue, UnknownName
+from fedlora_kit.methods import METHODS
 from fedlora_kit.papers.ffa_grid import COLUMNS, SPLITS, Setting
 from fedlora_kit.papers.overrides import override, plain, positive
 
@@ -39,6 +40,10 @@ def checked(item: str, base: Setting, name: str, value: Any) -> Any:
         columns = [column for task in value for column in COLUMNS[task]]
         if len(set(columns)) < len(columns):
             raise BadValue(f"tasks={value}", "a task and its stand-in fill the same column: name one of them")
+    if name == "methods":
+        for method in value:
+            if method not in METHODS:
+                raise UnknownName(f"method of {item}", method, METHODS)
     if name == "splits":
         for split in value:
             if split not in SPLITS:

@@ -18,7 +18,7 @@ from fedlora_kit.errors import BadValue, UnknownName
 from fedlora_kit.experiments.spec import RunSpec
 from fedlora_kit.methods import METHODS
 from fedlora_kit.models.backbones import backbone
-from fedlora_kit.papers import flo_setting, overrides
+from fedlora_kit.papers import flo_setting, known_methods, overrides
 from fedlora_kit.papers.grid import Cell, mean_std_table, results_frame
 
 if TYPE_CHECKING:
@@ -63,9 +63,8 @@ class Setting:
     Attributes:
         tasks: causal tasks with categories; there are as many clients as categories.
         splits: of `SPLITS`.
-        methods: of `VARIANTS`.
-        prompt, max_new_tokens: see `experiments.spec.DataSpec`; None takes the task's own.
-        The others are those of `flo_setting.Setting`.
+        methods: of `VARIANTS`, or any registered one by its name.
+        prompt, max_new_tokens: see `experiments.spec.DataSpec`. Others: see `flo_setting.Setting`.
     """
 
     tasks: tuple[str, ...]
@@ -147,7 +146,7 @@ def setting(item: str, profile: str, **changes: Any) -> Setting:
 
 def _checked(item: str, name: str, value: Any) -> Any:
     made = overrides.plain(name, value)
-    allowed = {"tasks": TASKS, "splits": tuple(SPLITS), "methods": tuple(VARIANTS)}
+    allowed = {"tasks": TASKS, "splits": tuple(SPLITS), "methods": known_methods.names(VARIANTS)}
     for one in made if name in allowed else ():
         if one not in allowed[name]:
             raise UnknownName(f"{name.removesuffix('s')} of {item}", one, allowed[name])
@@ -196,7 +195,7 @@ def cell(s: Setting, task: str, split: str, model: str, method: str, seed: int) 
         eval_limit=s.eval_limit,
         max_length=s.max_length,
     )
-    name, given = VARIANTS[method]
+    name, given = VARIANTS.get(method, (method, {}))
     made = flo_setting.spec(base, name, seed, **given).model_dump(mode="json")
     made["data"] |= {"prompt": s.prompt, "max_new_tokens": s.max_new_tokens}
     if SPLITS[split] > 1:
@@ -222,7 +221,7 @@ def cells(s: Setting) -> list[Cell]:
 
 def has_global(method: str) -> bool:
     """Whether a row of the tables has a global adapter: not if LoRA, or part of it, stays at the clients."""
-    return METHODS[VARIANTS[method][0]].one_global
+    return METHODS[VARIANTS.get(method, (method,))[0]].one_global
 
 
 def frame(done: Sequence[tuple[Cell, Finished]]) -> pd.DataFrame:
@@ -306,5 +305,5 @@ def effort_table(results: pd.DataFrame) -> pd.DataFrame:
         "server_seen": "of the examples: at the server",
     }
     found = results.groupby("method", sort=False)[list(columns)].mean().reset_index().rename(columns=columns)
-    found.insert(1, "in words", [WORDS[method] for method in found["method"]])
+    found.insert(1, "in words", [WORDS.get(method, method) for method in found["method"]])
     return found

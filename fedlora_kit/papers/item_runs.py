@@ -37,11 +37,27 @@ from fedlora_kit.papers import (
 )
 from fedlora_kit.papers.ffa_experiment import Experiment
 from fedlora_kit.papers.grid import Cell, choose, grid_frame
+from fedlora_kit.papers.lessons import (
+    directions_and_magnitudes,
+    dp_sgd,
+    ffa_lora,
+    layer_allocation,
+    lora_and_fedavg,
+    partitions,
+    your_own_method,
+)
 from fedlora_kit.papers.planned import Runs
 
 
 def _none(why: str) -> Callable[..., Runs]:
     return lambda profile, **_: Runs(note=why)
+
+
+def _lesson(cells: Callable[[int], list[Cell]], seeds_by_default: int, note: str = "") -> Callable[..., Runs]:
+    def runs(profile: str, seeds: int | None = None) -> Runs:
+        return Runs(tuple(cells(seeds_by_default if seeds is None else seeds)), note=note)
+
+    return runs
 
 
 def _start_here(profile: str, seeds: int | None = None) -> Runs:
@@ -171,6 +187,17 @@ def _open_choices(profile: str, choices: Sequence[str] | None = None, **paramete
 #: item -> (profile, **parameters) -> its runs
 RUNS: dict[str, Callable[..., Runs]] = {
     "start_here": _start_here,
+    "lessons/lora_and_fedavg": _lesson(lora_and_fedavg.cells, 4),
+    "lessons/partitions": _lesson(partitions.cells, 3),
+    "lessons/ffa_lora": _lesson(ffa_lora.cells, 3),
+    "lessons/dp_sgd": _lesson(dp_sgd.cells, 3),
+    "lessons/privacy_audit": _none("audits trainers in the notebook; trains nothing that is stored"),
+    "lessons/layer_allocation": _lesson(layer_allocation.cells, 3),
+    "lessons/directions_and_magnitudes": _lesson(directions_and_magnitudes.cells, 3),
+    "lessons/at_scale": _none("trains a few runs in stores of its own; trains nothing that is kept"),
+    "lessons/your_own_method": _lesson(
+        your_own_method.cells, 3, "the notebook also trains runs of a method that only it knows"
+    ),
     "ffa-lora/figure1": _none("draws noise in the notebook; trains nothing"),
     "ffa-lora/table1": _tuned(ffa_table1.EXPERIMENT),
     "ffa-lora/table2": _tuned(ffa_table2.EXPERIMENT),

@@ -8,78 +8,26 @@ logs; DERIVED: arithmetic from what was seen; UNKNOWN: not found, so the kit's o
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Literal
 
-from fedlora_kit import paths
 from fedlora_kit.errors import UnknownName
-
-Kind = Literal["table", "figure", "lesson"]
-
-
-@dataclass(frozen=True)
-class Paper:
-    """One of the three papers: its short id, its title and where it appeared."""
-
-    id: str
-    title: str
-    reference: str
-
-
-@dataclass(frozen=True)
-class Item:
-    """One table, figure or lesson.
-
-    Args:
-        id: ``<paper>/<name>``; for a lesson that belongs to no paper ``lessons/<name>`` or the bare name.
-        kind: what its notebook makes.
-        title: what it shows.
-        section: where it stands in the paper, as far as that is known.
-        foundation: how well the paper's content is known, in one phrase (labels as in the module's text).
-    """
-
-    id: str
-    kind: Kind
-    title: str
-    section: str
-    foundation: str
-
-    @property
-    def paper(self) -> str:
-        """Id of the paper, ``""`` for a lesson of the kit's own."""
-        return self.id.rpartition("/")[0].removeprefix("lessons")
-
-    @property
-    def name(self) -> str:
-        """The id without the paper."""
-        return self.id.rpartition("/")[2]
-
-    @property
-    def notebook(self) -> str | None:
-        """Path relative to the notebooks' folder, or ``None`` while there is no such file (planned)."""
-        relative = f"{self.id}.ipynb"
-        return relative if (paths.notebooks_dir() / relative).is_file() else None
-
-
-PAPERS: tuple[Paper, ...] = (
-    Paper(
-        "ffa-lora",
-        "Improving LoRA in Privacy-preserving Federated Learning",
-        "ICLR 2024, arXiv 2403.12313",
-    ),
-    Paper(
-        "fed-hello",
-        "Fed-HeLLo: Efficient Federated Foundation Model Fine-Tuning with Heterogeneous LoRA Allocation",
-        "IEEE TNNLS 36(10) 2025, arXiv 2506.12213",
-    ),
-    Paper("fedlora-optimizer", "FedLoRA-Optimizer", "arXiv 2510.11274 (2025)"),
-)
+from fedlora_kit.papers.item import PAPERS as PAPERS
+from fedlora_kit.papers.item import Item as Item
+from fedlora_kit.papers.item import Kind as Kind
+from fedlora_kit.papers.item import Paper as Paper
 
 _OWN = "the kit's own"
 
 ITEMS: tuple[Item, ...] = (
     Item("start_here", "lesson", "From a split over a federated LoRA run to a picture", "", _OWN),
+    Item("lessons/lora_and_fedavg", "lesson", "LoRA, and what happens when a server averages it", "", _OWN),
+    Item("lessons/partitions", "lesson", "Who holds what: heterogeneity, seen and measured", "", _OWN),
+    Item("lessons/ffa_lora", "lesson", "FFA-LoRA: freeze A, and three discordances are gone", "", _OWN),
+    Item("lessons/dp_sgd", "lesson", "DP-SGD for adapters, and ε over the rounds", "", _OWN),
     Item("lessons/privacy_audit", "lesson", "Can you trust an ε? An audit from outside", "", _OWN),
+    Item("lessons/layer_allocation", "lesson", "Which layers should a small client train?", "", _OWN),
+    Item("lessons/directions_and_magnitudes", "lesson", "Directions and magnitudes of A and B", "", _OWN),
+    Item("lessons/your_own_method", "lesson", "Your own method in 30 lines, beside the others", "", _OWN),
+    Item("lessons/at_scale", "lesson", "From a laptop to a cluster: plan, shards, one store", "", _OWN),
     Item(
         "ffa-lora/figure1",
         "figure",
@@ -288,7 +236,7 @@ ITEMS: tuple[Item, ...] = (
 
 
 def find(wanted: str | Iterable[str]) -> list[Item]:
-    """The items of these ids, in the order asked for, each once.
+    """The items of these ids, also the user's own, in the order asked for, each once.
 
     Args:
         wanted: an id, a paper's id (meaning all its items), or several of either.
@@ -299,11 +247,13 @@ def find(wanted: str | Iterable[str]) -> list[Item]:
     >>> [item.kind for item in find(["start_here", "ffa-lora/figure1"])]
     ['lesson', 'figure']
     """
-    names = [wanted] if isinstance(wanted, str) else list(wanted)
+    from fedlora_kit.papers.own_items import all_items
+
+    names, items = [wanted] if isinstance(wanted, str) else list(wanted), all_items()
     found: dict[str, Item] = {}
     for name in names:
-        matching = [item for item in ITEMS if name == item.id or (item.paper and name == item.paper)]
+        matching = [item for item in items if name == item.id or (item.paper and name == item.paper)]
         if not matching:
-            raise UnknownName("item", name, [*(i.id for i in ITEMS), *(p.id for p in PAPERS)])
+            raise UnknownName("item", name, [*(i.id for i in items), *(p.id for p in PAPERS)])
         found.update((item.id, item) for item in matching)
     return list(found.values())

@@ -195,17 +195,25 @@ def downloads(specs: Sequence[RunSpec]) -> dict[str, float | None]:
         return {}
     found: dict[str, float | None] = {}
     for spec in specs:
-        known = backbone(spec.model.backbone)
-        if not known.name.startswith("kit/") and known.name not in found:
-            try:  # causal models lie on the Hub in 16 bits, the others in 32
-                dtype: Literal["fp32", "bf16"] = "bf16" if known.kind == "causal" else "fp32"
-                found[known.name] = float(weights_bytes(shape_of(known.name), 2, dtype))
-            except FedloraError:
-                found[known.name] = None
-        for name in spec.tasks():
-            kind = get_task(name)
-            if kind.loader is None:
-                place = f"{kind.hub_id}/{kind.config}".rstrip("/")
-                size = PUBLISHED[name].megabytes if name in PUBLISHED else None
-                found[place] = None if size is None else size * 1e6
+        name = spec.model.backbone
+        if not name.startswith("kit/") and name not in found:
+            found[name] = model_bytes(name)
+        for task in map(get_task, spec.tasks()):
+            if task.loader is None:
+                found[f"{task.hub_id}/{task.config}".rstrip("/")] = task_bytes(task.name)
     return found
+
+
+def model_bytes(name: str) -> float | None:
+    """Bytes of a model's weights on the Hub, about: in 16 bits for causal models, in 32 for the others."""
+    dtype: Literal["fp32", "bf16"] = "bf16" if backbone(name).kind == "causal" else "fp32"
+    try:
+        return float(weights_bytes(shape_of(name), 2, dtype))
+    except FedloraError:
+        return None
+
+
+def task_bytes(name: str) -> float | None:
+    """Bytes of a task's files on the Hub, about."""
+    size = PUBLISHED[name].megabytes if name in PUBLISHED else None
+    return None if size is None else size * 1e6

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from fedlora_kit.looks import DOUBLE, FAINT, INK, SERIES
 from fedlora_kit.papers.claims import Claim, MissingCells, Verdict
 from fedlora_kit.papers.privacy_audit import MUST_BE_FOUND, Audited
 
@@ -70,7 +71,7 @@ def figure(audited: Sequence[Audited]) -> Any:
 
     trainers = list(dict.fromkeys(one.trainer for one in audited))
     first = {t: next(one for one in audited if one.trainer == t) for t in trainers}
-    fig = plt.figure(figsize=(9.2, 1.0 + 0.72 * len(trainers)))
+    fig = plt.figure(figsize=(DOUBLE, 0.8 + 0.58 * len(trainers)))
     grid = fig.add_gridspec(len(trainers), 2, width_ratios=(1.25, 1))
     bounds = fig.add_subplot(grid[:, 1])
     for row, trainer in enumerate(trainers):
@@ -80,26 +81,26 @@ def figure(audited: Sequence[Audited]) -> Any:
         pad = 0.08 * (high - low)
         places = np.linspace(low - pad, high + pad, 48)
         clipped = np.clip(one.scores, places[0], places[-1])
-        for coin, colour, label in ((False, "#777777", "left out"), (True, "#0072B2", "put in")):
+        for coin, colour, label in ((False, FAINT, "left out"), (True, SERIES[0], "put in")):
             axes.hist(
                 clipped[one.included == coin], bins=places.tolist(), color=colour, alpha=0.55, label=label
             )
         axes.set_yticks([])
         axes.grid(False)
-        axes.set_title(trainer, loc="left", fontsize=9.5)
+        axes.set_title(trainer, loc="left", fontsize=7.5)
         if row == 0:
             axes.legend(loc="lower right", bbox_to_anchor=(1.0, 0.9), ncol=2)
     axes.set_xlabel("score of a canary: log-likelihood ratio, in to out")
     for place, trainer in enumerate(trainers):
         mine = [one for one in audited if one.trainer == trainer]
-        colour = "#D55E00" if all(one.refuted for one in mine) else "#009E73"
+        colour = SERIES[1] if all(one.refuted for one in mine) else SERIES[2]
         bounds.plot(
             [one.found.epsilon_lower for one in mine], [place] * len(mine), "o", color=colour, alpha=0.8
         )
     claimed = max(one.claimed["epsilon"] for one in audited)
-    bounds.axvline(claimed, color="#333333", ls="--", lw=1.2)
+    bounds.axvline(claimed, color=INK, ls="--", lw=1.0)
     bounds.annotate(
-        f"claimed ε = {claimed:.2f}", (claimed, -0.62), (6, 0), textcoords="offset points", fontsize=9
+        f"claimed ε = {claimed:.2f}", (claimed, -0.62), (6, 0), textcoords="offset points", fontsize=7
     )
     bounds.set_yticks(range(len(trainers)), trainers)
     bounds.set_ylim(len(trainers) - 0.5, -0.85)

@@ -51,9 +51,10 @@ def write_page(
     Raises:
         FedloraError: the page cannot be written.
     """
-    from fedlora_kit.papers.items import ITEMS, PAPERS
+    from fedlora_kit.papers.items import PAPERS
+    from fedlora_kit.papers.own_items import all_items
 
-    items = ITEMS if items is None else items
+    items = all_items() if items is None else items
     titles = {"start": "Lessons", "other": "Other items"} | {paper.id: paper.title for paper in PAPERS}
     references = {paper.id: paper.reference for paper in PAPERS}
     base = item_folder("x", profile, output_dir).parent

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import math
+import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -42,13 +43,15 @@ class Listed(Protocol):
 @dataclass(frozen=True)
 class Picture:
     """A figure: ``data`` is its address in the page, ``files`` its files beside the page, best for print
-    first.
+    first; ``width`` and ``height`` in CSS pixels, 0 where they are not known.
     """
 
     name: str
     caption: str
     data: str
     files: list[str]
+    width: int = 0
+    height: int = 0
 
 
 @dataclass
@@ -132,7 +135,16 @@ def _filled(section: Section, folder: Path) -> Section:
         return section  # no finished run: whatever files lie there are not shown
     try:
         return _read(section, folder)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, ArithmeticError, FedloraError) as error:
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        ArithmeticError,
+        struct.error,
+        FedloraError,
+    ) as error:
         # Never half an item: what was read before the error is dropped.
         problem = f"its files cannot be read: {error}"
         return Section(
@@ -190,7 +202,14 @@ def _picture(folder: Path, name: str, section: Section) -> Picture:
     data = base64.b64encode((folder / shown).read_bytes()).decode()
     caption = folder / f"{name}.txt"
     words = caption.read_text(encoding="utf-8").strip() if caption.name in section.files else section.title
-    return Picture(name, words, f"data:{_MIME[shown.split('.')[-1]]};base64,{data}", files)
+    sides = _sides(folder / f"{name}.png") if f"{name}.png" in files else (0, 0)
+    return Picture(name, words, f"data:{_MIME[shown.split('.')[-1]]};base64,{data}", files, *sides)
+
+
+def _sides(png: Path) -> tuple[int, int]:
+    """How large a figure is shown: two thirds of its pixels; one of two columns then fills the page."""
+    width, height = struct.unpack(">II", png.read_bytes()[16:24])
+    return round(width * 2 / 3), round(height * 2 / 3)
 
 
 def _compare(section: Section, path: Path, known: Sequence[Source]) -> None:
@@ -250,7 +269,8 @@ def _difference(record: dict[str, str]) -> str:
     difference, spread, n = (finite(record[c]) for c in ("difference", "reproduced_std", "n_seeds"))
     if difference is None:
         return ""
-    like = 10 <= abs(finite(record["published"]) or 0) < 1e4  # as `tables.with_spread` writes the two sides
+    sides = [abs(finite(record[c]) or 0.0) for c in ("published", "reproduced_mean")]
+    like = 1 <= max(sides) < 1e4  # as `tables.with_spread` writes the two sides
     if spread is None or n is None or n < 2:
         return signed(difference, like)
     half = float(stats.t.ppf(0.975, n - 1)) * spread / math.sqrt(n)

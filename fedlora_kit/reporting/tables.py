@@ -117,11 +117,11 @@ def written(text: str) -> str:
 
 
 def with_spread(mean: str, spread: str) -> str:
-    """``77.42 ± 3.13``; the same decimals for both where the mean is a percentage by size."""
+    """``77.42 ± 3.13``: the same decimals for both where the mean is neither small nor large."""
     value = number(mean)
     if value is None or math.isnan(value):
         return "–"
-    digits = 2 if 10 <= abs(value) < 1e4 else None
+    digits = 2 if 1 <= abs(value) < 1e4 else None
     parts = [part if digits is None else f"{float(part):.{digits}f}" for part in (mean, spread) if part]
     return " ± ".join(parts if digits is not None else [written(part) for part in parts])
 

@@ -27,7 +27,8 @@ class ClientStates(MutableMapping[int, State]):
 
     At most `MEMORY` bytes are kept in memory, those used last (clients cannot be taken out again). The others
     are safetensors files, ``client-00012-<16 hex digits of its SHA-256>.safetensors``: a file is whole or
-    absent, and never changed. They are read back bit by bit, and compared with their digest.
+    absent, and never changed. They are read back bit by bit, and compared with their digest. A client's
+    tensors stand in order of name, wherever they come from.
 
     Args:
         device: where tensors that come from a file are put.
@@ -73,7 +74,7 @@ class ClientStates(MutableMapping[int, State]):
     def __setitem__(self, client: int, state: State) -> None:
         self._changed.add(client)
         # a copy: a view would keep all that it is a part of in memory
-        plain = {n: t.detach().clone(memory_format=torch.contiguous_format) for n, t in state.items()}
+        plain = {n: state[n].detach().clone(memory_format=torch.contiguous_format) for n in sorted(state)}
         self._hold(client, plain)
 
     def __delitem__(self, client: int) -> None:
@@ -155,4 +156,5 @@ class ClientStates(MutableMapping[int, State]):
                 f"the tensors of a client in {path} are damaged or gone",
                 "start the run again: it goes on from its last whole checkpoint",
             )
-        return {n: t if self._device is None else t.to(self._device) for n, t in load(data).items()}
+        state = load(data)
+        return {n: state[n] if self._device is None else state[n].to(self._device) for n in sorted(state)}

@@ -104,7 +104,7 @@ for task in setting.tasks:
 
 # %%
 for method in setting.methods:
-    print(f"{method:20s} {tables.WORDS[method]}")
+    print(f"{method:20s} {tables.WORDS.get(method, method)}")
 
 # %% [markdown]
 # ## The runs

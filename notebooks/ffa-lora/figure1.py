@@ -125,7 +125,7 @@ axes.annotate(
     color=GREY,
 )
 axes.set(xscale="log", yscale="log", xlabel="noise scale σ", ylabel="Frobenius norm of the noise on W")
-axes.set_title(f"{d} × {d} weight, r = {r}; dots measured, dashes expected", fontsize=7)
+axes.set_title(f"{d} × {d} weight, r = {r}")
 axes.legend()
 out.figure(
     fig,

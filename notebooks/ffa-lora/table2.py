@@ -25,6 +25,7 @@ seeds: int | None = None  # number of reported seeds, from 0; none: the profile'
 device: str = "auto"  # auto | cpu | cuda
 output_dir: str = "figures"  # where the results go, relative to the repository
 tasks: list[str] | None = None  # mnli, sst2, qqp, qnli, or entailment, polarity, paraphrase, answerable
+methods: list[str] | None = None  # lora, ffa-lora, or any other registered one
 backbone: str | None = None  # such as kit/text-mirror or FacebookAI/roberta-large
 splits: list[str] | None = None  # iid, mild, severe
 rounds: int | None = None  # federated rounds
@@ -56,6 +57,7 @@ setting = experiment.setting(
     profile,
     seeds=seeds,
     tasks=tasks,
+    methods=methods,
     backbone=backbone,
     rounds=rounds,
     steps=steps,

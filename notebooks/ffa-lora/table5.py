@@ -24,6 +24,7 @@ seeds: int | None = None  # number of reported seeds, from 0; none: the profile'
 device: str = "auto"  # auto | cpu | cuda
 output_dir: str = "figures"  # where the results go, relative to the repository
 tasks: list[str] | None = None  # qnli, or its stand-in answerable
+methods: list[str] | None = None  # lora, ffa-lora, or any other registered one
 backbone: str | None = None  # such as kit/text-mirror or FacebookAI/roberta-large
 ranks: list[int] | None = None  # ranks compared
 epsilons: list[float] | None = None  # privacy levels; 0 stands for no DP
@@ -64,6 +65,7 @@ setting = experiment.setting(
     profile,
     seeds=seeds,
     tasks=tasks,
+    methods=methods,
     backbone=backbone,
     rounds=rounds,
     steps=steps,

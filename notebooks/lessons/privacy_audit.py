@@ -154,7 +154,11 @@ out.table(
 )
 
 # %%
-out.figure(report.figure(audited))
+out.figure(
+    report.figure(audited),
+    caption="Left: scores of the canaries of one run each, put in and left out. Right: the audited lower bounds on ε "
+    "at 95 % confidence, beside the claim (dashed); orange where every run refutes it.",
+)
 
 # %% [markdown]
 # Left: the scores of the canaries of one run each. Where grey and blue lie on top of each other, nobody can tell who
@@ -192,7 +196,7 @@ out.note(
 # **1. How wrong must it be?** Leave part of the noise in (`noise_left=0.5` with the trainer `"no noise"`). From which
 # share on does the audit refute the claim? What does that say about an audit that finds nothing?
 
-# %% jupyter={"source_hidden": true}
+# %% tags=["solution"] jupyter={"source_hidden": true, "outputs_hidden": true}
 shares = [1.0, 0.5, 0.25, 0.1, 0.0]
 quiet = [lesson.audit_trainer("no noise", setting, noise_left=s, device=device) for s in shares]
 pd.DataFrame(
@@ -210,7 +214,7 @@ pd.DataFrame(
 # **2. How many coins?** Suppose that every guess is right. What is the largest ε that r guesses can refute, for r
 # from 16 to 8192? How many do you need to refute ε = 6?
 
-# %% jupyter={"source_hidden": true}
+# %% tags=["solution"] jupyter={"source_hidden": true, "outputs_hidden": true}
 many = 2 ** np.arange(4, 14)
 pd.DataFrame(
     {"guesses, all right": many, "lower bound": [lower_bound(n, n, n, 0.0) for n in map(int, many)]}
@@ -222,7 +226,7 @@ pd.DataFrame(
 # bound does it get on the right trainer, and on the one without noise? Why is the difference small here, and for which q
 # would it be large?
 
-# %% jupyter={"source_hidden": true}
+# %% tags=["solution"] jupyter={"source_hidden": true, "outputs_hidden": true}
 rows = []
 for trainer in ("right", "no noise"):
     run = lesson.audit_trainer(trainer, setting, device=device)

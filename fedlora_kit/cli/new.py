@@ -1,0 +1,57 @@
+"""``fedlora new``: a method, a partitioner or a notebook to start from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def _kinds(incomplete: str) -> list[str]:
+    from fedlora_kit.cli.scaffold import KINDS
+
+    return [kind for kind in KINDS if kind.startswith(incomplete)]
+
+
+def new(
+    kind: Annotated[str, typer.Argument(help="method, partitioner or notebook.", autocompletion=_kinds)],
+    name: Annotated[str, typer.Argument(help="Lower-case words joined by - or _, such as my-method.")],
+    to: Annotated[
+        Path | None, typer.Option("--to", metavar="DIR", help="A folder of your own. Default: this checkout.")
+    ] = None,
+) -> None:
+    """Write a method, a partitioner or a notebook to start from, and its test.
+
+    The test passes as it is: a method and a partitioner are checked for all that every one of them must hold,
+    a notebook is run. FILL IN marks what is yours to write.
+
+    With --to DIR both files go to a folder of your own, and nothing of the kit changes: import the file, and
+    name it in any run. Without, they become part of this checkout: a method or partitioner is imported and
+    tested with the others, and a notebook is found by `fedlora list` as own/NAME. A method or partitioner in
+    the checkout changes the kit's source, and so the key of every run: results that are in the store by then
+    are not used again. Prefer --to while you try things out.
+
+    \b
+    Examples:
+      fedlora new method my-method --to ~/federated
+      fedlora new partitioner by-region
+      fedlora new notebook my_question
+    """
+    from fedlora_kit.cli.scaffold import plan
+
+    made = plan(kind, name, to)
+    made.write()
+    target, test = made.files
+    for path in (target, *([target.with_suffix(".ipynb")] if kind == "notebook" else []), test):
+        typer.echo(f"wrote {path}")
+    for path in made.changed:
+        typer.echo(f"changed {path}: the key of every run changes with the kit's source")
+    typer.echo(f"\nNext:\n  grep -n 'FILL IN' {target} {test}\n  python -m pytest {test}")
+    if kind == "notebook":
+        how = f"jupyter lab {target.with_suffix('.ipynb')}"
+        typer.echo(f"  {how}\n{'' if made.own else f'  fedlora reproduce {made.registered}'}".rstrip())
+    else:
+        first = f"import {target.stem}; " if made.own else ""
+        part = '"method": {"name": ' if kind == "method" else '"split": {"partitioner": '
+        typer.echo(f'  in a notebook: {first}{part}"{made.registered}", ...}} in a run\'s description')

@@ -1,0 +1,175 @@
+"""Files to start from: a method, a partitioner or a notebook, each with a test that passes as it is."""
+
+from __future__ import annotations
+
+import importlib.util
+import keyword
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import fedlora_kit
+from fedlora_kit import paths
+from fedlora_kit.errors import BadValue, UnknownName
+
+KINDS = ("method", "partitioner", "notebook")
+_ROOMS = {"method": "methods", "partitioner": "partition"}
+_NAME = re.compile(r"[a-z][a-z0-9]*([-_][a-z0-9]+)*")
+_IMPORTED = {
+    "Any",
+    "ClassVar",
+    "ClientUpdate",
+    "Indices",
+    "Mapping",
+    "Method",
+    "Partitioner",
+    "Sequence",
+    "State",
+}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What will be written.
+
+    Attributes:
+        files: path -> text; none of the paths is taken.
+        registered: the name under which a run's description knows it; of a notebook its item.
+        own: whether it goes to a folder of the user's own.
+        changed: a file of the kit that gets an import: path -> its new text.
+    """
+
+    kind: str
+    files: dict[Path, str]
+    registered: str
+    own: bool
+    changed: dict[Path, str]
+
+    def write(self) -> None:
+        """Write all files; a notebook's .ipynb is made from its .py."""
+        for path, text in {**self.files, **self.changed}.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, "utf-8")
+        if self.kind == "notebook":
+            from fedlora_kit.batch.pair import as_text
+
+            source = next(iter(self.files))
+            source.with_suffix(".ipynb").write_text(as_text(source), "utf-8")
+
+
+def plan(kind: str, name: str, to: Path | None = None) -> Plan:
+    """What `fedlora new` writes; nothing is written yet.
+
+    Args:
+        name: lower-case words joined by hyphens or underscores.
+        to: a folder of the user's own; None for the checkout that this package is imported from.
+
+    Raises:
+        UnknownName: no such kind.
+        BadValue: a name that is no identifier or taken, no checkout, a folder that cannot be used.
+    """
+    if kind not in KINDS:
+        raise UnknownName("kind of file", kind, KINDS)
+    module = name.replace("-", "_")
+    if not _NAME.fullmatch(name) or not module.isidentifier() or keyword.iskeyword(module):
+        raise BadValue(
+            f"{name!r} cannot be the name of a {kind}",
+            "lower-case letters and digits, words joined by - or _, a letter first: my-method",
+        )
+    class_name = "".join(word.capitalize() for word in module.split("_"))
+    registered = {"method": module.replace("_", "-"), "notebook": f"own/{module}"}.get(kind, module)
+    taken = _taken(kind, registered, class_name)
+    if taken:
+        raise BadValue(f"{taken} already", "choose another name")
+    target, test = _places(kind, module, to)
+    files = {target: f"{kind}.py.j2", test: f"{kind}_test.py.j2"}
+    for path in (*files, *([target.with_suffix(".ipynb")] if kind == "notebook" else [])):
+        if path.exists():
+            raise BadValue(f"{path} is there already", "choose another name")
+    values = {
+        "module": module,
+        "name": module if kind == "notebook" else registered,
+        "cls": class_name,
+        "title": module.replace("_", " ").capitalize(),
+        "own": to is not None,
+        "item": registered,
+    }
+    changed = {}
+    if to is None and kind in _ROOMS:
+        init = target.with_name("__init__.py")
+        changed[init] = announced(init.read_text("utf-8"), f"fedlora_kit.{_ROOMS[kind]}", module, class_name)
+    texts = {path: _rendered(template, values) for path, template in files.items()}
+    return Plan(kind, texts, registered, to is not None, changed)
+
+
+def _taken(kind: str, registered: str, class_name: str) -> str:
+    """What has the name, as the beginning of an error; empty if nothing."""
+    if kind == "notebook":
+        return ""
+    from fedlora_kit.methods import METHODS
+    from fedlora_kit.partition import partitioner_names
+
+    known: Iterable[str] = METHODS if kind == "method" else partitioner_names()
+    if registered in known:
+        return f"a {kind} called {registered!r} is registered"
+    room = __import__(f"fedlora_kit.{_ROOMS[kind]}", fromlist=["__all__"])
+    if class_name in {*_IMPORTED, *room.__all__}:
+        return f"a class called {class_name} is there"
+    return ""
+
+
+def _places(kind: str, module: str, to: Path | None) -> tuple[Path, Path]:
+    """Where the file and its test go."""
+    if to is not None:
+        folder = (Path.cwd() / to.expanduser()).resolve()
+        if folder.exists() and not folder.is_dir():
+            raise BadValue(f"{folder} is no folder", "name another with --to")
+        if (folder / "__init__.py").exists():
+            raise BadValue(f"{folder} is a Python package", "name a plain folder with --to")
+        if not (folder / f"{module}.py").exists() and importlib.util.find_spec(module) is not None:
+            raise BadValue(
+                f"a Python module called {module!r} is installed already, and the new file would hide it",
+                "choose another name",
+            )
+        return folder / f"{module}.py", folder / f"test_{module}.py"
+    root = paths.home() if kind == "notebook" else Path(fedlora_kit.__file__).resolve().parent.parent
+    if not (root / "tests" / "conftest.py").is_file():
+        raise BadValue(f"{root} is no checkout of the kit", "name a folder of your own: --to DIR")
+    room = root / "notebooks" / "own" if kind == "notebook" else root / "fedlora_kit" / _ROOMS[kind]
+    return room / f"{module}.py", root / "tests" / f"test_{module}.py"
+
+
+def _rendered(template: str, values: dict[str, Any]) -> str:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("fedlora_kit.cli", "templates"),
+        undefined=StrictUndefined,
+        autoescape=False,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    return environment.get_template(template).render(values)
+
+
+def announced(text: str, package: str, module: str, class_name: str) -> str:
+    """The ``__init__.py`` of a room with one class more: its import and its name in ``__all__``, both sorted.
+
+    Raises:
+        BadValue: it has not the form that is expected.
+    """
+    lines = text.splitlines()
+    imports = [i for i, line in enumerate(lines) if line.startswith(f"from {package}.")]
+    listed = [i for i, line in enumerate(lines) if re.fullmatch(r'    "\w+",', line)]
+    classes = [i for i in listed if re.match(r"[A-Z]\w*[a-z]", lines[i].strip(' ",'))]
+    if not imports or not classes:
+        raise BadValue(f"{package} has an unexpected __init__.py", "use --to DIR, or import the class there")
+    entry = f'    "{class_name}",'
+    at = next((i for i in classes if lines[i] > entry), classes[-1] + 1)
+    lines.insert(at, entry)
+    after = [i for i in imports if lines[i].split()[1] > f"{package}.{module}"]
+    lines.insert(after[0] if after else imports[-1] + 1, f"from {package}.{module} import {class_name}")
+    return "\n".join(lines) + "\n"

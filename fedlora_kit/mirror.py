@@ -1,0 +1,104 @@
+"""A mirror's own list of what its files must hash to: ``DIGESTS.json`` beside ``datasets/`` and ``models/``.
+
+`fedlora fetch` writes it. Where it is there, a file that it lists is compared with it before it is read; a
+file that was put there by hand, and is not listed, is read as it is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from fedlora_kit import paths
+from fedlora_kit.errors import FedloraError
+
+LIST = "DIGESTS.json"
+
+
+def listed(hub: Path) -> dict[str, dict[str, Any]]:
+    """What a mirror's list says: path below the mirror -> {"sha256", "bytes", ...}; empty without a list.
+
+    Raises:
+        FedloraError: the list cannot be read.
+    """
+    path = hub / LIST
+    try:
+        stat = path.stat()
+    except FileNotFoundError:
+        return {}
+    return _read(str(path), stat.st_size, stat.st_mtime_ns)
+
+
+def check(file: Path, hub: Path | None = None) -> None:
+    """Compare a file of the mirror with the mirror's list, if that has it.
+
+    Args:
+        hub: the mirror; that of ``FEDLORA_HUB`` if None.
+
+    Raises:
+        FedloraError: the file is not what the list says.
+    """
+    hub = hub or paths.hub_dir()
+    if hub is None or not file.is_relative_to(hub):
+        return
+    name = file.relative_to(hub).as_posix()
+    record = listed(hub).get(name)
+    if record is None:
+        return
+    size = file.stat().st_size
+    if size != record["bytes"] or file_sha256(file) != record["sha256"]:
+        raise FedloraError(
+            f"the mirror's {name} is damaged: it is not the file that {LIST} lists "
+            f"({size} bytes, {record['bytes']} listed)",
+            f"fetch it again: fedlora fetch --to {hub}",
+        )
+
+
+def check_folder(folder: Path, hub: Path | None = None) -> None:
+    """`check` for every file below a folder that the list has; one that is missing is damage, too.
+
+    Raises:
+        FedloraError: a file is not what the list says, or is not there.
+    """
+    hub = hub or paths.hub_dir()
+    if hub is None or not folder.is_relative_to(hub):
+        return
+    start = f"{folder.relative_to(hub).as_posix()}/"
+    for name in listed(hub):
+        if name.startswith(start):
+            file = paths.inside(hub, name)
+            if not file.is_file():
+                raise FedloraError(
+                    f"the mirror has no {name}, which {LIST} lists",
+                    f"fetch it again: fedlora fetch --to {hub}",
+                )
+            check(file, hub)
+
+
+def file_sha256(file: Path) -> str:
+    """SHA-256 of a file, 64 hex digits; taken once a process while its size and time stay as they are."""
+    stat = file.stat()
+    return _sha256(str(file), stat.st_size, stat.st_mtime_ns)
+
+
+@lru_cache(maxsize=1024)
+def _sha256(file: str, size: int, mtime_ns: int) -> str:
+    with open(file, "rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+@lru_cache(maxsize=8)
+def _read(path: str, size: int, mtime_ns: int) -> dict[str, dict[str, Any]]:
+    try:
+        files: dict[str, dict[str, Any]] = json.loads(Path(path).read_text("utf-8"))["files"]
+        if all({"sha256", "bytes"} <= record.keys() for record in files.values()):
+            return files
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        pass
+    raise FedloraError(
+        f"the mirror's {LIST} cannot be read",
+        "fetch the mirror again; or remove that file, and nothing is compared any more",
+    )

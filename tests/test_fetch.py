@@ -1,0 +1,466 @@
+"""Building a mirror: from a source in memory, and over HTTP with huggingface_hub, broken off and damaged."""
+
+import hashlib
+import json
+import re
+import shutil
+import threading
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from io import BytesIO
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from fedlora_kit import mirror
+from fedlora_kit.batch import hub_source
+from fedlora_kit.batch.fetch import STAGING, fetch, look, missing
+from fedlora_kit.batch.fetch_plan import Piece, RemoteFile, targets, wanted
+from fedlora_kit.batch.hub_source import HubSource, Unreachable
+from fedlora_kit.cli import app
+from fedlora_kit.data.sources import load_task
+from fedlora_kit.data.tasks import get_task
+from fedlora_kit.errors import FedloraError
+from fedlora_kit.experiments.run import run
+from fedlora_kit.experiments.spec import RunSpec
+from fedlora_kit.models.backbones import BACKBONES, Backbone, load_backbone, register_backbone
+from fedlora_kit.papers.runs_of import planned_runs
+
+KIT = Path(__file__).resolve().parent.parent / "data" / "backbones" / "text-tiny"
+COMMIT = "c" * 40
+MODEL = Piece("model", "somebody/small", COMMIT)
+SST2 = Piece("dataset", "nyu-mll/glue", COMMIT, get_task("sst2"))
+SPEC = {
+    "model": {"backbone": "somebody/small"},
+    "data": {"task": "sst2", "max_length": 16},
+    "split": {"clients": 2},
+    "method": {"name": "lora"},
+    "local": {"lr": 0.1, "steps": 1, "batch_size": 4},
+    "rounds": {"rounds": 1},
+}
+
+
+def table(rows, start=0):
+    words = ["good", "bad", "a", "film"]
+    sentences = [" ".join(words[(start + n) % 4 :]) for n in range(rows)]
+    out = BytesIO()
+    pd.DataFrame({"sentence": sentences, "label": [n % 2 for n in range(rows)]}).to_parquet(out)
+    return out.getvalue()
+
+
+def contents():
+    """Repository -> name -> bytes, as the Hub would hold them."""
+    model = {f.name: f.read_bytes() for f in KIT.iterdir()}
+    return {
+        "somebody/small": {**model, "pytorch_model.bin": b"code", "modeling.py": b"code", "README.md": b"x"},
+        "nyu-mll/glue": {
+            "sst2/train-00000-of-00002.parquet": table(9),
+            "sst2/train-00001-of-00002.parquet": table(7, 9),
+            "sst2/validation-00000-of-00001.parquet": table(5),
+            "cola/train-00000-of-00001.parquet": b"other",
+        },
+    }
+
+
+class Stand:
+    """A source in memory; ``stop_at`` breaks the n-th download off in its middle."""
+
+    def __init__(self, stop_at=0):
+        self.held, self.asked, self.stop_at = contents(), [], stop_at
+
+    def look(self, piece):
+        files = self.held[piece.repo]
+        told = [RemoteFile(n, len(d), hashlib.sha256(d).hexdigest()) for n, d in files.items()]
+        return COMMIT, told
+
+    def download(self, piece, revision, file, folder):
+        self.asked.append(file.name)
+        data, to = self.held[piece.repo][file.name], folder / file.name
+        to.parent.mkdir(parents=True, exist_ok=True)
+        if len(self.asked) == self.stop_at:
+            to.write_bytes(data[: len(data) // 2])
+            raise Unreachable("the line is dead", "wait")
+        to.write_bytes(data)
+        return to
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    monkeypatch.setitem(BACKBONES, "somebody/small", Backbone("somebody/small", "text", COMMIT))
+    return tmp_path / "hub"
+
+
+def bring(hub, source, pieces=(MODEL, SST2)):
+    return fetch(look(pieces, source), hub, source, lambda _: None)
+
+
+def test_a_mirror_has_the_layout_that_loading_reads(hub, monkeypatch):
+    done = bring(hub, Stand())
+    names = {p.relative_to(hub).as_posix() for p in hub.rglob("*") if p.is_file()} - {mirror.LIST}
+    assert names == {target.place for target in done} == set(mirror.listed(hub))
+    assert {"models/somebody/small/model.safetensors", "datasets/nyu-mll/glue/sst2/train.parquet"} <= names
+    assert not any(name.endswith((".bin", ".py", ".md")) for name in names)
+    assert not (hub / STAGING).exists()
+    record = mirror.listed(hub)["datasets/nyu-mll/glue/sst2/train.parquet"]
+    assert record["from"]["revision"] == COMMIT
+    assert len(record["from"]["files"]) == 2
+    monkeypatch.setenv("FEDLORA_HUB", str(hub))
+    data = load_task(get_task("sst2"))
+    assert (len(data.train), len(data.evals["validation"])) == (16, 5)
+    load_backbone("somebody/small", 2, 0)
+
+
+def test_everything_works_from_the_mirror_alone(hub, monkeypatch):
+    bring(hub, Stand())
+    monkeypatch.setenv("FEDLORA_HUB", str(hub))
+    entry = run(RunSpec.parse(SPEC), device="cpu")
+    assert entry.provenance["data"].startswith("mirror:")
+    assert sum(entry.results["client_sizes"]) == 16
+
+
+def test_what_is_there_is_not_fetched_again(hub):
+    bring(hub, Stand())
+    again = Stand()
+    assert missing(look([MODEL, SST2], again), hub) == []
+    assert bring(hub, again) == []
+    assert again.asked == []
+
+
+@pytest.mark.parametrize("stop_at", range(1, 10))
+def test_a_broken_fetch_goes_on_and_never_takes_half_a_file(hub, stop_at):
+    source = Stand(stop_at)
+    total = sum(len(t.sources) for job in look([MODEL, SST2], source) for t in job.targets)
+    if stop_at > total:
+        pytest.skip("there are fewer files")
+    with pytest.raises(Unreachable):
+        bring(hub, source)
+    for name, record in mirror.listed(hub).items():  # what is listed is whole
+        assert mirror.file_sha256(hub / name) == record["sha256"]
+    in_place = {p.relative_to(hub).as_posix() for p in hub.glob("[md]*/**/*") if p.is_file()}
+    assert in_place == set(mirror.listed(hub))
+    done = bring(hub, source)
+    assert {t.place for t in done}.isdisjoint(in_place)
+    whole = hub.parent / "whole"
+    bring(whole, Stand())
+    for name, record in mirror.listed(whole).items():
+        assert mirror.listed(hub)[name] == record
+
+
+def test_a_damaged_download_is_thrown_away(hub):
+    source = Stand()
+    jobs = look([SST2], source)
+    name = "sst2/validation-00000-of-00001.parquet"
+    good = source.held["nyu-mll/glue"][name]
+    source.held["nyu-mll/glue"][name] = good[:-1] + bytes([good[-1] ^ 1])
+    with pytest.raises(FedloraError, match=r"validation.*came damaged"):
+        fetch(jobs, hub, source, lambda _: None)
+    assert not (hub / "datasets/nyu-mll/glue/sst2/validation.parquet").exists()
+    source.held["nyu-mll/glue"][name] = good
+    fetch(jobs, hub, source, lambda _: None)
+    assert len(mirror.listed(hub)) == 2
+
+
+def test_a_file_of_the_mirror_that_was_damaged_later_is_fetched_again(hub):
+    bring(hub, Stand())
+    file = hub / "models/somebody/small/model.safetensors"
+    data = bytearray(file.read_bytes())
+    data[1000] ^= 1
+    file.write_bytes(bytes(data))
+    source = Stand()
+    assert [t.place for t in bring(hub, source)] == ["models/somebody/small/model.safetensors"]
+
+
+def test_another_revision_is_another_file(hub):
+    bring(hub, Stand(), [SST2])
+    jobs = [replace(job, revision="d" * 40) for job in look([SST2], Stand())]
+    assert len(missing(jobs, hub)) == 2
+
+
+def test_small_files_are_compared_by_gits_id(hub):
+    data = b"{}"
+    blob = hashlib.sha1(b"blob 2\0" + data).hexdigest()
+
+    class Small(Stand):
+        def look(self, piece):
+            commit, files = super().look(piece)
+            return commit, [
+                replace(f, sha256="", blob=blob, size=2) if f.name == "config.json" else f for f in files
+            ]
+
+    source = Small()
+    with pytest.raises(FedloraError, match=r"config\.json.*came damaged"):
+        bring(hub, source, [MODEL])
+    source.held["somebody/small"]["config.json"] = data
+    bring(hub, source, [MODEL])
+
+
+# --- which files
+
+
+def files(*names):
+    return [RemoteFile(name, 1) for name in names]
+
+
+def places(piece, *names):
+    return {t.place: (t.how, [s.name for s in t.sources]) for t in targets(piece, files(*names))}
+
+
+def test_only_safetensors_and_what_loading_reads_is_taken():
+    found = places(
+        MODEL,
+        "config.json",
+        "model.safetensors",
+        "pytorch_model.bin",
+        "tf_model.h5",
+        "tokenizer.json",
+        "modeling_x.py",
+        "onnx/model.onnx",
+        "model-00001-of-00002.safetensors",
+        "model.safetensors.index.json",
+    )
+    assert set(found) == {
+        f"models/somebody/small/{n}" for n in ("config.json", "model.safetensors", "tokenizer.json")
+    }
+    parts = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors")
+    assert len(places(MODEL, "config.json", "model.safetensors.index.json", *parts)) == 4
+    with pytest.raises(FedloraError, match="safetensors"):
+        targets(MODEL, files("config.json", "pytorch_model.bin"))
+
+
+def test_tables_are_found_under_the_names_that_the_hub_uses():
+    cifar = Piece("dataset", "uoft-cs/cifar100", "", get_task("cifar100"))
+    found = places(
+        cifar, "cifar100/train-00000-of-00001.parquet", "cifar100/test-00000-of-00001.parquet", "README.md"
+    )
+    assert set(found) == {f"datasets/uoft-cs/cifar100/{split}.parquet" for split in ("train", "test")}
+    food = Piece("dataset", "ethz/food101", "", get_task("food101"))
+    parts = [f"data/train-{n:05d}-of-00008.parquet" for n in range(8)]
+    found = places(food, *reversed(parts), "data/validation-00000-of-00001.parquet")
+    assert found["datasets/ethz/food101/default/train.parquet"] == ("join", parts)
+    with pytest.raises(FedloraError, match="7 of 8 parts"):
+        targets(food, files(*parts[:7], "data/validation-00000-of-00001.parquet"))
+    gsm = Piece("dataset", "openai/gsm8k", "", get_task("gsm8k"))
+    names = [f"{c}/{s}-00000-of-00001.parquet" for c in ("main", "socratic") for s in ("train", "test")]
+    assert places(gsm, *names)["datasets/openai/gsm8k/main/test.parquet"][1] == [names[1]]
+    dolly = Piece("dataset", "databricks/databricks-dolly-15k", "", get_task("dolly"))
+    assert places(dolly, "databricks-dolly-15k.jsonl", "README.md") == {
+        "datasets/databricks/databricks-dolly-15k/train.parquet": ("convert", ["databricks-dolly-15k.jsonl"])
+    }
+    with pytest.raises(FedloraError, match="by hand"):
+        targets(gsm, files("main.zip"))
+
+
+def test_lines_become_a_table(hub, monkeypatch):
+    rows = [
+        {"instruction": f"say {n}", "context": "", "response": f"{n}", "category": "open_qa"}
+        for n in range(80)
+    ]
+    source, name = Stand(), "databricks-dolly-15k.jsonl"
+    source.held["databricks/databricks-dolly-15k"] = {name: "\n".join(map(json.dumps, rows)).encode()}
+    dolly = Piece("dataset", "databricks/databricks-dolly-15k", "", get_task("dolly"))
+    bring(hub, source, [dolly])
+    made = pd.read_parquet(hub / "datasets/databricks/databricks-dolly-15k/train.parquet")
+    assert made.to_dict("records") == rows
+
+
+def test_a_name_that_leads_out_is_refused(hub):
+    class Evil(Stand):
+        def look(self, piece):
+            commit, told = super().look(piece)
+            return commit, told
+
+    jobs = look([SST2], Evil())
+    target = jobs[0].targets[0]
+    for bad in (replace(target, place="../../x"), replace(target, sources=(RemoteFile("../x", 1),))):
+        with pytest.raises(FedloraError, match=r"'\.\.'"):
+            fetch([replace(jobs[0], targets=(bad,))], hub, Evil(), lambda _: None)
+
+
+def test_what_items_need():
+    specs = planned_runs("fedlora-optimizer/ablation", "small", seeds=1).specs()
+    needed = wanted(specs)
+    assert [piece.repo for piece in needed.pieces] == ["databricks/databricks-dolly-15k"]
+    assert any("natural-instructions" in sentence for sentence in needed.by_hand)
+    assert any("fedlora backbones build kit/instruct-mirror" in sentence for sentence in needed.by_hand)
+    paper = wanted(planned_runs("ffa-lora/table1", "paper", seeds=1).specs())
+    assert {p.repo for p in paper.pieces} == {"FacebookAI/roberta-large", "nyu-mll/glue"}
+    assert len(paper.pieces) == 5
+    assert wanted(planned_runs("ffa-lora/table1", "smoke", seeds=1).specs()).pieces == ()
+
+
+# --- over HTTP
+
+
+class Hub(BaseHTTPRequestHandler):
+    """So much of the Hub as huggingface_hub asks for."""
+
+    held: dict
+    broken: dict  # name -> answers that end in their middle
+    ranges: list
+
+    def log_message(self, *_):
+        pass
+
+    def do_HEAD(self):
+        self._answer(body=False)
+
+    def do_GET(self):
+        self._answer(body=True)
+
+    def _answer(self, body):
+        if api := re.match(r"/api/(models|datasets)/(.+)/revision/([^?]+)", self.path):
+            known = self.held.get(api[2])
+            if known is None:
+                self.send_response(404)
+                self.send_header("X-Error-Code", "RepoNotFound")
+                self.end_headers()
+                return
+            siblings = [
+                {
+                    "rfilename": name,
+                    "size": len(data),
+                    "blobId": "b",
+                    "lfs": {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data), "pointerSize": 1},
+                }
+                for name, data in known.items()
+            ]
+            self._send(json.dumps({"id": api[2], "sha": COMMIT, "siblings": siblings}).encode(), {}, body)
+            return
+        found = re.match(r"/(?:datasets/)?(.+)/resolve/([^/]+)/(.+)", self.path)
+        data, name = self.held[found[1]][found[3]], found[3]
+        headers = {"X-Repo-Commit": COMMIT, "ETag": f'"{hashlib.sha256(data).hexdigest()}"'}
+        wanted_range = re.match(r"bytes=(\d+)-", self.headers.get("Range") or "")
+        start = int(wanted_range[1]) if wanted_range else 0
+        if body:
+            self.ranges.append((name, start))
+        if start:
+            headers["Content-Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
+        cut = body and self.broken.get(name, 0) > 0
+        if cut:
+            self.broken[name] -= 1
+        self._send(data[start:], headers, body, 206 if start else 200, cut)
+
+    def _send(self, data, headers, body, status=200, cut=False):
+        self.send_response(status)
+        for key, value in headers.items():
+            self.send_header(key, value)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        if body:
+            self.wfile.write(data[: len(data) // 2] if cut else data)
+        if cut:
+            self.close_connection = True
+
+
+@pytest.fixture
+def server(monkeypatch):
+    import huggingface_hub.constants as constants
+    import huggingface_hub.file_download as download
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 4096)  # what is kept of a broken download
+    monkeypatch.setattr(download.time, "sleep", lambda _: None)
+    handler = type("Handler", (Hub,), {"held": contents(), "broken": {}, "ranges": []})
+    running = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=running.serve_forever, daemon=True).start()
+    handler.address = f"http://127.0.0.1:{running.server_port}"
+    yield handler
+    running.shutdown()
+    running.server_close()
+
+
+def test_the_hub_over_http_gone_dead_and_begun_again(hub, server, monkeypatch):
+    source = HubSource(server.address)
+    server.broken["model.safetensors"] = 100  # for as long as anybody asks
+    with pytest.raises(Unreachable):
+        bring(hub, source)
+    assert "models/somebody/small/model.safetensors" not in mirror.listed(hub)
+    assert not (hub / "models/somebody/small/model.safetensors").exists()
+    whole = {Path(name).name for name in mirror.listed(hub)}
+    assert "config.json" in whole
+    server.broken.clear()
+    server.ranges.clear()
+    bring(hub, source)
+    assert whole.isdisjoint(name for name, _ in server.ranges)  # what was whole is not fetched again
+    monkeypatch.setenv("FEDLORA_HUB", str(hub))
+    load_backbone("somebody/small", 2, 0)
+    assert len(load_task(get_task("sst2")).train) == 16
+
+
+def test_a_line_that_breaks_is_taken_up_where_it_broke(hub, server):
+    server.broken["model.safetensors"] = 1
+    bring(hub, HubSource(server.address), [MODEL])
+    first, second = [start for name, start in server.ranges if name == "model.safetensors"]
+    assert first == 0 < second
+
+
+def test_a_repository_that_is_not_there_is_told(server):
+    with pytest.raises(FedloraError, match="not on the Hub"):
+        HubSource(server.address).look(Piece("model", "nobody/nothing", COMMIT))
+
+
+def test_no_network_is_told_with_what_is_known(tmp_path, monkeypatch):
+    def dead(self, piece):
+        raise Unreachable("no answer", "go elsewhere")
+
+    monkeypatch.setattr(HubSource, "look", dead)
+    words = ["fetch", "ffa-lora/init_of_a", "-p", "paper", "--to", str(tmp_path / "hub"), "--dry-run"]
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 1
+    assert "1.4 GB" in result.output
+    assert "cannot be reached" in result.output
+    assert not (tmp_path / "hub").exists()
+
+
+def test_the_command_lists_and_fetches(tmp_path, monkeypatch):
+    source = Stand()
+    source.held["FacebookAI/roberta-large"] = source.held["somebody/small"]
+    tables = {f"qnli/{split}-00000-of-00001.parquet": table(3) for split in ("train", "validation")}
+    source.held["nyu-mll/glue"].update(tables)
+    monkeypatch.setattr(hub_source, "HubSource", lambda: source)
+    words = ["fetch", "ffa-lora/init_of_a", "-p", "paper", "--to", str(tmp_path / "hub")]
+    listed = CliRunner().invoke(app, [*words, "--dry-run"])
+    assert listed.exit_code == 0, listed.output
+    assert not (tmp_path / "hub").exists()
+    assert source.asked == []
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 0, done.output
+    assert len(mirror.listed(tmp_path / "hub")) == len(source.asked) > 2
+    again = CliRunner().invoke(app, words)
+    assert "0 files fetched" in again.output
+    nothing = CliRunner().invoke(app, ["fetch", "start_here", "-p", "smoke", "--to", str(tmp_path / "x")])
+    assert "nothing is needed" in nothing.output
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("start_here", "-p", "huge", "--to", "x"), "huge"),
+        (("nothing/there", "-p", "smoke", "--to", "x"), "nothing/there"),
+        (("start_here", "-p", "smoke", "--to", "x", "--set", "colour=red"), "colour"),
+        (("start_here", "-p", "smoke", "--to", __file__), "no folder"),
+    ],
+)
+def test_bad_input_is_told(words, said):
+    result = CliRunner().invoke(app, ["fetch", *words])
+    assert result.exit_code == 2
+    assert said in result.stderr
+
+
+def test_a_registered_model_is_fetched_by_its_own_revision():
+    register_backbone(Backbone("somebody/else", "text", "r7"))
+    try:
+        made = RunSpec.parse({**SPEC, "model": {"backbone": "somebody/else"}})
+        assert wanted([made]).pieces[0].revision == "r7"
+    finally:
+        del BACKBONES["somebody/else"]
+
+
+def test_staging_left_by_somebody_else_does_no_harm(hub):
+    (hub / STAGING / "model").mkdir(parents=True)
+    (hub / STAGING / "model" / "old").write_text("x")
+    bring(hub, Stand())
+    assert not (hub / STAGING).exists()
+    shutil.rmtree(hub)

@@ -1,0 +1,212 @@
+"""`fedlora new`: what it writes passes its own test as it is, in a user's folder and in a checkout."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from typer.testing import CliRunner, Result
+
+from fedlora_kit.batch.parameters import read_parameters
+from fedlora_kit.cli import app
+from fedlora_kit.cli.scaffold import announced, plan
+from fedlora_kit.errors import BadValue
+from fedlora_kit.papers.items import find
+from fedlora_kit.papers.own_items import all_items, own_items
+
+ROOT = Path(__file__).resolve().parent.parent
+NAMES = {"method": "my-method", "partitioner": "by-region", "notebook": "my_question"}
+
+
+def call(*words: object, code: int = 0) -> Result:
+    result = CliRunner().invoke(app, list(map(str, words)))
+    assert result.exit_code == code, (result.exception, result.output)
+    return result
+
+
+def python(*words: object, root: Path = ROOT, **variables: str) -> subprocess.CompletedProcess[str]:
+    env = {**os.environ, "PYTHONPATH": str(root), "FEDLORA_HOME": str(root), **variables}
+    return subprocess.run(
+        [sys.executable, *map(str, words)], capture_output=True, text=True, env=env, cwd=root
+    )
+
+
+@pytest.fixture(scope="module")
+def mine(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A user's folder with one of each."""
+    folder = tmp_path_factory.mktemp("user") / "not" / "there" / "yet"
+    for kind, name in NAMES.items():
+        said = call("new", kind, name, "--to", folder).stdout
+        assert "FILL IN" in said
+        assert "changed" not in said
+    return folder
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of this checkout into which one of each was written."""
+    root = tmp_path_factory.mktemp("checkout")
+    shutil.copytree(ROOT / "fedlora_kit", root / "fedlora_kit", ignore=shutil.ignore_patterns("__pycache__"))
+    (root / "tests").mkdir()
+    for name in ("pyproject.toml", "tests/conftest.py"):
+        shutil.copy(ROOT / name, root / name)
+    main = "from fedlora_kit.cli import main; main()"
+    for kind, name in NAMES.items():
+        done = python("-c", main, "new", kind, name, root=root)
+        assert done.returncode == 0, done.stderr
+    return root
+
+
+def passes(folder: Path, *tests: str, root: Path = ROOT) -> None:
+    done = python(
+        "-m", "pytest", "-q", "-p", "no:cacheprovider", *(folder / test for test in tests), root=root
+    )
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert re.search(r"\d+ passed", done.stdout)
+
+
+def test_a_users_files_pass_their_tests(mine: Path) -> None:
+    passes(mine, "test_my_method.py", "test_by_region.py")
+
+
+@pytest.mark.slow
+def test_a_users_notebook_passes_its_test(mine: Path) -> None:
+    passes(mine, "test_my_question.py")
+
+
+def test_a_checkouts_files_pass_their_tests(checkout: Path) -> None:
+    passes(checkout / "tests", "test_by_region.py", root=checkout)
+    code = "from fedlora_kit.methods import METHODS, MyMethod as M; assert METHODS['my-method'] is M"
+    done = python("-c", code, root=checkout)
+    assert done.returncode == 0, done.stderr
+
+
+def test_what_is_written_into_a_checkout_passes_the_checkouts_checks(checkout: Path) -> None:
+    (checkout / "notebooks" / "own").resolve(strict=True)
+    for words in (("check",), ("format", "--check")):
+        done = python("-m", "ruff", *words, "--no-cache", checkout, root=checkout)
+        assert done.returncode == 0, done.stdout
+
+
+def test_a_checkouts_notebook_is_found(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FEDLORA_HOME", str(checkout))
+    (item,) = own_items()
+    assert (item.id, item.title, item.paper, item.kind) == ("own/my_question", "My question", "", "lesson")
+    assert item.notebook == "own/my_question.ipynb"
+    assert find("own/my_question") == [item]
+    assert all_items()[-1] == item
+    assert "own/my_question" in call("list").stdout
+    parameters = read_parameters(checkout / "notebooks" / item.notebook)
+    assert {"profile", "seeds", "device", "output_dir", "rounds"} == set(parameters)
+    (checkout / "notebooks" / "own" / "Has Blanks.ipynb").write_text("{")
+    (checkout / "notebooks" / "own" / "damaged.ipynb").write_text("{")
+    assert [(i.id, i.title) for i in own_items()] == [
+        ("own/damaged", "damaged"),
+        ("own/my_question", "My question"),
+    ]
+
+
+def test_the_notebook_has_the_sections_of_the_contract(mine: Path) -> None:
+    cells = nbformat.read(mine / "my_question.ipynb", as_version=4).cells
+    prose = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+    order = ["Claim", "Setting", "The idea", "The runs", "The figure and the table", "Paper and reproduction"]
+    places = [prose.index(word) for word in [*order, "judged", "Deviations"]]
+    assert places == sorted(places)
+
+
+def test_every_file_says_where_to_fill_in(mine: Path) -> None:
+    for path in mine.glob("*.py"):
+        assert "FILL IN" in path.read_text(), path.name
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "said"),
+    [
+        ("metod", "x", "did you mean 'method'"),
+        ("method", "2x", "cannot be the name"),
+        ("method", "My-Method", "cannot be the name"),
+        ("method", "my method", "cannot be the name"),
+        ("method", "../x", "cannot be the name"),
+        ("method", "x-", "cannot be the name"),
+        ("method", "", "cannot be the name"),
+        ("method", "class", "cannot be the name"),
+        ("method", "ffa-lora", "'ffa-lora' is registered already"),
+        ("method", "ffa_lora", "'ffa-lora' is registered already"),
+        ("method", "method", "class called Method is there already"),
+        ("method", "random", "installed already, and the new file would hide it"),
+        ("method", "torch", "would hide it"),
+        ("partitioner", "iid", "'iid' is registered already"),
+        ("partitioner", "partitioner", "class called Partitioner"),
+        ("notebook", "json", "would hide it"),
+    ],
+)
+def test_a_bad_name_is_one_clear_error(tmp_path: Path, kind: str, name: str, said: str) -> None:
+    result = call("new", kind, name, "--to", tmp_path / "mine", code=2)
+    assert said in result.stderr
+    assert "Traceback" not in result.stderr
+    assert not (tmp_path / "mine").exists()
+
+
+def test_nothing_is_overwritten(mine: Path, tmp_path: Path) -> None:
+    for kind, name in NAMES.items():
+        assert "there already" in call("new", kind, name, "--to", mine, code=2).stderr
+    for taken in ("later.ipynb", "test_later.py"):
+        (tmp_path / taken).write_text("mine")
+        assert taken in call("new", "notebook", "later", "--to", tmp_path, code=2).stderr
+        assert [path.name for path in tmp_path.iterdir()] == [taken]
+        (tmp_path / taken).unlink()
+
+
+def test_folders_that_cannot_be_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    assert "no folder" in call("new", "method", "xyz", "--to", tmp_path / "file", code=2).stderr
+    (tmp_path / "package").mkdir()
+    (tmp_path / "package" / "__init__.py").write_text("")
+    assert "a Python package" in call("new", "method", "xyz", "--to", tmp_path / "package", code=2).stderr
+    monkeypatch.setenv("FEDLORA_HOME", str(tmp_path))
+    assert "--to DIR" in call("new", "notebook", "xyz", code=2).stderr
+
+
+@settings(deadline=None)
+@given(st.text(max_size=12))
+def test_any_text_is_a_plan_or_one_clear_error(name: str) -> None:
+    folder = Path("/nowhere/at/all")
+    try:
+        made = plan("method", name, folder)
+    except BadValue:  # any other error propagates
+        return
+    assert all(path.parent == folder for path in made.files)
+    assert all(re.fullmatch(r"(test_)?[a-z0-9_]+\.py", path.name) for path in made.files)
+
+
+INIT = '''"""A room."""
+
+from fedlora_kit.methods.base import METHODS, register
+from fedlora_kit.methods.ditto import Ditto
+
+__all__ = [
+    "METHODS",
+    "Ditto",
+    "register",
+]
+'''
+
+
+@pytest.mark.parametrize(("module", "cls"), [("aa", "Aa"), ("cc", "Cc"), ("zz", "Zz"), ("ditto2", "Ditto2")])
+def test_an_import_and_a_name_go_to_their_sorted_places(module: str, cls: str) -> None:
+    text = announced(INIT, "fedlora_kit.methods", module, cls)
+    imports = [line.split()[1] for line in text.splitlines() if line.startswith("from ")]
+    assert imports == sorted(imports)
+    assert f"fedlora_kit.methods.{module}" in imports
+    listed = re.findall(r'^    "(\w+)",', text, re.MULTILINE)
+    assert listed == ["METHODS", *sorted(["Ditto", cls]), "register"]
+    with pytest.raises(BadValue, match="--to DIR"):
+        announced("", "fedlora_kit.methods", module, cls)

@@ -1,0 +1,250 @@
+"""A small selection of a profile's results for the README, kept in git (what `make gallery` runs).
+
+    python tools/gallery.py [--figures DIR] [--profile smoke]
+
+Copies tables and light pictures of the chosen items to figures/<profile>/gallery/ and writes the README's
+part between the two gallery marks: what was run, our numbers beside the published ones, and what they are
+worth. It runs nothing, and takes only items whose files are those that their notebook left.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+from fedlora_kit.errors import BadValue, FedloraError
+from fedlora_kit.experiments import atomic
+from fedlora_kit.looks import known, of_method
+from fedlora_kit.papers.items import ITEMS, PAPERS
+from fedlora_kit.reporting.runs import run_data
+from fedlora_kit.reporting.sections import Section, sections_of
+from fedlora_kit.reporting.tables import Table
+
+ROOT = Path(__file__).resolve().parent.parent
+CHOSEN = (
+    "ffa-lora/figure1",
+    "ffa-lora/table1",
+    "ffa-lora/discordance1",
+    "fed-hello/table2",
+    "fed-hello/curves",
+    "fed-hello/patterns",
+    "fedlora-optimizer/global",
+    "fedlora-optimizer/open_choices",
+)
+BEGIN, END = "<!-- gallery: made by tools/gallery.py -->", "<!-- end of gallery -->"
+PICTURE, WHOLE = 100_000, 5_000_000  # bytes
+ROWS = 8  # of a comparison
+
+
+def light(picture: bytes) -> bytes:
+    """A PNG of at most `PICTURE` bytes: fewer colours, then fewer pixels."""
+    from PIL import Image
+
+    image = Image.open(io.BytesIO(picture)).convert("RGB")
+    for width in (1200, 1000, 850, 700, 550, 400):
+        size = (width, max(1, round(image.height * width / image.width)))
+        small = image if image.width <= width else image.resize(size, Image.Resampling.LANCZOS)
+        for colours in (256, 64, 32):
+            buffer = io.BytesIO()
+            small.quantize(colours, dither=Image.Dither.NONE).save(buffer, "PNG", optimize=True)
+            if buffer.tell() <= PICTURE:
+                return buffer.getvalue()
+    raise BadValue("a picture does not fit into the gallery", f"at most {PICTURE} bytes")
+
+
+def markdown(header: list[str], rows: list[list[str]], numeric: list[bool]) -> list[str]:
+    """A table as lines of markdown."""
+
+    def line(cells: list[str]) -> str:
+        return "| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |"
+
+    return [line(header), line(["--:" if n else ":--" for n in numeric]), *map(line, rows)]
+
+
+def in_words(table: Table) -> list[list[str]]:
+    """The rows, methods by their names."""
+    at = [name == "method" for name in table.header]
+    return [
+        [of_method(c).title if m and c in known() else c for c, m in zip(row, at, strict=True)]
+        for row in table.rows
+    ]
+
+
+def cell(name: str) -> str:
+    """A cell of the comparison without the names of its coordinates."""
+    values = [part.partition("=")[2] or part for part in name.split(" · ")]
+    return ", ".join(of_method(value).title if value in known() else value for value in values)
+
+
+def setting(section: Section, data: dict[str, Any]) -> str:
+    """What was run, read off the runs' descriptions; nothing where the item has none."""
+    specs = [data["runs"][key].get("spec", {}) for key in section.runs]
+    specs = [spec for spec in specs if {"data", "model", "split", "rounds", "seed"} <= set(spec)]
+    if not specs:
+        return ""
+
+    def every(part: str, name: str) -> str:
+        values = dict.fromkeys(str(data["pool"][spec[part]][name]) for spec in specs)
+        return " or ".join(values)
+
+    seeds = len({data["pool"][spec["seed"]] for spec in specs})
+    task, backbone = every("data", "task"), every("model", "backbone")
+    clients, rounds = every("split", "clients"), every("rounds", "rounds")
+    return (
+        f"Run here on `{task}` with `{backbone}`: {clients} clients, {rounds} rounds, {seeds} seeds, "
+        f"{len(section.runs)} runs."
+    )
+
+
+def compared(section: Section) -> list[str]:
+    """The published numbers beside ours, and what that is worth."""
+    table = section.comparison
+    if table is None:
+        return ["No published number of this item is known."]
+    rows = [row for row in table.rows if row[4] != "–"]
+    lines: list[str] = []
+    if rows:
+        shown = [[cell(row[0]), row[1], row[2], row[4], row[5], row[6]] for row in rows[:ROWS]]
+        header = ["cell", "metric", "published", "reproduced", "seeds", "difference [95 %]"]
+        lines += markdown(header, shown, [False, False, True, True, True, True])
+        lines.append("")
+    rest = f" {len(rows) - ROWS} more stand in the report." if len(rows) > ROWS else ""
+    missing = len(table.rows) - len(rows)
+    lost = (
+        f" {missing} published number{'s have' if missing != 1 else ' has'} none of ours beside."
+        if missing
+        else ""
+    )
+    worth = (
+        "Same setting as published, so far as it is known."
+        if section.comparable
+        else "**Not comparable**: other model, data and size than the paper's, differences for orientation."
+    )
+    return [*lines, f"{worth}{rest}{lost}"]
+
+
+def shown(section: Section, folder: Path, place: str, data: dict[str, Any]) -> list[str]:
+    """One item; its picture and table go to ``folder``, which the README calls ``place``."""
+    name = section.anchor
+    verdicts = ", ".join(
+        f"{n} {verdict}"
+        + (f" ({section.undecided} undecided)" * (verdict == "not reproduced" and section.undecided > 0))
+        for verdict, n in section.verdicts.items()
+        if n
+    )
+    lines = [
+        f"### {section.title}",
+        "",
+        f"`{section.id}`" + (f"; claims: {verdicts}." if verdicts else "."),
+        "",
+    ]
+    what = setting(section, data)
+    lines += [what, ""] if what else []
+    source = folder.parent / section.id
+    for picture in section.figures[:1]:
+        atomic.write_bytes(folder / f"{name}.png", light((source / f"{picture.name}.png").read_bytes()))
+        alt = picture.caption.replace("[", "(").replace("]", ")").replace("\n", " ")
+        lines += [f"![{alt}]({place}/{name}.png)", ""]
+        lines += [picture.caption, ""] if picture.caption != section.title else []
+    main = [table for table in section.tables if table.name == "table"]
+    if main:
+        shutil.copyfile(source / "table.md", folder / f"{name}.md")
+    if main and not section.figures:
+        lines += [*markdown(main[0].header, in_words(main[0]), main[0].numeric), ""]
+    return [*lines, *compared(section), ""]
+
+
+def made_of(data: dict[str, Any]) -> str:
+    """The runs, and the commits they were made at."""
+    states = {
+        f"{git['commit'][:10]}{' (with changes)' if git.get('dirty') else ''}"
+        for run in data["runs"].values()
+        if "same" in run and (git := data["pool"][run["same"]].get("git")) and git.get("commit")
+    }
+    return f"{len(data['runs'])} training runs" + (f" at {', '.join(sorted(states))}" if states else "")
+
+
+def text(profile: str, sections: list[Section], folder: Path, place: str) -> str:
+    """The README's part; the pictures and tables go to ``folder``."""
+    done = [section for section in sections if section.state == "ok"]
+    chosen = [section for name in CHOSEN for section in done if section.id == name]
+    if not chosen:
+        raise BadValue("none of the gallery's items has results", f"fedlora reproduce --profile {profile}")
+    data = run_data(key for section in done for key in section.runs)
+    rows = []
+    for paper in PAPERS:
+        of_paper = [section for section in sections if section.paper == paper.id]
+        ran = [section for section in of_paper if section.state == "ok"]
+        undecided = sum(section.undecided for section in ran)
+        count = {v: sum(s.verdicts[v] for s in ran) for v in ("reproduced", "not reproduced", "not testable")}
+        values = [count["reproduced"], count["not reproduced"] - undecided, undecided, count["not testable"]]
+        rows.append([paper.id, f"{len(ran)} of {len(of_paper)}", *map(str, values)])
+    header = ["paper", "items run", "reproduced", "not reproduced", "undecided", "not testable"]
+    last = max(section.when for section in done)
+    absent = [name for name in CHOSEN if name not in {section.id for section in chosen}]
+    lines = [
+        f"Profile `{profile}`, last run {last}, {made_of(data)}. Claims of the papers, judged by code:",
+        "",
+        *markdown(header, rows, [False, True, True, True, True, True]),
+        "",
+        "*Reproduced* means that the 95 % interval over seeds lies on the claim's side, *undecided* that it "
+        "leaves the claim open. ± is the standard deviation over seeds.",
+        "",
+    ]
+    for section in chosen:
+        lines += shown(section, folder, place, data)
+    if absent:
+        lines += [f"Without results in this profile: {', '.join(f'`{name}`' for name in absent)}.", ""]
+    return "\n".join(lines)
+
+
+def between(readme: str, part: str) -> str:
+    """The README with the part between its marks replaced."""
+    if readme.count(BEGIN) != 1 or readme.count(END) != 1 or readme.index(BEGIN) > readme.index(END):
+        raise BadValue("the README has no place for the gallery", f"put {BEGIN} and {END} into it, once each")
+    head, _, rest = readme.partition(BEGIN)
+    return f"{head}{BEGIN}\n{part}{END}{rest.partition(END)[2]}"
+
+
+def make(figures: Path, profile: str, root: Path = ROOT) -> Path:
+    """Write gallery and README; the gallery's folder."""
+    readme, place = root / "README.md", f"figures/{profile}/gallery"
+    between(readme.read_text("utf-8"), "")  # before anything is written
+    sections = sections_of(figures / profile, ITEMS)
+    fresh = figures / profile / ".gallery"
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.mkdir(parents=True)
+    part = text(profile, sections, fresh, place)
+    size = sum(path.stat().st_size for path in fresh.iterdir())
+    if size > WHOLE:
+        raise BadValue(f"the gallery has {size} bytes", f"at most {WHOLE}: choose fewer items")
+    folder = root / place
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    shutil.move(fresh, folder)
+    atomic.write_text(readme, between(readme.read_text("utf-8"), part))
+    return folder
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--figures", type=Path, default=ROOT / "figures", help="where the results lie")
+    parser.add_argument("--profile", default="smoke")
+    given = parser.parse_args()
+    try:
+        folder = make(given.figures.resolve(), given.profile)
+    except FedloraError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(f"wrote {folder} and the README's gallery")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
