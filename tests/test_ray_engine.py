@@ -14,8 +14,8 @@ import psutil
 import pytest
 from typer.testing import CliRunner
 
+from fedlora_kit.batch import ray_cluster, ray_worker
 from fedlora_kit.batch import ray_engine as engine
-from fedlora_kit.batch import ray_worker
 from fedlora_kit.batch.ray_cluster import RayCluster, need_ray, share_of_gpu
 from fedlora_kit.batch.ray_engine import Batch, memory_bytes, train_items
 from fedlora_kit.batch.ray_worker import PublishingStore, job, read_reply, train
@@ -420,12 +420,33 @@ def test_engines_and_addresses_are_checked():
         assert said in result.stderr
 
 
+def test_a_cluster_that_cannot_be_had_is_one_clear_error(monkeypatch):
+    class Ray:
+        @staticmethod
+        def is_initialized():
+            return False
+
+        @staticmethod
+        def init(*_, **__):
+            raise Exception("The current node timed out during startup.")
+
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(ray_cluster, "need_ray", lambda: Ray)
+    with pytest.raises(FedloraError, match="could not start on this machine: The current node"):
+        RayCluster()
+    with pytest.raises(FedloraError, match="no Ray cluster answers at 10.0.0.1:6379"):
+        RayCluster("10.0.0.1:6379")
+    monkeypatch.setenv("RAY_ADDRESS", "there:1")
+    with pytest.raises(FedloraError, match="no Ray cluster answers at there:1"):
+        RayCluster()
+
+
 # --- a real cluster ---------------------------------------------------------------------------------------
 
 
 def cluster_of_two(attempts=3):
-    """Two machines with one core each, one of them the head. On a busy machine the start of a node can take
-    longer than the half minute that Ray allows: then what there is of it is ended, and it is tried again."""
+    """Two machines with one core each, one of them the head. Ray's node aborts where its helpers take more
+    than 15 seconds to start, as on a very busy machine: what there is of it is ended, and it is tried again."""
     from ray.cluster_utils import Cluster
 
     cluster = Cluster()

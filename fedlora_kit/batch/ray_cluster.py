@@ -39,9 +39,15 @@ class RayCluster:
             extra: dict[str, Any] = {"include_dashboard": False} if where == "local" else {}
             try:
                 self._ray.init(where, log_to_driver=False, logging_level="warning", **extra)
-            except (ConnectionError, ValueError, RuntimeError) as error:
+            except Exception as error:  # Ray raises bare ones where it cannot start
+                reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+                if where == "local":
+                    raise FedloraError(
+                        f"Ray could not start on this machine: {reason}",
+                        "try again when the machine is less busy, or join a running cluster: --address",
+                    ) from error
                 raise FedloraError(
-                    f"no Ray cluster answers at {where}: {str(error).splitlines()[0]}",
+                    f"no Ray cluster answers at {where}: {reason}",
                     "start one (ray start --head), or leave --address out for a Ray of this machine alone",
                 ) from error
         self._task = self._ray.remote(max_retries=retries)(_task)
