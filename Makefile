@@ -9,7 +9,7 @@ PROFILE ?= smoke
 export HF_HUB_DISABLE_TELEMETRY := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: reproduce test check notebooks gallery bench lock clean help
+.PHONY: reproduce test check docs notebooks gallery bench lock clean help
 
 help:            ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*## / - /'
@@ -25,6 +25,9 @@ test: $(STAMP)       ## the checks and the tests
 
 check: $(STAMP)      ## ruff and mypy only
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+docs: $(STAMP)       ## pages and API reference as HTML in build/docs/
+	$(BIN)/python tools/build_docs.py
 
 notebooks: $(STAMP)  ## write each .ipynb anew from its .py
 	$(BIN)/python tools/sync_notebooks.py

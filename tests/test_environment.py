@@ -31,7 +31,7 @@ CARD = [
 
 def test_the_lock_file_pins_every_dependency_within_its_range():
     optional = PROJECT["optional-dependencies"]
-    for line in [*PROJECT["dependencies"], *optional["dev"], *optional["ray"]]:
+    for line in [*PROJECT["dependencies"], *optional["dev"], *optional["ray"], *optional["tensorboard"]]:
         requirement = Requirement(line)
         name = canonicalize_name(requirement.name)
         assert name in LOCK, f"{name} is not in requirements.lock: make lock"

@@ -169,9 +169,12 @@ class Smoke:
     nobody has begun in the meantime: so all cores are busy, with one run at a time in each process.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, jobs: int | None) -> None:
         self.folder = folder
         self.runs = folder / "runs"
+        self.settings = {"FEDLORA_RUNS": str(self.runs)} | (
+            {} if jobs is None else {"FEDLORA_JOBS": str(jobs)}
+        )
 
     def __call__(self, item: str) -> tuple[Path, SimpleNamespace]:
         """The folder of an item's outputs, and its status."""
@@ -194,7 +197,10 @@ class Smoke:
             with FileLock(self._out(item) / ".lock", timeout=0):
                 if self._record(item).exists():
                     return False
-                (status,) = reproduce(find(item), "smoke", output_dir=self._out(item), settings=CUT[item])
+                with pytest.MonkeyPatch.context() as patch:  # each test has set a store of its own
+                    for name, value in self.settings.items():
+                        patch.setenv(name, value)
+                    (status,) = reproduce(find(item), "smoke", output_dir=self._out(item), settings=CUT[item])
                 said = json.dumps({"status": status.status, "error": status.error})
                 write_text(self._record(item), said)
                 return True
@@ -205,14 +211,8 @@ class Smoke:
 @pytest.fixture(scope="session")
 def smoke(tmp_path_factory, worker_id):
     base = tmp_path_factory.getbasetemp()
-    made = Smoke((base if worker_id == "master" else base.parent) / "smoke")
-    settings = {"FEDLORA_RUNS": str(made.runs)}
-    if worker_id != "master":
-        settings["FEDLORA_JOBS"] = "1"
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in settings.items():
-            patch.setenv(name, value)
-        yield made
+    alone = worker_id == "master"
+    return Smoke((base if alone else base.parent) / "smoke", jobs=None if alone else 1)
 
 
 @pytest.mark.slow

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from fedlora_kit.errors import BadValue, UnknownName
-from fedlora_kit.papers import fed_hello_grid, fed_hello_strategies
+from fedlora_kit.papers import fed_hello_grid, fed_hello_strategies, ffa_init_of_a
 from fedlora_kit.papers.overrides import chosen
 
 KNOWN = ("triangle", "uniform")
@@ -32,3 +32,8 @@ def test_one_text_in_place_of_a_list_is_named_not_taken_letter_by_letter() -> No
         fed_hello_strategies.chosen_patterns("uniform")
     with pytest.raises(BadValue, match=r"splits=\['iid'\]"):
         fed_hello_grid.setting("fed-hello/table2", fed_hello_grid.PROFILES, "smoke", splits="iid")
+
+
+def test_a_grid_of_one_method_needs_no_rates_of_another() -> None:
+    found = ffa_init_of_a.EXPERIMENT.setting("smoke", rates=[0.1])
+    assert found.rates_of("ffa-lora") == (0.1,)

@@ -14,7 +14,7 @@ import re
 import shutil
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -76,8 +76,7 @@ def _relink(children: list[Token], folder: PurePosixPath, names: dict[str, str])
     inside = False  # a link that was made text
     for token in children:
         if token.type == "image":
-            place = _joined(folder, str(token.attrs["src"]))
-            token.attrs["src"] = place.removeprefix("docs/")
+            token.attrs["src"] = _joined(folder, str(token.attrs["src"]))
         elif token.type == "link_open" and not re.match(r"[a-z]+:|#", str(token.attrs["href"])):
             target, _, fragment = str(token.attrs["href"]).partition("#")
             page = names.get(_joined(folder, target))
@@ -124,10 +123,13 @@ def modules(package: Path = ROOT / PACKAGE) -> list[str]:
 def api(folder: Path, version: str) -> None:
     """The API reference, by pdoc."""
     import pdoc
+    import pdoc.extract
     import pdoc.render
 
-    pdoc.render.configure(docformat="google", footer_text=f"fedlora-kit {version}", search=True)
-    pdoc.pdoc(PACKAGE, output_directory=folder)
+    # Without source listings: they double time and size, and the repository is at hand.
+    pdoc.render.configure(docformat="google", footer_text=f"fedlora-kit {version}", show_source=False)
+    found = pdoc.extract.walk_specs([PACKAGE])  # leaves out what a package's __all__ does not name
+    pdoc.pdoc(PACKAGE, *sorted(set(modules()) - set(found)), output_directory=folder)
 
 
 def build(out: Path) -> list[str]:
@@ -149,12 +151,24 @@ def build(out: Path) -> list[str]:
     for page in written:
         text = template.render(page=page, pages=written, version=version, absent=sorted(absent))
         (out / page.name).write_text(text, "utf-8")
-    if (ROOT / "docs" / "images").is_dir():
-        shutil.copytree(ROOT / "docs" / "images", out / "images")
+    said = _bring_pictures(written, out)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         api(out / "api", version)
-    return sorted({str(w.message) for w in caught if "pdoc" in Path(w.filename).parts})
+    return said + sorted({str(w.message) for w in caught if "pdoc" in Path(w.filename).parts})
+
+
+def _bring_pictures(written: Sequence[Page], out: Path) -> list[str]:
+    """Copy the pages' pictures under their paths in the repository; what is missing, one line each."""
+    missing = []
+    for page in written:
+        for source in re.findall(r'<img src="([^":]+)"', page.body):
+            if (ROOT / source).is_file():
+                (out / source).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(ROOT / source, out / source)
+            else:
+                missing.append(f"{page.source}: there is no picture {source}")
+    return missing
 
 
 def main() -> int:

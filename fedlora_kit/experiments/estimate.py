@@ -14,8 +14,9 @@ from typing import Any
 from fedlora_kit import paths
 from fedlora_kit.experiments.counting import Counter
 from fedlora_kit.experiments.operations import activation_bytes
-from fedlora_kit.experiments.shapes import weights_bytes
+from fedlora_kit.experiments.shapes import empty_model, weights_bytes
 from fedlora_kit.experiments.spec import RunSpec
+from fedlora_kit.models.targets import head_prefix
 from fedlora_kit.training.costs import client_costs
 
 #: bytes of a finished run beside its tensors: description, summary, provenance, manifest; and of each round
@@ -143,4 +144,10 @@ def _disk(count: Counter) -> float:
             stays = max(
                 stays, sum(n for name, n in sizes.items() if any(f".lora_{f}" in name for f in factors))
             )
-    return sum(sizes.values()) + spec.split.clients * stays + RECORDS + RECORD * spec.rounds.rounds
+    bare = empty_model(count.shape, count.labels)
+    prefix = head_prefix(bare)  # a frozen random head is kept beside the adapter
+    head: int = sum(
+        4 * p.numel() for n, p in bare.named_parameters() if prefix and n.startswith(f"{prefix}.")
+    )
+    trained = sum(n for name, n in sizes.items() if ".lora_" in name)
+    return trained + head + spec.split.clients * stays + RECORDS + RECORD * spec.rounds.rounds

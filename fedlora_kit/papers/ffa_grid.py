@@ -95,7 +95,7 @@ class Setting:
 
     def rates_of(self, method: str) -> tuple[float, ...]:
         """Learning rates of a method's grid; LoRA's for one that has none of its own."""
-        return self.rates.get(method, self.rates["lora"])
+        return self.rates[method if method in self.rates else "lora"]
 
 
 @dataclass(frozen=True)
