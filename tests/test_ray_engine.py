@@ -420,6 +420,35 @@ def test_engines_and_addresses_are_checked():
         assert said in result.stderr
 
 
+def test_the_cluster_trains_first_and_no_notebook_starts_where_it_cannot(tmp_path, monkeypatch):
+    asked = []
+
+    class Cluster:
+        def __init__(self, address):
+            asked.append(address)
+
+        def close(self):
+            asked.append("closed")
+
+    def fail(items, profile, cluster, *, url, say):
+        asked.extend([items, profile, url])
+        raise FedloraError("1 of 2 runs could not be trained")
+
+    monkeypatch.setattr(ray_cluster, "RayCluster", Cluster)
+    monkeypatch.setattr(ray_cluster, "need_ray", lambda: None)
+    monkeypatch.setattr(engine, "train_items", fail)
+    monkeypatch.setenv("FEDLORA_STORE", "s3://bucket/runs")
+    output = tmp_path / "out"
+    words = ("--engine", "ray", "--address", "auto", "--set", "seeds=2", "--output", str(output))
+    result = call(*words)
+    assert result.exit_code == 1
+    assert "1 of 2 runs could not be trained" in result.stderr
+    address, items, profile, url, closed = asked
+    assert (address, profile, url, closed) == ("auto", "smoke", "s3://bucket/runs", "closed")
+    assert items["start_here"]["seeds"] == 2
+    assert not list(output.rglob("*.ipynb"))
+
+
 def test_a_cluster_that_cannot_be_had_is_one_clear_error(monkeypatch):
     class Ray:
         @staticmethod
@@ -446,7 +475,7 @@ def test_a_cluster_that_cannot_be_had_is_one_clear_error(monkeypatch):
 
 def cluster_of_two(attempts=3):
     """Two machines with one core each, one of them the head. Ray's node aborts where its helpers take more
-    than 15 seconds to start, as on a very busy machine: what there is of it is ended, and it is tried again."""
+    than 15 seconds to start, as on a very busy machine: what there is of it is ended, and it starts anew."""
     from ray.cluster_utils import Cluster
 
     cluster = Cluster()
