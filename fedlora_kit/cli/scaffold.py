@@ -108,13 +108,12 @@ def _taken(kind: str, registered: str, class_name: str) -> str:
     """What has the name, as the beginning of an error; empty if nothing."""
     if kind == "notebook":
         return ""
-    from fedlora_kit.methods import METHODS
-    from fedlora_kit.partition import partitioner_names
+    from fedlora_kit import methods, partition
 
-    known: Iterable[str] = METHODS if kind == "method" else partitioner_names()
+    known: Iterable[str] = methods.METHODS if kind == "method" else partition.partitioner_names()
     if registered in known:
         return f"a {kind} called {registered!r} is registered"
-    room = __import__(f"fedlora_kit.{_ROOMS[kind]}", fromlist=["__all__"])
+    room = methods if kind == "method" else partition
     if class_name in {*_IMPORTED, *room.__all__}:
         return f"a class called {class_name} is there"
     return ""
