@@ -267,6 +267,6 @@ work.cleanup()
 # %% [markdown]
 # ## Where to go on
 #
-# * `docs/ray.md`: clusters, object stores, Slurm. `docs/robustness.md`: what is tested to survive what.
+# * `docs/scale.md`: plans, job arrays, mirrors. `docs/ray.md`: clusters, object stores, Slurm. `docs/robustness.md`: what is tested to survive what.
 # * `fedlora runs` lists the store; `fedlora doctor` says whether this machine is ready.
 # * README, "Without a network": mirrors.

@@ -137,8 +137,9 @@ assert checked["holds"].all()
 checked[["check", "holds"]]
 
 # %% [markdown]
-# The kit's own methods pass the same checks as tests. To join them, put the class into a file of `fedlora_kit/methods/`, import
-# it in `fedlora_kit/methods/__init__.py`, and run `pytest tests/test_methods.py`.
+# The kit's own methods pass the same checks as tests. `fedlora new method my-method --to DIR` writes a class to fill in and
+# such a test beside it, in a folder of your own; without `--to` it becomes part of the kit (and the keys of all runs change with
+# the kit's source).
 #
 # ## 4. Into the table
 #
@@ -199,8 +200,8 @@ for table, cells in planned.items():
     print(f"{table}: {len(cells)} runs, {len(own)} of them capped's; the first: {dict(own[0].coords)}")
 
 # %% [markdown]
-# A method without a learning-rate grid of its own takes LoRA's. Once the class lies in `fedlora_kit/methods/`, the command
-# line knows it as well:
+# A method without a learning-rate grid of its own takes LoRA's. The command line runs notebooks in processes of their own, which
+# know the methods of the kit: once yours is part of it, its name will do there, too.
 #
 # ```
 # fedlora reproduce fed-hello/table2 --set methods=lora,fed-hello,capped
