@@ -81,7 +81,7 @@ def _attend(
     dropout: float,
 ) -> torch.Tensor:
     """Attention of the first token to all, (B, 1, width); mask: (B, 1, T, T), or (B, 1, 1, T), or None."""
-    query, key, value = (t.unflatten(-1, (heads, -1)).transpose(1, 2) for t in (query, key, value))
+    query, key, value = (t.view(*t.shape[:2], heads, -1).transpose(1, 2) for t in (query, key, value))
     rows = None if mask is None else mask[:, :, :1]
     out = scaled_dot_product_attention(query, key, value, attn_mask=rows, dropout_p=dropout)  # (B, h, 1, d)
     return out.transpose(1, 2).flatten(2)
