@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from fedlora_kit.cli.common import JsonFlag, print_json
+from fedlora_kit.cli.verbosity import say
 from fedlora_kit.errors import BadValue
 
 
@@ -56,7 +57,7 @@ def federate(
         nodes=nodes,
         device=device,
         timeout=timeout,
-        say=lambda line: typer.echo(line, err=True),
+        say=lambda line: say(line, err=True),
     )
     if as_json:
         print_json({"key": entry.key, "path": str(entry.path), "nodes": nodes, "results": entry.results})

@@ -9,6 +9,7 @@ import typer
 
 from fedlora_kit.cli.common import print_table
 from fedlora_kit.cli.plan import size_text
+from fedlora_kit.cli.verbosity import say
 from fedlora_kit.errors import BadValue, UnknownName
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def fetch(
         typer.echo(f"\n{size_text(sum(target.size for _, target in todo))} to fetch into {hub}")
         if not dry_run:
             hub.mkdir(parents=True, exist_ok=True)
-            done = bring(jobs, hub, source, typer.echo)
+            done = bring(jobs, hub, source, say)
             typer.echo(f"{len(done)} files fetched; the mirror has all of it: FEDLORA_HUB={hub}")
     else:
         typer.echo("nothing is needed from the Hub")

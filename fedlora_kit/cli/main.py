@@ -22,7 +22,6 @@ app = typer.Typer(
     name="fedlora",
     cls=Commands,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -30,6 +29,8 @@ app = typer.Typer(
 
     Every table and figure is one notebook. `fedlora reproduce` runs notebooks without a window and writes
     their results, the comparison with the published numbers and a report page under figures/.
+
+    Each command takes -q (only errors and the result) and -v (what is done and where, on stderr).
 
     \b
     First steps:

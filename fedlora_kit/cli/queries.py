@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from fedlora_kit.cli.common import JsonFlag, print_json, print_table
+from fedlora_kit.cli.verbosity import warn
 from fedlora_kit.errors import BadValue
 
 
@@ -77,7 +78,7 @@ def noise(
             "since at delta = 1/n a mechanism may publish a whole example at random and still keep to it"
         )
     for warning in warnings:
-        typer.echo(f"warning: {warning}", err=True)
+        warn(warning)
     if as_json:
         print_json(
             {

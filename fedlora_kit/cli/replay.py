@@ -8,9 +8,11 @@ from typing import Annotated
 
 import typer
 
-from fedlora_kit.cli.common import JsonFlag, print_json, print_table
+from fedlora_kit.cli.common import Commands, JsonFlag, print_json, print_table
 
 app = typer.Typer(
+    cls=Commands,
+    rich_markup_mode=None,
     no_args_is_help=True,
     help="Replay what the authors' released code drew, and set it beside their official logs.",
 )

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from fedlora_kit.cli.verbosity import is_quiet, is_verbose, say
 from fedlora_kit.errors import BadValue, UnknownName
 
 if TYPE_CHECKING:
+    from fedlora_kit.batch.progress import Reporter
     from fedlora_kit.papers.items import Item
 
 
@@ -101,7 +103,6 @@ def reproduce(
     from fedlora_kit.batch.parameters import parse_settings
     from fedlora_kit.batch.pool import PROFILES
     from fedlora_kit.batch.pool import reproduce as run_all
-    from fedlora_kit.batch.progress import LiveTable, PlainLines, Reporter
     from fedlora_kit.batch.summary import summarise, summary_text
     from fedlora_kit.papers.items import find
     from fedlora_kit.papers.own_items import all_items
@@ -125,31 +126,45 @@ def reproduce(
         return
     place = (Path.cwd() / output.expanduser()).resolve() if output else Path("figures")
 
-    prepare = _on_cluster(engine, profile, address, store)
-
-    from rich.console import Console
-
-    console = Console()
-    reporter: Reporter = LiveTable(console) if console.is_terminal else PlainLines(typer.echo)
+    prepare, given = _on_cluster(engine, profile, address, store), parse_settings(settings or [])
+    reporter = _reporter(chosen, profile, given, here=engine == "local")
     try:
-        statuses = run_all(
-            chosen, profile, jobs, place, parse_settings(settings or []), force, timeout, reporter, prepare
-        )
+        statuses = run_all(chosen, profile, jobs, place, given, force, timeout, reporter, prepare)
     except KeyboardInterrupt:
         write_page(place, profile)  # with what was finished until now
         raise
     page = write_page(place, profile)
     lines = summarise(statuses, place)
-    typer.echo(f"\n{summary_text(lines)}")
+    say(f"\n{summary_text(lines)}")
     failed = [line for line in lines if line.status == "failed"]
     for line in failed:
         typer.echo(f"\n{line.item} failed: {line.error}", err=True)
         typer.echo(f"  see {paths.home() / place / profile / line.item / 'notebook.log'}", err=True)
     if statuses and all(status.status == "unchanged" for status in statuses if status.status != "planned"):
-        typer.echo("\nNothing has changed since the last run; --force runs it all the same.")
-    typer.echo(f"\nreport: {page}")
+        say("\nNothing has changed since the last run; --force runs it all the same.")
+    say()
+    typer.echo(f"report: {page}")
     if failed:
         raise typer.Exit(1)
+
+
+def _reporter(items: Sequence[Item], profile: str, given: dict[str, str], *, here: bool) -> Reporter:
+    """How the batch is told: bars on a terminal, else lines; with --verbose lines, and the runs as log."""
+    from rich.console import Console
+
+    from fedlora_kit.batch.progress import LiveTable, PlainLines, Silent
+
+    if is_quiet():
+        return Silent()
+    console = Console()
+    if not is_verbose():
+        return LiveTable(console) if console.is_terminal else PlainLines(typer.echo)
+    from fedlora_kit.batch.parameters import resolve
+    from fedlora_kit.batch.run_log import RunLog
+    from fedlora_kit.batch.runner import notebook_path
+
+    parameters = {i.id: resolve(notebook_path(i), i.id, given) for i in items if i.notebook is not None}
+    return RunLog(PlainLines(typer.echo), profile, parameters, given.get("device", "auto") if here else None)
 
 
 def _train_share(items: Sequence[Item], profile: str, settings: Sequence[str], text: str) -> None:
@@ -162,10 +177,10 @@ def _train_share(items: Sequence[Item], profile: str, settings: Sequence[str], t
     if "profile" in given:
         raise BadValue("'profile' cannot be set with --set", "use --profile")
     parameters = {item.id: resolve(notebook_path(item), item.id, given) for item in items}
-    done = train_share(parameters, profile, shard, say=typer.echo)
+    done = train_share(parameters, profile, shard, say=say)
     typer.echo(f"{done.finished} finished, {done.failed} failed, {done.others} fall to other shares")
     if done.waiting:
-        typer.echo(
+        say(
             f"not all of the grid is finished yet for {', '.join(done.waiting)}: when all shares have ended, "
             "start them once more for the runs that it chooses"
         )
@@ -189,7 +204,7 @@ def _on_cluster(
     def train(items: dict[str, dict[str, Any]]) -> None:
         cluster = RayCluster(address)
         try:
-            train_items(items, profile, cluster, url=url, say=typer.echo)
+            train_items(items, profile, cluster, url=url, say=say)
         finally:
             cluster.close()
 
