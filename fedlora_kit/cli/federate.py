@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from fedlora_kit.cli import completion
 from fedlora_kit.cli.common import JsonFlag, print_json
 from fedlora_kit.cli.verbosity import say
 from fedlora_kit.errors import BadValue
@@ -17,7 +18,11 @@ def federate(
     spec: Annotated[Path, typer.Option(help="A run's description, as spec.json in the store.")],
     nodes: Annotated[int, typer.Option(min=1, help="SuperNodes; client k is at node k mod NODES.")] = 2,
     device: Annotated[
-        str, typer.Option(help="auto, cpu, cuda or cuda:<n>, at the server and at each node.")
+        str,
+        typer.Option(
+            help="auto, cpu, cuda or cuda:<n>, at the server and at each node.",
+            autocompletion=completion.devices,
+        ),
     ] = "auto",
     timeout: Annotated[
         float, typer.Option(min=1, help="Seconds that a node may take for one round, or one evaluation.")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from fedlora_kit.cli import completion
 from fedlora_kit.cli.common import JsonFlag, print_json, print_table
 from fedlora_kit.errors import BadValue, UnknownName
 
@@ -19,12 +20,25 @@ if TYPE_CHECKING:
 def plan(
     items: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[ITEM]...", help="Item ids, or a paper's name for all its items. None: all."),
+        typer.Argument(
+            metavar="[ITEM]...",
+            help="Item ids, or a paper's name for all its items. None: all.",
+            autocompletion=completion.items,
+        ),
     ] = None,
-    profile: Annotated[str, typer.Option("--profile", "-p", help="smoke, small or paper.")] = "smoke",
+    profile: Annotated[
+        str,
+        typer.Option("--profile", "-p", help="smoke, small or paper.", autocompletion=completion.profiles),
+    ] = "smoke",
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", "-s", metavar="KEY=VALUE", help="A notebook's parameter, as for reproduce."),
+        typer.Option(
+            "--set",
+            "-s",
+            metavar="KEY=VALUE",
+            help="A notebook's parameter, as for reproduce.",
+            autocompletion=completion.settings,
+        ),
     ] = None,
     tflops: Annotated[
         float | None,
@@ -35,7 +49,10 @@ def plan(
         ),
     ] = None,
     device: Annotated[
-        str, typer.Option("--device", help="Device that is measured: auto, cpu, cuda.")
+        str,
+        typer.Option(
+            "--device", help="Device that is measured: auto, cpu, cuda.", autocompletion=completion.devices
+        ),
     ] = "auto",
     check: Annotated[
         bool, typer.Option("--check", help="Estimate the store's finished runs, beside what they took.")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from fedlora_kit.cli import completion
 from fedlora_kit.cli.verbosity import is_quiet, is_verbose, say
 from fedlora_kit.errors import BadValue, UnknownName
 
@@ -22,6 +23,7 @@ def reproduce(
         typer.Argument(
             metavar="[ITEM]...",
             help="Item ids, or a paper's name for all its items. None: all that there are.",
+            autocompletion=completion.items,
         ),
     ] = None,
     profile: Annotated[
@@ -31,6 +33,7 @@ def reproduce(
             "-p",
             help="smoke: minutes on a laptop, no downloads. small: real data, about an hour an item. "
             "paper: as published, on GPUs.",
+            autocompletion=completion.profiles,
         ),
     ] = "smoke",
     jobs: Annotated[
@@ -46,6 +49,7 @@ def reproduce(
             "-s",
             metavar="KEY=VALUE",
             help="Set a notebook's parameter; repeat for more. Lists: a,b,c.",
+            autocompletion=completion.settings,
         ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Run also what is up to date.")] = False,
@@ -57,6 +61,7 @@ def reproduce(
         typer.Option(
             "--engine",
             help="local: the notebooks train. ray: a Ray cluster trains all runs first (docs/ray.md).",
+            autocompletion=completion.engines,
         ),
     ] = "local",
     address: Annotated[
