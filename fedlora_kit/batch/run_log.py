@@ -89,8 +89,9 @@ class RunLog:
                 item, self._profile, store=self._store, **self._parameters.get(item, {})
             )
             return {spec.key(): spec for spec in specs}
-        except FedloraError as error:
-            log.info("%s: its runs cannot be named beforehand: %s", item, error.problem)
+        except (FedloraError, TypeError) as error:  # TypeError: a parameter that only the notebook knows
+            why = error.problem if isinstance(error, FedloraError) else str(error)
+            log.info("%s: its runs cannot be named beforehand: %s", item, why)
             return None
 
 

@@ -10,6 +10,7 @@ import typer
 
 from fedlora_kit.cli import completion
 from fedlora_kit.cli.common import JsonFlag, print_json
+from fedlora_kit.cli.devices import check_device
 from fedlora_kit.cli.verbosity import say
 from fedlora_kit.errors import BadValue
 
@@ -50,7 +51,9 @@ def federate(
     from fedlora_kit.flower.launch import federate as start
 
     run = _read(spec)
-    if app is not None:
+    if app is None:
+        check_device(device)
+    else:
         write_app(run, app, nodes=nodes, timeout=timeout, device=device)
         if as_json:
             print_json({"app": str(app), "nodes": nodes})

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fedlora_kit.cli import completion
-from fedlora_kit.cli.verbosity import is_quiet, is_verbose, say
+from fedlora_kit.cli.devices import check_device, slow_without_gpu
+from fedlora_kit.cli.verbosity import is_quiet, is_verbose, say, warn
 from fedlora_kit.errors import BadValue, UnknownName
 
 if TYPE_CHECKING:
@@ -132,9 +133,13 @@ def reproduce(
     place = (Path.cwd() / output.expanduser()).resolve() if output else Path("figures")
 
     prepare, given = _on_cluster(engine, profile, address, store), parse_settings(settings or [])
+    if prepare is None and "device" in given:
+        check_device(given["device"])
     reporter = _reporter(chosen, profile, given, here=engine == "local")
     try:
-        statuses = run_all(chosen, profile, jobs, place, given, force, timeout, reporter, prepare)
+        statuses = run_all(
+            chosen, profile, jobs, place, given, force, timeout, reporter, prepare or _warned(profile)
+        )
     except KeyboardInterrupt:
         write_page(place, profile)  # with what was finished until now
         raise
@@ -172,6 +177,17 @@ def _reporter(items: Sequence[Item], profile: str, given: dict[str, str], *, her
     return RunLog(PlainLines(typer.echo), profile, parameters, given.get("device", "auto") if here else None)
 
 
+def _warned(profile: str, share: int = 1) -> Callable[[dict[str, dict[str, Any]]], None]:
+    """Says beforehand, of the items that will be run, what it means that there is no GPU."""
+
+    def prepare(items: dict[str, dict[str, Any]]) -> None:
+        settings = {item: {k: v for k, v in given.items() if k != "profile"} for item, given in items.items()}
+        if not is_quiet() and (sentence := slow_without_gpu(profile, settings, share=share)):
+            warn(sentence)
+
+    return prepare
+
+
 def _train_share(items: Sequence[Item], profile: str, settings: Sequence[str], text: str) -> None:
     """One share of the items' runs."""
     from fedlora_kit.batch.parameters import parse_settings, resolve
@@ -181,7 +197,9 @@ def _train_share(items: Sequence[Item], profile: str, settings: Sequence[str], t
     shard, given = Shard.parse(text), parse_settings(settings)
     if "profile" in given:
         raise BadValue("'profile' cannot be set with --set", "use --profile")
+    check_device(given.get("device", "auto"))
     parameters = {item.id: resolve(notebook_path(item), item.id, given) for item in items}
+    _warned(profile, shard.of)(parameters)
     done = train_share(parameters, profile, shard, say=say)
     typer.echo(f"{done.finished} finished, {done.failed} failed, {done.others} fall to other shares")
     if done.waiting:
