@@ -105,6 +105,7 @@ def _verbose(ctx: typer.Context, value: int) -> None:
 
 def _begin(ctx: typer.Context, said: str) -> ExitStack:
     """What is put back when the command has ended: several may run in one process."""
+    stack: ExitStack
     before, stack = ctx.meta.get(LOGGER, (said, ExitStack()))
     if before != said:
         stack.close()
