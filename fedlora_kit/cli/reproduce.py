@@ -8,9 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from fedlora_kit.cli import completion
+from fedlora_kit.cli.devices import check_device, slow_without_gpu
+from fedlora_kit.cli.verbosity import is_quiet, is_verbose, say, warn
 from fedlora_kit.errors import BadValue, UnknownName
 
 if TYPE_CHECKING:
+    from fedlora_kit.batch.progress import Reporter
     from fedlora_kit.papers.items import Item
 
 
@@ -20,6 +24,7 @@ def reproduce(
         typer.Argument(
             metavar="[ITEM]...",
             help="Item ids, or a paper's name for all its items. None: all that there are.",
+            autocompletion=completion.items,
         ),
     ] = None,
     profile: Annotated[
@@ -29,6 +34,7 @@ def reproduce(
             "-p",
             help="smoke: minutes on a laptop, no downloads. small: real data, about an hour an item. "
             "paper: as published, on GPUs.",
+            autocompletion=completion.profiles,
         ),
     ] = "smoke",
     jobs: Annotated[
@@ -44,6 +50,7 @@ def reproduce(
             "-s",
             metavar="KEY=VALUE",
             help="Set a notebook's parameter; repeat for more. Lists: a,b,c.",
+            autocompletion=completion.settings,
         ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Run also what is up to date.")] = False,
@@ -55,6 +62,7 @@ def reproduce(
         typer.Option(
             "--engine",
             help="local: the notebooks train. ray: a Ray cluster trains all runs first (docs/ray.md).",
+            autocompletion=completion.engines,
         ),
     ] = "local",
     address: Annotated[
@@ -101,7 +109,6 @@ def reproduce(
     from fedlora_kit.batch.parameters import parse_settings
     from fedlora_kit.batch.pool import PROFILES
     from fedlora_kit.batch.pool import reproduce as run_all
-    from fedlora_kit.batch.progress import LiveTable, PlainLines, Reporter
     from fedlora_kit.batch.summary import summarise, summary_text
     from fedlora_kit.papers.items import find
     from fedlora_kit.papers.own_items import all_items
@@ -125,31 +132,60 @@ def reproduce(
         return
     place = (Path.cwd() / output.expanduser()).resolve() if output else Path("figures")
 
-    prepare = _on_cluster(engine, profile, address, store)
-
-    from rich.console import Console
-
-    console = Console()
-    reporter: Reporter = LiveTable(console) if console.is_terminal else PlainLines(typer.echo)
+    prepare, given = _on_cluster(engine, profile, address, store), parse_settings(settings or [])
+    if prepare is None and "device" in given:
+        check_device(given["device"])
+    reporter = _reporter(chosen, profile, given, here=engine == "local")
     try:
         statuses = run_all(
-            chosen, profile, jobs, place, parse_settings(settings or []), force, timeout, reporter, prepare
+            chosen, profile, jobs, place, given, force, timeout, reporter, prepare or _warned(profile)
         )
     except KeyboardInterrupt:
         write_page(place, profile)  # with what was finished until now
         raise
     page = write_page(place, profile)
     lines = summarise(statuses, place)
-    typer.echo(f"\n{summary_text(lines)}")
+    say(f"\n{summary_text(lines)}")
     failed = [line for line in lines if line.status == "failed"]
     for line in failed:
         typer.echo(f"\n{line.item} failed: {line.error}", err=True)
         typer.echo(f"  see {paths.home() / place / profile / line.item / 'notebook.log'}", err=True)
     if statuses and all(status.status == "unchanged" for status in statuses if status.status != "planned"):
-        typer.echo("\nNothing has changed since the last run; --force runs it all the same.")
-    typer.echo(f"\nreport: {page}")
+        say("\nNothing has changed since the last run; --force runs it all the same.")
+    say()
+    typer.echo(f"report: {page}")
     if failed:
         raise typer.Exit(1)
+
+
+def _reporter(items: Sequence[Item], profile: str, given: dict[str, str], *, here: bool) -> Reporter:
+    """How the batch is told: bars on a terminal, else lines; with --verbose lines, and the runs as log."""
+    from rich.console import Console
+
+    from fedlora_kit.batch.progress import LiveTable, PlainLines, Silent
+
+    if is_quiet():
+        return Silent()
+    console = Console()
+    if not is_verbose():
+        return LiveTable(console) if console.is_terminal else PlainLines(typer.echo)
+    from fedlora_kit.batch.parameters import resolve
+    from fedlora_kit.batch.run_log import RunLog
+    from fedlora_kit.batch.runner import notebook_path
+
+    parameters = {i.id: resolve(notebook_path(i), i.id, given) for i in items if i.notebook is not None}
+    return RunLog(PlainLines(typer.echo), profile, parameters, given.get("device", "auto") if here else None)
+
+
+def _warned(profile: str, share: int = 1) -> Callable[[dict[str, dict[str, Any]]], None]:
+    """Says beforehand, of the items that will be run, what it means that there is no GPU."""
+
+    def prepare(items: dict[str, dict[str, Any]]) -> None:
+        settings = {item: {k: v for k, v in given.items() if k != "profile"} for item, given in items.items()}
+        if not is_quiet() and (sentence := slow_without_gpu(profile, settings, share=share)):
+            warn(sentence)
+
+    return prepare
 
 
 def _train_share(items: Sequence[Item], profile: str, settings: Sequence[str], text: str) -> None:
@@ -161,11 +197,13 @@ def _train_share(items: Sequence[Item], profile: str, settings: Sequence[str], t
     shard, given = Shard.parse(text), parse_settings(settings)
     if "profile" in given:
         raise BadValue("'profile' cannot be set with --set", "use --profile")
+    check_device(given.get("device", "auto"))
     parameters = {item.id: resolve(notebook_path(item), item.id, given) for item in items}
-    done = train_share(parameters, profile, shard, say=typer.echo)
+    _warned(profile, shard.of)(parameters)
+    done = train_share(parameters, profile, shard, say=say)
     typer.echo(f"{done.finished} finished, {done.failed} failed, {done.others} fall to other shares")
     if done.waiting:
-        typer.echo(
+        say(
             f"not all of the grid is finished yet for {', '.join(done.waiting)}: when all shares have ended, "
             "start them once more for the runs that it chooses"
         )
@@ -189,7 +227,7 @@ def _on_cluster(
     def train(items: dict[str, dict[str, Any]]) -> None:
         cluster = RayCluster(address)
         try:
-            train_items(items, profile, cluster, url=url, say=typer.echo)
+            train_items(items, profile, cluster, url=url, say=say)
         finally:
             cluster.close()
 
