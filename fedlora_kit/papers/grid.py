@@ -13,8 +13,7 @@ from fedlora_kit.data.tasks import get_task
 from fedlora_kit.errors import BadValue
 
 if TYPE_CHECKING:
-    from fedlora_kit.errors import BadValue
-from fedlora_kit.experiments.many import Finished
+    from fedlora_kit.experiments.many import Finished
     from fedlora_kit.experiments.spec import RunSpec
 
 
