@@ -76,8 +76,8 @@ def plan_item(item: str, profile: str, parameters: Mapping[str, Any]) -> Planned
 def train_stages(planned: Mapping[str, Planned], trainer: Trainer) -> None:
     """Train all runs of items; as soon as an item's grid is finished, those that it chooses.
 
-    A grid that cannot be finished, or that nothing can be chosen from, has no chosen runs: the item's notebook
-    says why.
+    A grid that cannot be finished, or that nothing can be chosen from, has no chosen runs: the item's
+    notebook says why.
     """
     trainer.add([run for one in planned.values() for run in one.first()])
     grids = {item: one.runs.specs() for item, one in planned.items() if one.runs.after is not None}

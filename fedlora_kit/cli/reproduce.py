@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,6 +11,8 @@ import typer
 from fedlora_kit.errors import BadValue, UnknownName
 
 if TYPE_CHECKING:
+    from fedlora_kit.batch.pool import Prepare
+    from fedlora_kit.batch.progress import Reporter
     from fedlora_kit.papers.items import Item
 
 
@@ -32,8 +34,14 @@ def reproduce(
         ),
     ] = "smoke",
     jobs: Annotated[
-        int, typer.Option("--jobs", "-j", help="Notebooks that run at the same time; they share the cores.")
-    ] = 1,
+        int | None,
+        typer.Option(
+            "--jobs",
+            "-j",
+            help="Notebooks that run at the same time; they share the cores. Default: 1; once their runs are "
+            "trained up to 4, as cores and memory allow.",
+        ),
+    ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Where results go. Default: figures/ of the kit.")
     ] = None,
@@ -48,13 +56,19 @@ def reproduce(
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Run also what is up to date.")] = False,
     timeout: Annotated[
-        float | None, typer.Option("--timeout", help="Seconds that one cell may take. Default: no limit.")
+        float | None,
+        typer.Option(
+            "--timeout",
+            help="Seconds that one cell may take, its training included: with it the notebooks train. "
+            "Default: no limit.",
+        ),
     ] = None,
     engine: Annotated[
         str,
         typer.Option(
             "--engine",
-            help="local: the notebooks train. ray: a Ray cluster trains all runs first (docs/ray.md).",
+            help="What trains all runs before several notebooks start. local: processes of this machine. "
+            "ray: a Ray cluster (docs/ray.md).",
         ),
     ] = "local",
     address: Annotated[
@@ -87,6 +101,10 @@ def reproduce(
     comparison.csv, claims.json and status.json; DIR/PROFILE/index.html is the report. A second call runs
     only what has changed. Finished training runs are kept in data/runs and never trained again.
 
+    Where several notebooks are to run, all training runs that they need come first, side by side in
+    processes that stay (FEDLORA_JOBS of them; default: one a core; one on a GPU); the notebooks then find
+    them finished.
+
     Exit status: 0 if every notebook ran, 1 if one failed, 2 for bad input, 130 after Ctrl-C.
 
     \b
@@ -101,7 +119,7 @@ def reproduce(
     from fedlora_kit.batch.parameters import parse_settings
     from fedlora_kit.batch.pool import PROFILES
     from fedlora_kit.batch.pool import reproduce as run_all
-    from fedlora_kit.batch.progress import LiveTable, PlainLines, Reporter
+    from fedlora_kit.batch.progress import LiveTable, PlainLines
     from fedlora_kit.batch.summary import summarise, summary_text
     from fedlora_kit.papers.items import find
     from fedlora_kit.papers.own_items import all_items
@@ -125,12 +143,13 @@ def reproduce(
         return
     place = (Path.cwd() / output.expanduser()).resolve() if output else Path("figures")
 
-    prepare = _on_cluster(engine, profile, address, store)
-
     from rich.console import Console
 
     console = Console()
     reporter: Reporter = LiveTable(console) if console.is_terminal else PlainLines(typer.echo)
+    prepare = _on_cluster(engine, profile, address, store)
+    if engine == "local" and timeout is None:
+        prepare = _here(profile, paths.home() / place / profile / "training.log", reporter)
     try:
         statuses = run_all(
             chosen, profile, jobs, place, parse_settings(settings or []), force, timeout, reporter, prepare
@@ -171,9 +190,27 @@ def _train_share(items: Sequence[Item], profile: str, settings: Sequence[str], t
         )
 
 
-def _on_cluster(
-    engine: str, profile: str, address: str | None, url: str | None
-) -> Callable[[dict[str, dict[str, Any]]], None] | None:
+def _here(profile: str, log: Path, reporter: Reporter) -> Prepare:
+    """What trains the runs on this machine before several notebooks start; one alone trains its own."""
+
+    def train(items: dict[str, dict[str, Any]]) -> bool:
+        if len(items) < 2:
+            return False
+        from fedlora_kit.batch.local_engine import train_items
+
+        log.unlink(missing_ok=True)
+        done = train_items(items, profile, log=log, tell=reporter.training)
+        for item, reason in done.unplanned.items():
+            typer.echo(f"{item} trains its runs itself: {reason}")
+        if done.left:
+            key, reason = next(iter(done.left.items()))
+            typer.echo(f"{len(done.left)} runs are left to their notebooks; {key}: {reason} (see {log})")
+        return True
+
+    return train
+
+
+def _on_cluster(engine: str, profile: str, address: str | None, url: str | None) -> Prepare | None:
     """What trains the runs before the notebooks start; None for the engine "local"."""
     if engine not in ("local", "ray"):
         raise UnknownName("engine", engine, ("local", "ray"))
@@ -186,11 +223,12 @@ def _on_cluster(
 
     need_ray()
 
-    def train(items: dict[str, dict[str, Any]]) -> None:
+    def train(items: dict[str, dict[str, Any]]) -> bool:
         cluster = RayCluster(address)
         try:
             train_items(items, profile, cluster, url=url, say=typer.echo)
         finally:
             cluster.close()
+        return True
 
     return train
