@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from fedlora_kit.batch.progress import Training
 from fedlora_kit.batch.stages import Planned, Wanted, plan_item, train_stages
-from fedlora_kit.batch.warm import Outcome, WarmPool
+from fedlora_kit.batch.warm import Outcome, WarmPool, train
 from fedlora_kit.errors import FedloraError
 from fedlora_kit.experiments.estimate import estimate
 from fedlora_kit.experiments.many import default_jobs
@@ -24,6 +24,7 @@ from fedlora_kit.papers.item_runs import RUNS
 
 #: a core of no particular machine: it orders runs and weighs them; what they take is measured as they end
 ROUGH = Rate(2e10, 0.3e-3, 0.6e-3, 0.01, 0.5, 0.5, how="given")
+Work = Callable[..., Outcome]
 _TICK = 0.5  # seconds between two looks at the clock
 _BREAKS = 3  # pools that may break before the rest is left to the notebooks
 
@@ -31,7 +32,7 @@ _BREAKS = 3  # pools that may break before the rest is left to the notebooks
 class Pool(Protocol):
     """What trains; `warm.WarmPool` is one."""
 
-    def submit(self, description: Mapping[str, Any], device: str, root: str) -> Future[Outcome]: ...
+    def submit(self, work: Work, /, *given: Any) -> Future[Outcome]: ...
     def close(self) -> None: ...
 
 
@@ -217,7 +218,7 @@ class LocalBatch:
 
     def _submit(self, one: _Waiting) -> None:
         spec, device, _ = one.run
-        future = self._open().submit(spec.model_dump(mode="json"), device, str(self.store.root))
+        future = self._open().submit(train, spec.model_dump(mode="json"), device, str(self.store.root))
         self._running[future] = (one, time.monotonic())
 
     def _end(self, one: _Waiting, begun: float, outcome: Outcome) -> None:

@@ -14,18 +14,21 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, ParamSpec, TypeVar
 
 from fedlora_kit.batch.kernel import environment
 from fedlora_kit.batch.runner import QUIET
 from fedlora_kit.errors import FedloraError
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 #: what a run imports, also what it imports only when it needs it
 PRELOAD = (
@@ -85,10 +88,10 @@ def train(description: Mapping[str, Any], device: str, root: str) -> Outcome:
 
 
 class WarmPool:
-    """Processes that stay for many runs.
+    """Processes that stay for many runs; started as work comes.
 
     Args:
-        processes: how many.
+        processes: at most so many.
         log: the file that takes what they print; None: nowhere.
         one_thread: each computes with one thread, as runs on a CPU do; the user's own variables win.
         preload: modules that the server imports.
@@ -117,9 +120,9 @@ class WarmPool:
             initargs=(ours, variables, str(log or os.devnull)),
         )
 
-    def submit(self, description: Mapping[str, Any], device: str, root: str) -> Future[Outcome]:
-        """Have a run trained; as `train`. A worker that dies breaks the pool (BrokenProcessPool)."""
-        return self._executor.submit(train, description, device, root)
+    def submit(self, work: Callable[P, T], *given: P.args, **named: P.kwargs) -> Future[T]:
+        """Have a function called by a process. One that dies breaks the pool: see BrokenProcessPool."""
+        return self._executor.submit(work, *given, **named)
 
     def close(self) -> None:
         """End all processes at once. What they were training goes on from its last checkpoint, next time."""
