@@ -175,6 +175,18 @@ def test_what_only_the_notebook_knows_or_nobody_has_stays_with_it(monkeypatch):
     assert stand.started == []
 
 
+def test_an_entry_that_cannot_be_read_is_left_to_its_notebook(monkeypatch):
+    spread(PLAIN, Stand())
+
+    def other_format(*_):
+        raise FedloraError("it has another format")
+
+    monkeypatch.setattr(Store, "load", other_format)
+    stand = Stand()
+    assert len(spread(PLAIN, stand).left) == len(runs_of("start_here", "smoke", seeds=1))
+    assert stand.started == []
+
+
 def test_a_killed_process_leaves_its_runs_and_the_others_go_on_one_at_a_time(monkeypatch):
     monkeypatch.setenv("FEDLORA_JOBS", "2")
     killer = []
@@ -368,6 +380,18 @@ def test_other_errors_are_told(tmp_path, monkeypatch):
     spec = runs_of("start_here", "smoke", seeds=1)[0].model_dump(mode="json")
     assert train(spec, "cpu", str(tmp_path)).error == "ZeroDivisionError: x"
     assert train(spec, "nonsense", str(tmp_path)).status == "error"
+
+
+def test_a_process_that_dies_breaks_its_pool_and_the_next_one_works():
+    for work in (lambda pid: (os._exit, 3), lambda pid: (os.kill, pid, signal.SIGKILL)):
+        pool = WarmPool(1, preload=())
+        try:
+            pid = pool.submit(os.getpid).result(timeout=60)
+            with pytest.raises(BrokenProcessPool):
+                pool.submit(*work(pid)).result(timeout=60)
+        finally:
+            pool.close()
+        assert not _lives(pid)
 
 
 SCRIPT = """

@@ -23,7 +23,7 @@ from fedlora_kit.experiments.store import Store
 from fedlora_kit.papers.item_runs import RUNS
 
 #: a core of no particular machine: it orders runs and weighs them; what they take is measured as they end
-ROUGH = Rate(2e10, 0.3e-3, 0.6e-3, 0.01, 0.5, 0.5, how="given")
+ROUGH = Rate(4e10, 1e-3, 3e-3, 0.01, 0.5, 0.5, how="given")
 Work = Callable[..., Outcome]
 _TICK = 0.5  # seconds between two looks at the clock
 _BREAKS = 3  # pools that may break before the rest is left to the notebooks
@@ -151,8 +151,12 @@ class LocalBatch:
             if key is None or key in self._keys:
                 continue
             self._keys.add(key)
-            status = self.store.status(key)
-            if status == "failed" or (status == "finished" and self.store.load(key) is not None):
+            try:
+                stored = self._stored(key)
+            except FedloraError as error:  # an entry that cannot be read
+                self.left[key] = str(error)
+                continue
+            if stored:
                 self._over.add(key)
             elif external(run.spec):
                 self.left[key] = "only its notebook knows what it names"
@@ -208,6 +212,10 @@ class LocalBatch:
         if self._pool is not None:
             self._pool.close()
             self._pool = None
+
+    def _stored(self, key: str) -> bool:
+        status = self.store.status(key)
+        return status == "failed" or (status == "finished" and self.store.load(key) is not None)
 
     def _open(self) -> Pool:
         if self._pool is None:
