@@ -6,8 +6,8 @@ A random RoBERTa of 4 layers, width 256, with LoRA on q, k, v, o; 10 clients of 
 at most 128 tokens; one round of 3 steps a client, then accuracy on 100 validation examples. In turn, on one
 thread, by CPU time:
 
-* limit: a plain PEFT loop over the same batches, sorted by length and cut in the same way. One model, no
-  federation, no evaluation.
+* limit: a plain PEFT loop over the same batches, sorted by length and cut in the same way. One model as
+  transformers and PEFT make it, no federation, no evaluation.
 * kit: `run_federation` without evaluation.
 * kit, evaluating: the same, and the evaluation after the round.
 * usual: a deep copy of the whole model, a new data loader and a new optimiser for each client; everything
@@ -37,6 +37,7 @@ from fedlora_kit.data.encoded import EncodedText, encode_text
 from fedlora_kit.data.sources import load_task
 from fedlora_kit.data.tasks import get_task
 from fedlora_kit.methods import method
+from fedlora_kit.models.first_token import read_first_token
 from fedlora_kit.models.lora import LoraSettings, attach_lora
 from fedlora_kit.randomness import Streams
 from fedlora_kit.training.federation import Federation, run_federation
@@ -148,8 +149,9 @@ def measure(task: str, repeats: int) -> dict[str, object]:
     clients = [whole.subset(order[k * EXAMPLES : (k + 1) * EXAMPLES]) for k in range(CLIENTS)]
     scored = encode_text(next(iter(loaded.evals.values())), words, LENGTH).subset(np.arange(SCORED))
     padded, padded_scored = [Padded(c) for c in clients], Padded(scored)
-    net = model(len(words))
-    slot = AdapterSlot(net)
+    net, bare = model(len(words)), model(len(words))
+    read_first_token(net)  # as runs do
+    slot, bare_slot = AdapterSlot(net), AdapterSlot(bare)
     start = slot.read()
     local = LocalSettings(lr=1e-3, steps=STEPS, batch_size=BATCH)
 
@@ -168,12 +170,12 @@ def measure(task: str, repeats: int) -> dict[str, object]:
         )
 
     def plain() -> None:
-        slot.write(start)
-        limit(net, clients, local)
+        bare_slot.write(start)
+        limit(bare, clients, local)
 
     def field() -> None:
-        slot.set_trainable(slot.names)
-        usual(net, padded, padded_scored, local)
+        bare_slot.set_trainable(bare_slot.names)
+        usual(bare, padded, padded_scored, local)
 
     seconds = in_turn(
         {

@@ -30,6 +30,7 @@ import transformers
 from fedlora_kit.data.encoded import EncodedData, encode_images, for_training
 from fedlora_kit.data.image_ops import Augment, ImageInput
 from fedlora_kit.data.task import Examples
+from fedlora_kit.models.first_token import read_first_token
 from fedlora_kit.models.lora import LoraSettings, attach_lora
 
 
@@ -85,6 +86,7 @@ def model(case: Case) -> torch.nn.Module:
 def measure(case: Case, repeats: int, device: torch.device) -> dict[str, object]:
     """Paired ratios prepare / step."""
     net = model(case).to(device)
+    read_first_token(net)  # as runs do
     parameters = [p for p in net.parameters() if p.requires_grad]
     optimizer = torch.optim.SGD(parameters, lr=1e-3)
     rng = np.random.default_rng(1)

@@ -4,8 +4,8 @@
 
 The same 16 clients, batches and steps, in turn, on one thread, by CPU time:
 
-* limit: a plain PEFT loop, client after client: one model, one optimiser a client, each client's batch padded
-  to its own longest example. No federation.
+* limit: a plain PEFT loop, client after client: one model as transformers and PEFT make it, one optimiser a
+  client, each client's batch padded to its own longest example. No federation.
 * alone: the kit's round loop, client after client.
 * stacked: the kit's round loop with stacks.
 * Opacus (DP only): the limit with Opacus' hooks and optimiser.
@@ -31,6 +31,7 @@ from fedlora_kit.adapter import AdapterSlot
 from fedlora_kit.data.batches import poisson_batches, shuffled_batches
 from fedlora_kit.data.encoded import EncodedData, EncodedImages, EncodedText
 from fedlora_kit.methods import method
+from fedlora_kit.models.first_token import read_first_token
 from fedlora_kit.models.lora import LoraSettings, attach_lora
 from fedlora_kit.privacy.dpsgd import PerExampleGradients, private_optimizer, private_step
 from fedlora_kit.privacy.settings import PrivacySettings
@@ -164,7 +165,8 @@ def measure(case: Case, repeats: int) -> dict[str, object]:
         steps=STEPS,
         batch_size=case.batch,
     )
-    net = model(case)
+    plain, net = model(case), model(case)
+    read_first_token(net)  # as runs do
     slot = AdapterSlot(net)
     start = slot.read()
 
@@ -190,7 +192,7 @@ def measure(case: Case, repeats: int) -> dict[str, object]:
     loop = opacus if case.private else limit
     seconds = in_turn(
         {
-            reference: lambda: loop(net, clients, start, local),
+            reference: lambda: loop(plain, clients, start, local),
             "alone": federated("never"),
             "stacked": federated("auto"),
         },

@@ -24,6 +24,7 @@ from fedlora_kit.experiments.shapes import (
     shape_of,
     weights_bytes,
 )
+from fedlora_kit.models.first_token import read_first_token
 from fedlora_kit.models.lora import LoraSettings, attach_lora
 from fedlora_kit.models.memory import checkpoint_gradients
 from fedlora_kit.models.targets import layer_index
@@ -79,6 +80,22 @@ def test_operations_are_those_that_pytorch_counts(shape, tokens, targets):
             assert forward_flops(shape, adapters, tokens, labels=LABELS) == pytest.approx(forward)
             ours = backward_flops(shape, adapters, tokens, trained, labels=LABELS, frozen_a=frozen_a)
             assert ours == pytest.approx(backward, rel=0.001)
+
+
+@pytest.mark.parametrize(
+    ("shape", "tokens"), [(TEXT, 40), (BERT, 21), (IMAGE, 65)], ids=["roberta", "bert", "vit"]
+)
+@pytest.mark.parametrize("targets", TARGETS, ids="".join)
+def test_operations_of_a_last_layer_that_computes_one_token(shape, tokens, targets):
+    model, adapters = adapted(shape, targets), Adapters(8, targets)
+    assert read_first_token(model)
+    top = shape.layers - 1
+    for trained in ({*range(shape.layers)}, {top}, {0}):
+        forward, backward = counted(model, shape, tokens, trained)
+        ours = forward_flops(shape, adapters, tokens, labels=LABELS, first_token=True)
+        assert ours == pytest.approx(forward)
+        ours = backward_flops(shape, adapters, tokens, trained, labels=LABELS, first_token=True)
+        assert ours == pytest.approx(backward, rel=0.001)
 
 
 def test_layers_that_are_absent_cost_nothing():

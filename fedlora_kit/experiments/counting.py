@@ -71,6 +71,7 @@ class Counter:
         adapters: LoRA as operations see it.
         fed, slot: the federation, for `training.costs`.
         stacked: clients that train in one pass.
+        reads_first_token: the last layer computes one token's state (`models.first_token`).
     """
 
     def __init__(self, spec: RunSpec) -> None:
@@ -81,6 +82,7 @@ class Counter:
         self.causal = kind.modality == "causal"
         lora = spec.model.lora
         self.adapters = Adapters(lora.rank, lora.targets)
+        self.reads_first_token = self.shape.family != "llama"
         self._merges = method(spec.method.name, **spec.method.settings).merges
         self.fed = self.federation(spec.split.clients)
         self.slot = AdapterSlot(self.fed.model)
@@ -149,7 +151,10 @@ class Counter:
         each = max(1.0, tokens / max(1.0, batch * group))
         layers = sorted(present) if present is not None else list(range(self.shape.layers))
         above = [layer for layer in layers if trained and layer >= min(trained)]
-        flops = forward_flops(self.shape, self.adapters, each, layers=len(layers), labels=self.labels)
+        first = self.reads_first_token and layers[-1:] == [self.shape.layers - 1]
+        flops = forward_flops(
+            self.shape, self.adapters, each, layers=len(layers), labels=self.labels, first_token=first
+        )
         flops += backward_flops(
             self.shape,
             self.adapters,
@@ -159,6 +164,7 @@ class Counter:
             labels=self.labels,
             frozen_a=frozen_a,
             checkpointing=self.spec.model.gradient_checkpointing,
+            first_token=first,
         )
         again = len(above) if self.spec.model.gradient_checkpointing else 0
         return Work(
@@ -226,7 +232,13 @@ class Counter:
             return Work()
         budget = self.spec.rounds.eval_max_tokens
         passes, tokens = batches_of(part.lengths, count, budget)
-        flops = forward_flops(self.shape, self.adapters, tokens / count, labels=self.labels)
+        flops = forward_flops(
+            self.shape,
+            self.adapters,
+            tokens / count,
+            labels=self.labels,
+            first_token=self.reads_first_token,
+        )
         work = Work(count * flops, (self.shape.layers + 1) * passes)
         if self.causal:
             new = self.amounts.new_tokens

@@ -4,7 +4,8 @@ Counted are matrix products, a multiplication and an addition as two (the rule o
 `papers.step_costs` reads and the tests compare with). With N entries in a layer's matrices, n tokens and
 width d, the forward pass of a layer takes 2 N n + 4 n² d. Of a frozen layer above the lowest trained one the
 backward pass takes as much for the matrices (no gradient with respect to weights, only to activations) and
-twice as much for attention; below the lowest trained layer it takes nothing.
+twice as much for attention; below the lowest trained layer it takes nothing. A classifier's last layer,
+which computes the first token's state alone (`models.first_token`), has one token at q, o and the MLP.
 """
 
 from __future__ import annotations
@@ -33,7 +34,13 @@ class Adapters:
 
 
 def forward_flops(
-    shape: Shape, adapters: Adapters, tokens: float, *, layers: int | None = None, labels: int = 0
+    shape: Shape,
+    adapters: Adapters,
+    tokens: float,
+    *,
+    layers: int | None = None,
+    labels: int = 0,
+    first_token: bool = False,
 ) -> float:
     """One example's forward pass.
 
@@ -42,14 +49,13 @@ def forward_flops(
         layers: that are passed through; None for all.
         labels: outputs of a classification head; ignored for a causal model, which scores its vocabulary at
             every token.
+        first_token: the last of the layers computes the first token's state alone.
     """
     count = shape.layers if layers is None else layers
-    inside = shape.layer_weights + adapters.entries(shape)
-    return (
-        count * (2 * tokens * inside + attention_flops(shape, tokens, tokens))
-        + embedding_flops(shape, tokens)
-        + head_flops(shape, tokens, labels)
-    )
+    each = _layer_forward(shape, adapters, tokens, tokens)
+    last = _layer_forward(shape, adapters, tokens, 1) if first_token and count else each
+    inside = each * (count - 1) + last if count else 0.0
+    return inside + embedding_flops(shape, tokens) + head_flops(shape, tokens, labels)
 
 
 def backward_flops(
@@ -62,6 +68,7 @@ def backward_flops(
     labels: int = 0,
     frozen_a: bool = False,
     checkpointing: bool = False,
+    first_token: bool = False,
 ) -> float:
     """One example's backward pass.
 
@@ -70,34 +77,70 @@ def backward_flops(
         present: layers that are passed through, ascending; None for all.
         frozen_a: only B trains (FFA-LoRA): A has no gradient of its own.
         checkpointing: each layer's forward pass is done again first (see `models.memory`).
+        first_token: the last of the layers computes the first token's state alone.
     """
     passed = list(range(shape.layers)) if present is None else sorted(present)
     reached = [layer for layer in passed if layer in set(trained)]
     if not reached:
         return 0.0
-    above = [layer for layer in passed if layer > reached[0]]
-    pairs = [(adapters.rank * a, adapters.rank * b) for a, b in map(shape.matrix, adapters.targets)]
-    through = sum(a + b for a, b in pairs)  # gradients of what goes into A and B
-    own = sum(b if frozen_a else a + b for a, b in pairs)  # gradients of A and B themselves
-    attention = 2 * attention_flops(shape, tokens, tokens)
-    # in the lowest trained layer nothing goes further down than to the first adapted matrices
+    total = head_flops(shape, tokens, labels)
+    for layer in passed:
+        states = 1.0 if first_token and layer == passed[-1] else tokens
+        if checkpointing:  # the layers are run again, and the gradient goes all the way down
+            total += _layer_forward(shape, adapters, tokens, states)
+        if layer > reached[0] or checkpointing:
+            total += _layer_backward(shape, adapters, tokens, states)
+            total += _own_gradients(shape, adapters, tokens, states, frozen_a) if layer in reached else 0.0
+        elif layer == reached[0]:
+            total += _lowest_backward(shape, adapters, tokens, states, frozen_a)
+    return total
+
+
+def _rows(target: str, tokens: float, states: float) -> float:
+    """Tokens that pass through a matrix: keys and values take all, the others those whose state is wanted."""
+    return tokens if target in ("k", "v") else states
+
+
+def _layer_forward(shape: Shape, adapters: Adapters, tokens: float, states: float) -> float:
+    """One layer, which computes the states of ``states`` of its tokens."""
+    inside = attention_flops(shape, states, tokens)
+    for target in shape.matrices:
+        a, b = shape.matrix(target)
+        entries = a * b + (adapters.rank * (a + b) if target in adapters.targets else 0)
+        inside += 2 * _rows(target, tokens, states) * entries
+    return inside
+
+
+def _layer_backward(shape: Shape, adapters: Adapters, tokens: float, states: float) -> float:
+    """Gradients with respect to a layer's activations: each matrix once, attention twice."""
+    attention = attention_flops(shape, states, tokens)
+    return _layer_forward(shape, adapters, tokens, states) + attention
+
+
+def _own_gradients(shape: Shape, adapters: Adapters, tokens: float, states: float, frozen_a: bool) -> float:
+    """Gradients of A and B themselves."""
+    total = 0.0
+    for target in adapters.targets:
+        a, b = shape.matrix(target)
+        total += 2 * _rows(target, tokens, states) * adapters.rank * (b if frozen_a else a + b)
+    return total
+
+
+def _lowest_backward(shape: Shape, adapters: Adapters, tokens: float, states: float, frozen_a: bool) -> float:
+    """The lowest trained layer: nothing goes further down than to the first adapted matrices."""
     first = min(_PLACE[t] for t in adapters.targets)
-    further = [t for t in shape.matrices if _PLACE[t] > first]
-    behind = sum(a * b for a, b in map(shape.matrix, further))
-    behind += sum(adapters.rank * sum(shape.matrix(t)) for t in adapters.targets if t in further)
-    to_b = sum(adapters.rank * shape.matrix(t)[1] for t in adapters.targets if t not in further)
-    at_lowest = 2 * tokens * (behind + own + (0 if frozen_a else to_b))
+    total = _own_gradients(shape, adapters, tokens, states, frozen_a)
+    for target in shape.matrices:
+        a, b = shape.matrix(target)
+        adapted, rows = target in adapters.targets, 2 * _rows(target, tokens, states)
+        if _PLACE[target] > first:
+            total += rows * (a * b + (adapters.rank * (a + b) if adapted else 0))
+        elif adapted and not frozen_a:
+            total += rows * adapters.rank * b
     if first == 0:  # of queries, keys and values those that are not adapted need no gradient
         needless = sum(t not in adapters.targets for t in ("q", "k", "v"))
-        at_lowest += attention - needless * attention_flops(shape, tokens, tokens) / 2
-    each = 2 * tokens * (shape.layer_weights + through) + attention
-    weights = 2 * tokens * own * len([layer for layer in above if layer in set(trained)])
-    if not checkpointing:
-        return at_lowest + each * len(above) + weights + head_flops(shape, tokens, labels)
-    # the layers are run again, and the gradient goes all the way down: their inputs require it
-    again = 2 * tokens * (shape.layer_weights + adapters.entries(shape)) + attention / 2
-    through_all = (each + again) * len(passed) + 2 * tokens * own * len(reached)
-    return through_all + head_flops(shape, tokens, labels)
+        total += (2 - needless / 2) * attention_flops(shape, states, tokens)
+    return total
 
 
 def generation_flops(shape: Shape, adapters: Adapters, prompt: float, new: int) -> float:

@@ -18,6 +18,7 @@ from fedlora_kit.experiments.set_aside import Indices, hold_out, proxy_rows, set
 from fedlora_kit.experiments.spec import DataSpec, RunSpec
 from fedlora_kit.methods import method
 from fedlora_kit.models.backbones import BACKBONES, backbone_fingerprint, load_backbone, load_tokenizer
+from fedlora_kit.models.first_token import read_first_token
 from fedlora_kit.models.image_input import image_input
 from fedlora_kit.models.lora import attach_lora
 from fedlora_kit.models.memory import checkpoint_gradients
@@ -214,6 +215,7 @@ def build(spec: RunSpec, device: torch.device) -> Federation:
         dtype=spec.model.dtype,
         load_in_4bit=spec.model.load_in_4bit,
     )
+    read_first_token(model)
     if spec.model.gradient_checkpointing:
         checkpoint_gradients(model)
     adapted = attach_lora(model, spec.model.lora, streams.seed("init", "lora")).to(device)

@@ -25,6 +25,7 @@ from fedlora_kit.training.checks import check
 from fedlora_kit.training.client_states import ClientStates
 from fedlora_kit.training.cohort import Cohort, Hooks
 from fedlora_kit.training.fisher import fisher_scores
+from fedlora_kit.training.host_memory import keep_freed_memory
 from fedlora_kit.training.noise_plan import noise_of_clients
 from fedlora_kit.training.records import privacy_report, round_record, teach_again
 from fedlora_kit.training.scores import global_scores, local_scores
@@ -129,6 +130,8 @@ def run_federation(
     sizes = [len(c) for c in fed.clients]
     noise = noise_of_clients(fed.privacy, sizes, fed.local.batch_size, fed.rounds.rounds * fed.local.steps)
     ledger = Ledger(len(sizes), fed.privacy.delta, fed.privacy.accountant) if fed.privacy else None
+    if fed.device.type == "cpu":
+        keep_freed_memory()
     personal = ClientStates(fed.device) if personal is None else personal
     begin = Snapshot(0, slot.read(), personal, [], None)
     now = begin if resume is None else _resumed(fed, slot, resume, personal)
