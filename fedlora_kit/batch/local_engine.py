@@ -174,22 +174,30 @@ class LocalBatch:
 
     def step(self) -> bool:
         """Keep the processes busy until a run ends; False if there is none."""
+        broken = False
         try:
             while self._waiting and len(self._running) < self._processes:
                 self._submit(self._waiting[0])
                 heapq.heappop(self._waiting)
-            if not self._running:
-                return False
-            ended: set[Future[Outcome]] = set()
-            while not ended:
-                ended, _ = wait(self._running, timeout=_TICK, return_when=FIRST_COMPLETED)
-                self._tell(self.progress())
-            for future in ended:
-                self._end(*self._running[future], future.result())
-                del self._running[future]
-            self._tell(self.progress())
         except BrokenExecutor:
+            broken = True
+        if not self._running and not broken:
+            return False
+        ended: set[Future[Outcome]] = set()
+        while self._running and not ended:
+            ended, _ = wait(self._running, timeout=_TICK, return_when=FIRST_COMPLETED)
+            self._tell(self.progress())
+        for future in ended:
+            error = future.exception()
+            if isinstance(error, BrokenExecutor):
+                broken = True  # it stays among the running ones
+                continue
+            one, _ = self._running.pop(future)
+            reason = f"{type(error).__name__}: {error}"
+            self._end(one, Outcome("error", 0.0, reason) if error is not None else future.result())
+        if broken:
             self._mend()
+        self._tell(self.progress())
         return True
 
     def progress(self) -> Training:
@@ -229,7 +237,7 @@ class LocalBatch:
         future = self._open().submit(train, spec.model_dump(mode="json"), device, str(self.store.root))
         self._running[future] = (one, time.monotonic())
 
-    def _end(self, one: _Waiting, begun: float, outcome: Outcome) -> None:
+    def _end(self, one: _Waiting, outcome: Outcome) -> None:
         if outcome.status == "error":
             self.left[one.key] = outcome.error
             return
