@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
-JOBS   ?= 1
+JOBS   ?=
 PROFILE ?= smoke
 
 export HF_HUB_DISABLE_TELEMETRY := 1
@@ -15,7 +15,7 @@ help:            ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*## / - /'
 
 reproduce: $(STAMP)  ## run every notebook there is (PROFILE=smoke by default) into figures/
-	$(BIN)/fedlora reproduce --profile $(PROFILE) --jobs $(JOBS)
+	$(BIN)/fedlora reproduce --profile $(PROFILE) $(if $(JOBS),--jobs $(JOBS))
 
 test: $(STAMP)       ## the checks and the tests
 	$(BIN)/ruff check .

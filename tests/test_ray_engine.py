@@ -19,6 +19,7 @@ from fedlora_kit.batch import ray_engine as engine
 from fedlora_kit.batch.ray_cluster import RayCluster, need_ray, share_of_gpu
 from fedlora_kit.batch.ray_engine import Batch, memory_bytes, train_items
 from fedlora_kit.batch.ray_worker import PublishingStore, job, read_reply, train
+from fedlora_kit.batch.stages import Wanted
 from fedlora_kit.cli import app
 from fedlora_kit.errors import BadValue, FedloraError
 from fedlora_kit.experiments import run as run_module
@@ -533,7 +534,7 @@ def test_a_machine_lost_in_mid_run(scratch, remote, nodes, tmp_path):
     try:
         assert (cluster.nodes, cluster.gpus) == (2, 0)
         batch = Batch(cluster, remote, store, lambda _: 1 << 20, 0.0, said.append)
-        batch.add([(wanted, "auto") for wanted in runs.values()])
+        batch.add([Wanted(wanted) for wanted in runs.values()])
         thread.start()
         while batch.step():
             pass

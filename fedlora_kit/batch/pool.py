@@ -23,9 +23,14 @@ from fedlora_kit.batch.status import FAILED, OK, PLANNED, UNCHANGED, Runnable, S
 from fedlora_kit.errors import BadValue, UnknownName
 from fedlora_kit.experiments.atomic import disk_guard
 
+#: item -> its notebook's parameters; trains what the items need, and says whether it did
+Prepare = Callable[[dict[str, dict[str, Any]]], bool]
+
 PROFILES = ("smoke", "small", "paper")
 _TICK = 0.1  # seconds
 _GRACE = 15.0  # seconds that a worker has to stop its kernel
+_MOST = 4  # notebooks at a time, unless the user says
+_MEMORY = 3 * 2**29  # bytes that a notebook and its kernel take, about
 
 
 @dataclass
@@ -43,15 +48,15 @@ class _Child:
 def reproduce(
     items: Sequence[Runnable],
     profile: str = "smoke",
-    jobs: int = 1,
+    jobs: int | None = None,
     output_dir: str | Path = "figures",
     settings: Mapping[str, Any] | None = None,
     force: bool = False,
     timeout: float | None = None,
     reporter: Reporter | None = None,
-    prepare: Callable[[dict[str, dict[str, Any]]], object] | None = None,
+    prepare: Prepare | None = None,
 ) -> list[Status]:
-    """Run the items' notebooks, ``jobs`` at a time; their statuses in the order of ``items``.
+    """Run the items' notebooks, some at a time; their statuses in the order of ``items``.
 
     An item whose outputs are current and intact (see `cache.cache_key`) is not run and comes back as
     ``unchanged``; an item without a notebook as ``planned``. Each notebook's runs may use ``FEDLORA_JOBS``
@@ -59,11 +64,14 @@ def reproduce(
     kernel, then raises; finished items stay.
 
     Args:
+        jobs: notebooks at a time. None: one; once ``prepare`` has trained their runs as many as there are
+            cores, but no more than 4, and than fit into memory.
         output_dir: as for `reporting.outputs.ItemOutputs`.
         settings: notebook parameters by name, text or typed values; every notebook must declare them all.
         force: run even what is unchanged.
         timeout: seconds that one cell may take; ``None``: no limit.
-        prepare: called before the first notebook starts, with item -> parameters of those that will run.
+        prepare: called before the first notebook starts, with item -> parameters of those that will run: it
+            trains what they need, and says whether it did.
 
     Raises:
         UnknownName, BadValue: an unknown profile or parameter, a wrong value; nothing has run then.
@@ -71,7 +79,7 @@ def reproduce(
     """
     if profile not in PROFILES:
         raise UnknownName("profile", profile, PROFILES)
-    if jobs < 1:
+    if jobs is not None and jobs < 1:
         raise BadValue(f"jobs={jobs}", "at least one notebook runs at a time: 1 or more")
     if timeout is not None and not timeout > 0:
         raise BadValue(f"timeout={timeout}", "seconds that a cell may take: over 0")
@@ -99,11 +107,13 @@ def reproduce(
                     versions=cache.versions(),
                 )
                 waiting.append((item, crashed))
-        if prepare is not None and waiting:
-            prepare({item.id: values[item.id] for item, _ in waiting})
-        reporter.begin(len(with_notebook))
         children: list[_Child] = []
         try:
+            trained = False
+            if prepare is not None and waiting:
+                trained = prepare({item.id: values[item.id] for item, _ in waiting})
+            jobs = jobs or (_fitting(len(waiting)) if trained else 1)
+            reporter.begin(len(with_notebook))
             for item in with_notebook:
                 if statuses[item.id].status == UNCHANGED:
                     reporter.end(statuses[item.id])
@@ -112,6 +122,8 @@ def reproduce(
                 while waiting and len(children) < jobs:
                     item, crashed = waiting.pop(0)
                     children.append(_start(item, crashed, settings, output_dir, timeout, share))
+                    if trained:
+                        children[-1].running.expected = None  # it was the time of its training, too
                     reporter.start(children[-1].running)
                 time.sleep(_TICK)
                 for child in [one for one in children if one.process.poll() is not None]:
@@ -231,6 +243,16 @@ def _close(child: _Child) -> None:
     if child.process.stdin is not None:
         with contextlib.suppress(OSError):
             child.process.stdin.close()
+
+
+def _fitting(notebooks: int) -> int:
+    """Notebooks at a time that only read the store."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration):  # not Linux
+        free = _MOST * _MEMORY
+    return max(1, min(notebooks, _cores(), _MOST, int(free // _MEMORY)))
 
 
 def _cores() -> int:

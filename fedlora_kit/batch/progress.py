@@ -33,9 +33,32 @@ class Running:
         return self.elapsed() * (1 - self.done) / self.done if self.done > 0 else None
 
 
+@dataclass(frozen=True)
+class Training:
+    """The training of all notebooks' runs, before the notebooks.
+
+    Attributes:
+        ended, failed: runs trained so far, and how many of them diverged.
+        total: those and what is still to come, as far as it is known.
+        elapsed, remaining: seconds; the latter estimated from the runs' sizes and what the ended ones took,
+            None before the first.
+    """
+
+    ended: int
+    failed: int
+    total: int
+    elapsed: float
+    remaining: float | None
+
+    def times(self) -> str:
+        failed = f", {self.failed} failed" if self.failed else ""
+        return f"{clock(self.elapsed)} elapsed, about {clock(self.remaining)} to go{failed}"
+
+
 class Reporter(Protocol):
     """What `pool.reproduce` tells while it works. All calls come from one thread."""
 
+    def training(self, now: Training) -> None: ...
     def begin(self, total: int) -> None: ...
     def start(self, running: Running) -> None: ...
     def tick(self, running: list[Running], waiting: int) -> None: ...
@@ -55,6 +78,7 @@ def clock(seconds: float | None) -> str:
 class Silent:
     """Says nothing."""
 
+    def training(self, now: Training) -> None: ...
     def begin(self, total: int) -> None: ...
     def start(self, running: Running) -> None: ...
     def tick(self, running: list[Running], waiting: int) -> None: ...
@@ -63,12 +87,19 @@ class Silent:
 
 
 class PlainLines:
-    """A line when a notebook starts, ends, and every half minute between."""
+    """A line when a notebook starts, ends, and every half minute between; likewise for the training."""
 
     def __init__(self, say: Callable[[str], Any] = print) -> None:
         self._say = say
         self._total = self._ended = 0
         self._spoken: dict[str, float] = {}
+        self._trained: float | None = None
+
+    def training(self, now: Training) -> None:
+        last = self._trained
+        if last is None or time.monotonic() - last >= _HEARTBEAT or now.ended == now.total:
+            self._trained = time.monotonic()
+            self._say(f"[{now.ended}/{now.total}] training runs: {now.times()}")
 
     def begin(self, total: int) -> None:
         self._total = total
@@ -111,10 +142,21 @@ class LiveTable:
         )
         self._tasks: dict[str, Any] = {}
         self._all: Any = None
+        self._training: Any = None
         self._began = time.monotonic()
+
+    def training(self, now: Training) -> None:
+        if self._training is None:
+            self._bars.start()
+            self._training = self._bars.add_task("training runs", total=now.total, times="")
+        times = f"{now.ended} of {now.total}, {now.times()}"
+        self._bars.update(self._training, total=now.total, completed=now.ended, times=times)
 
     def begin(self, total: int) -> None:
         self._bars.start()
+        if self._training is not None:
+            self._bars.stop_task(self._training)
+        self._began = time.monotonic()
         if total > 1:
             self._all = self._bars.add_task("all notebooks", total=total, times="")
 

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from fedlora_kit import paths
 from fedlora_kit.batch.ray_worker import job
+from fedlora_kit.batch.stages import Wanted, plan_item, train_stages
 from fedlora_kit.errors import BadValue, FedloraError
 from fedlora_kit.experiments.estimate import estimate
 from fedlora_kit.experiments.remote import RemoteStore
 from fedlora_kit.experiments.spec import RunSpec, external
 from fedlora_kit.experiments.store import Store
-from fedlora_kit.papers.runs_of import planned_runs
 
 Memory = Callable[[RunSpec], int | None]
 
@@ -69,24 +68,10 @@ def train_items(
             f"the cluster has {cluster.nodes} machines and no store that all of them reach",
             "name a shared folder or an object store: --store /shared/runs, --store s3://bucket/runs",
         )
-    given = {
-        item: {name: value for name, value in parameters.items() if name != "profile"}
-        for item, parameters in items.items()
-    }
-    planned = {item: planned_runs(item, profile, **given[item]) for item in items}
+    planned = {item: plan_item(item, profile, given) for item, given in items.items()}
     remote = RemoteStore(url or str(paths.runs_dir() / ".published"))
     batch = Batch(cluster, remote, store or Store(), memory, checkpoint_seconds, say)
-    devices = {item: str(given[item].get("device", "auto")) for item in items}
-    batch.add([(spec, devices[item]) for item, runs in planned.items() for spec in runs.specs()])
-    grids = {item: runs for item, runs in planned.items() if runs.after is not None}
-    while True:
-        for item, runs in list(grids.items()):
-            if batch.all_over(runs.specs()):
-                del grids[item]
-                with suppress(FedloraError):  # nothing can be chosen: the notebook says why
-                    batch.add([(spec, devices[item]) for spec in runs.chosen(batch.store) or []])
-        if not batch.step():
-            break
+    train_stages(planned, batch)
     batch.raise_errors()
 
 
@@ -113,14 +98,14 @@ class Batch:
         self._errors: dict[str, str] = {}
         self._pending: dict[Any, tuple[str, str, bool]] = {}  # reference -> key, job, alone on its GPU
 
-    def add(self, runs: Iterable[tuple[RunSpec, str]]) -> None:
+    def add(self, runs: Sequence[Wanted], chosen_by: str | None = None) -> None:
         """Take up runs with the device asked for, each once; what a store has already is not sent."""
-        new = {key: pair for pair in runs if (key := pair[0].key()) not in self._specs}
-        self._specs |= {key: spec for key, (spec, _) in new.items()}
+        new = {key: run for run in runs if (key := run.spec.key()) not in self._specs}
+        self._specs |= {key: run.spec for key, run in new.items()}
         missing = [key for key in new if not self._stored(key)]
         published = set(self._remote.keys(missing))
         for key in missing:
-            spec, device = new[key]
+            spec, device, _ = new[key]
             if key in published and self._fetch(key):
                 self._over.add(key)
             elif external(spec):
@@ -131,9 +116,9 @@ class Batch:
         if new:
             self._say(f"{len(new)} runs: {len(new) - len(missing)} here, {len(self._pending)} on the cluster")
 
-    def all_over(self, specs: Iterable[RunSpec]) -> bool:
-        """Whether all these runs are finished or failed."""
-        return all(spec.key() in self._over for spec in specs)
+    def over(self, spec: RunSpec) -> bool:
+        """Whether a run is finished or failed."""
+        return spec.key() in self._over
 
     def step(self) -> bool:
         """Wait for one run and put its outcome into the local store; False if none is on its way."""

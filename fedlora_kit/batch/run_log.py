@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fedlora_kit.batch.progress import Reporter, Running
+from fedlora_kit.batch.progress import Reporter, Running, Training
 from fedlora_kit.batch.status import UNCHANGED, Status
 from fedlora_kit.errors import FedloraError
 from fedlora_kit.experiments.setup import resolve_device
@@ -42,6 +42,12 @@ class RunLog:
         self._device, self._store = device, store or Store()
         self._had: dict[str, set[str]] = {}
 
+    def training(self, now: Training) -> None:
+        if not self._had:  # the runs are trained before their notebooks: this is the time to look
+            for item in self._parameters:
+                self._look(item)
+        self._inner.training(now)
+
     def begin(self, total: int) -> None:
         log.info("%d notebooks at profile %s", total, self._profile)
         if self._device is not None:
@@ -50,15 +56,21 @@ class RunLog:
 
     def start(self, running: Running) -> None:
         self._inner.start(running)
-        runs = self._runs(running.item)
+        if running.item not in self._had:
+            self._look(running.item)
+
+    def _look(self, item: str) -> None:
+        """Which of an item's runs the store has, before they or its notebook are begun."""
+        runs = self._runs(item)
         if runs is None:
             return
-        self._had[running.item] = {key for key in runs if self._store.status(key) == "finished"}
-        had = len(self._had[running.item])
-        log.info("%s: %d runs come from the store, %d are to be trained", running.item, had, len(runs) - had)
+        had = self._had[item] = {key for key in runs if self._store.status(key) == "finished"}
+        log.info(
+            "%s: %d runs come from the store, %d are to be trained", item, len(had), len(runs) - len(had)
+        )
         for key, spec in runs.items():
-            where = "from the store" if key in self._had[running.item] else "to be trained"
-            log.debug("%s: run %s (%s) %s", running.item, key, summary(spec), where)
+            where = "from the store" if key in had else "to be trained"
+            log.debug("%s: run %s (%s) %s", item, key, summary(spec), where)
 
     def tick(self, running: list[Running], waiting: int) -> None:
         self._inner.tick(running, waiting)

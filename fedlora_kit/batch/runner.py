@@ -29,7 +29,7 @@ from fedlora_kit.experiments import atomic
 from fedlora_kit.reporting.outputs import STAGING_VARIABLE, read_claims
 
 _EXPECTED = {"table": ("table.csv", "table.md"), "figure": ("figure.svg", "figure.png")}
-_QUIET = {
+QUIET = {
     "TQDM_DISABLE": "1",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
@@ -140,7 +140,7 @@ def _execute(
         str(staging.folder / NOTEBOOK_FILE).replace("{", "{{").replace("}", "}}")
     )  # papermill formats paths
     try:
-        with private_kernel(), environment({**_QUIET, STAGING_VARIABLE: str(staging.output_dir)}):
+        with private_kernel(), environment({**QUIET, STAGING_VARIABLE: str(staging.output_dir)}):
             papermill.execute_notebook(
                 node,
                 target,

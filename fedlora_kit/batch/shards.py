@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from fedlora_kit.batch.stages import Wanted, plan_item
 from fedlora_kit.errors import BadValue
 from fedlora_kit.experiments.many import Finished, run_all
 from fedlora_kit.experiments.spec import RunSpec
 from fedlora_kit.experiments.store import Store
-from fedlora_kit.papers.runs_of import planned_runs
 
 
 @dataclass(frozen=True)
@@ -82,28 +82,27 @@ def train_share(
         FedloraError: a run cannot be trained here; what was finished is kept.
     """
     store = store or Store()
-    planned = {item: planned_runs(item, profile, **given) for item, given in items.items()}
-    device = {item: str(given.get("device", "auto")) for item, given in items.items()}
+    planned = {item: plan_item(item, profile, given) for item, given in items.items()}
     done: dict[str, Finished] = {}
     others: set[str] = set()
 
-    def take(specs: Iterable[tuple[RunSpec, str]], label: str) -> None:
+    def take(runs: Iterable[Wanted], label: str) -> None:
         mine: dict[str, dict[str, RunSpec]] = {}
-        for spec, where in specs:
+        for spec, where, _ in runs:
             key = spec.key()
             if not shard.takes(key):
                 others.add(key)
             elif key not in done:
                 mine.setdefault(where, {})[key] = spec
         say(f"share {shard.number} of {shard.of}, {label}: {sum(map(len, mine.values()))} runs")
-        for where, runs in mine.items():
-            for run in train(list(runs.values()), device=where, store=store, label=label):
+        for where, specs in mine.items():
+            for run in train(list(specs.values()), device=where, store=store, label=label):
                 done[run.key] = run
 
-    take([(spec, device[item]) for item, runs in planned.items() for spec in runs.specs()], "runs")
-    grids = {item: runs for item, runs in planned.items() if runs.after is not None}
-    chosen = {item: runs.chosen(store) for item, runs in grids.items()}
-    take([(spec, device[item]) for item, specs in chosen.items() for spec in specs or []], "chosen runs")
+    take([run for one in planned.values() for run in one.first()], "runs")
+    grids = {item: one for item, one in planned.items() if one.runs.after is not None}
+    chosen = {item: one.chosen(store) for item, one in grids.items()}
+    take([run for runs in chosen.values() for run in runs or []], "chosen runs")
     failed = sum(run.entry is None for run in done.values())
-    waiting = tuple(item for item, specs in chosen.items() if specs is None)
+    waiting = tuple(item for item, runs in chosen.items() if runs is None)
     return Share(len(done) - failed, failed, len(others), waiting)

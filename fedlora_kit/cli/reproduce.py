@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,6 +14,7 @@ from fedlora_kit.cli.verbosity import is_quiet, is_verbose, say, warn
 from fedlora_kit.errors import BadValue, UnknownName
 
 if TYPE_CHECKING:
+    from fedlora_kit.batch.pool import Prepare
     from fedlora_kit.batch.progress import Reporter
     from fedlora_kit.papers.items import Item
 
@@ -38,8 +39,14 @@ def reproduce(
         ),
     ] = "smoke",
     jobs: Annotated[
-        int, typer.Option("--jobs", "-j", help="Notebooks that run at the same time; they share the cores.")
-    ] = 1,
+        int | None,
+        typer.Option(
+            "--jobs",
+            "-j",
+            help="Notebooks that run at the same time; they share the cores. Default: 1; once their runs are "
+            "trained up to 4, as cores and memory allow.",
+        ),
+    ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Where results go. Default: figures/ of the kit.")
     ] = None,
@@ -55,13 +62,19 @@ def reproduce(
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Run also what is up to date.")] = False,
     timeout: Annotated[
-        float | None, typer.Option("--timeout", help="Seconds that one cell may take. Default: no limit.")
+        float | None,
+        typer.Option(
+            "--timeout",
+            help="Seconds that one cell may take, its training included: with it the notebooks train. "
+            "Default: no limit.",
+        ),
     ] = None,
     engine: Annotated[
         str,
         typer.Option(
             "--engine",
-            help="local: the notebooks train. ray: a Ray cluster trains all runs first (docs/ray.md).",
+            help="What trains all runs before several notebooks start. local: processes of this machine. "
+            "ray: a Ray cluster (docs/ray.md).",
             autocompletion=completion.engines,
         ),
     ] = "local",
@@ -94,6 +107,10 @@ def reproduce(
     For each item, DIR/PROFILE/ITEM/ gets the executed notebook and its log, the table or figure,
     comparison.csv, claims.json and status.json; DIR/PROFILE/index.html is the report. A second call runs
     only what has changed. Finished training runs are kept in data/runs and never trained again.
+
+    Where several notebooks are to run, all training runs that they need come first, side by side in
+    processes that stay (FEDLORA_JOBS of them; default: one a core; one on a GPU); the notebooks then find
+    them finished.
 
     Exit status: 0 if every notebook ran, 1 if one failed, 2 for bad input, 130 after Ctrl-C.
 
@@ -136,10 +153,11 @@ def reproduce(
     if prepare is None and "device" in given:
         check_device(given["device"])
     reporter = _reporter(chosen, profile, given, here=engine == "local")
+    if prepare is None:
+        log = paths.home() / place / profile / "training.log"
+        prepare = _here(profile, log, reporter, warm=timeout is None)
     try:
-        statuses = run_all(
-            chosen, profile, jobs, place, given, force, timeout, reporter, prepare or _warned(profile)
-        )
+        statuses = run_all(chosen, profile, jobs, place, given, force, timeout, reporter, prepare)
     except KeyboardInterrupt:
         write_page(place, profile)  # with what was finished until now
         raise
@@ -177,15 +195,11 @@ def _reporter(items: Sequence[Item], profile: str, given: dict[str, str], *, her
     return RunLog(PlainLines(typer.echo), profile, parameters, given.get("device", "auto") if here else None)
 
 
-def _warned(profile: str, share: int = 1) -> Callable[[dict[str, dict[str, Any]]], None]:
-    """Says beforehand, of the items that will be run, what it means that there is no GPU."""
-
-    def prepare(items: dict[str, dict[str, Any]]) -> None:
-        settings = {item: {k: v for k, v in given.items() if k != "profile"} for item, given in items.items()}
-        if not is_quiet() and (sentence := slow_without_gpu(profile, settings, share=share)):
-            warn(sentence)
-
-    return prepare
+def _warn_of_time(profile: str, items: dict[str, dict[str, Any]], share: int = 1) -> None:
+    """Say beforehand, of the items that will be run, what it means that there is no GPU."""
+    settings = {item: {k: v for k, v in given.items() if k != "profile"} for item, given in items.items()}
+    if not is_quiet() and (sentence := slow_without_gpu(profile, settings, share=share)):
+        warn(sentence)
 
 
 def _train_share(items: Sequence[Item], profile: str, settings: Sequence[str], text: str) -> None:
@@ -199,7 +213,7 @@ def _train_share(items: Sequence[Item], profile: str, settings: Sequence[str], t
         raise BadValue("'profile' cannot be set with --set", "use --profile")
     check_device(given.get("device", "auto"))
     parameters = {item.id: resolve(notebook_path(item), item.id, given) for item in items}
-    _warned(profile, shard.of)(parameters)
+    _warn_of_time(profile, parameters, shard.of)
     done = train_share(parameters, profile, shard, say=say)
     typer.echo(f"{done.finished} finished, {done.failed} failed, {done.others} fall to other shares")
     if done.waiting:
@@ -209,9 +223,32 @@ def _train_share(items: Sequence[Item], profile: str, settings: Sequence[str], t
         )
 
 
-def _on_cluster(
-    engine: str, profile: str, address: str | None, url: str | None
-) -> Callable[[dict[str, dict[str, Any]]], None] | None:
+def _here(profile: str, log: Path, reporter: Reporter, *, warm: bool) -> Prepare:
+    """What trains the runs on this machine before several notebooks start; one alone trains its own.
+
+    Args:
+        warm: whether to train them at all; else every notebook trains its own.
+    """
+
+    def train(items: dict[str, dict[str, Any]]) -> bool:
+        _warn_of_time(profile, items)
+        if not warm or len(items) < 2:
+            return False
+        from fedlora_kit.batch.local_engine import train_items
+
+        log.unlink(missing_ok=True)
+        done = train_items(items, profile, log=log, tell=reporter.training)
+        for item, reason in done.unplanned.items():
+            say(f"{item} trains its runs itself: {reason}")
+        if done.left:
+            key, reason = next(iter(done.left.items()))
+            say(f"{len(done.left)} runs are left to their notebooks; {key}: {reason} (see {log})")
+        return True
+
+    return train
+
+
+def _on_cluster(engine: str, profile: str, address: str | None, url: str | None) -> Prepare | None:
     """What trains the runs before the notebooks start; None for the engine "local"."""
     if engine not in ("local", "ray"):
         raise UnknownName("engine", engine, ("local", "ray"))
@@ -224,11 +261,12 @@ def _on_cluster(
 
     need_ray()
 
-    def train(items: dict[str, dict[str, Any]]) -> None:
+    def train(items: dict[str, dict[str, Any]]) -> bool:
         cluster = RayCluster(address)
         try:
             train_items(items, profile, cluster, url=url, say=say)
         finally:
             cluster.close()
+        return True
 
     return train

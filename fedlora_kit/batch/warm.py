@@ -1,0 +1,162 @@
+"""Warm processes that train runs: the libraries are imported once, by a server that forks the workers.
+
+The server (`multiprocessing`'s forkserver) only imports: it computes nothing, so that no thread and no GPU is
+in use where it forks. A worker ends with the process that asked for it, whatever ends that one: each waits on
+a pipe whose other end only that process holds.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from multiprocessing import forkserver
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, Literal, ParamSpec, TypeVar
+
+from fedlora_kit.batch.kernel import environment
+from fedlora_kit.batch.runner import QUIET
+from fedlora_kit.errors import FedloraError
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+#: what a run imports, also what it imports only when it needs it
+PRELOAD = (
+    "fedlora_kit.experiments.run",
+    "peft",
+    "opacus",
+    "datasets",
+    "transformers.models.auto.modeling_auto",
+    "transformers.models.auto.tokenization_auto",
+    "sklearn.datasets",
+)
+#: what bounds the threads of NumPy's and SciPy's matrix products, too
+_ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a run.
+
+    Attributes:
+        status: "finished" and "failed" (it diverged) are in the store; "error": it could not be trained.
+        seconds: wall time.
+        error: what went wrong, else empty.
+    """
+
+    status: Literal["finished", "failed", "error"]
+    seconds: float
+    error: str = ""
+
+
+def train(description: Mapping[str, Any], device: str, root: str) -> Outcome:
+    """Train a run into the store at ``root``, in this process; never raises for what a run can do wrong."""
+    import torch
+
+    from fedlora_kit.experiments.run import RunFailed, run
+    from fedlora_kit.experiments.setup import resolve_device
+    from fedlora_kit.experiments.spec import RunSpec
+    from fedlora_kit.experiments.store import Store
+
+    begun, threads = time.perf_counter(), torch.get_num_threads()
+    status: Literal["finished", "failed", "error"] = "finished"
+    error = ""
+    try:
+        if resolve_device(device).type == "cpu":
+            torch.set_num_threads(1)
+        run(RunSpec.parse(dict(description)), device=device, store=Store(Path(root)))
+    except RunFailed as failed:
+        status, error = "failed", str(failed.record.get("error", "unknown"))
+    except FedloraError as refused:
+        status, error = "error", str(refused)
+    except Exception as other:
+        traceback.print_exc(file=sys.stderr)
+        status, error = "error", f"{type(other).__name__}: {other}"
+    finally:
+        torch.set_num_threads(threads)
+    return Outcome(status, time.perf_counter() - begun, error)
+
+
+class WarmPool:
+    """Processes that stay for many runs; started as work comes.
+
+    Args:
+        processes: at most so many.
+        log: the file that takes what they print; None: nowhere.
+        one_thread: each computes with one thread, as runs on a CPU do; the user's own variables win.
+        preload: modules that the server imports.
+    """
+
+    def __init__(
+        self,
+        processes: int,
+        log: Path | None = None,
+        *,
+        one_thread: bool = True,
+        preload: Sequence[str] = PRELOAD,
+    ) -> None:
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(list(preload))
+        threads = {name: os.environ.get(name, "1") for name in _ONE_THREAD} if one_thread else {}
+        with environment({**QUIET, **threads}), _no_interrupts():
+            forkserver.ensure_running()  # takes the environment as it is now
+        ours, self._lifeline = context.Pipe(duplex=False)
+        self._ours = ours  # open until every worker has its copy
+        variables = {**os.environ, **QUIET}
+        self._executor = ProcessPoolExecutor(
+            processes,
+            mp_context=context,
+            initializer=_begin,
+            initargs=(ours, variables, str(log or os.devnull)),
+        )
+
+    def submit(self, work: Callable[P, T], *given: P.args, **named: P.kwargs) -> Future[T]:
+        """Have a function called by a process. One that dies breaks the pool: see BrokenProcessPool."""
+        return self._executor.submit(work, *given, **named)
+
+    def close(self) -> None:
+        """End all processes at once. What they were training goes on from its last checkpoint, next time."""
+        self._lifeline.close()
+        self._executor.shutdown(wait=True, cancel_futures=True)
+        self._ours.close()
+
+
+def _begin(lifeline: Connection, variables: Mapping[str, str], log: str) -> None:
+    """A worker's first steps."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    os.environ.update(variables)
+    with suppress(OSError):
+        handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+        os.dup2(handle, 1)
+        os.dup2(handle, 2)
+        os.close(handle)
+    threading.Thread(target=_follow_parent, args=(lifeline,), daemon=True).start()
+
+
+def _follow_parent(lifeline: Connection) -> None:
+    with suppress(EOFError, OSError):
+        lifeline.recv()  # nothing is ever sent: it returns when the other end is closed
+    os._exit(1)  # the store is made for being killed at any moment
+
+
+@contextmanager
+def _no_interrupts() -> Iterator[None]:
+    """A process started inside ignores Ctrl-C, from its first moment."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
