@@ -63,6 +63,7 @@ def python(*words: str) -> subprocess.CompletedProcess[str]:
         ("runs",),
         ("show",),
         ("compare",),
+        ("tensorboard",),
         ("new",),
         ("doctor",),
         ("backbones",),

@@ -291,6 +291,8 @@ def test_what_an_entry_and_a_table_hold(hub):
     Finished.entry = plain
     frame = results_frame([(Cell({}, {}, 0, spec), Finished)], {"toy": {"toy": "validation"}})
     assert not [c for c in frame.columns if c.startswith("local")]
+    with pytest.raises(BadValue, match="'sigma'"):
+        results_frame([(Cell({"sigma": 1.0}, {}, 0, spec), Finished)], {"toy": {"toy": "validation"}})
 
 
 def test_descriptions_that_cannot_run(hub):

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from fedlora_kit.cli.verbosity import options
 from fedlora_kit.errors import BadValue, FedloraError, UnknownName
 
 JsonFlag = Annotated[
@@ -19,8 +20,14 @@ JsonFlag = Annotated[
 
 class Commands(TyperGroup):
     """Turns the kit's errors into one message on stderr: exit status 2 for bad input, 1 for the rest, 130
-    for Ctrl-C.
+    for Ctrl-C. Each command, and the group itself, takes --quiet and --verbose.
     """
+
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        for command in (self, *self.commands.values()):
+            if not {"quiet", "verbose"} & {parameter.name for parameter in command.params}:
+                command.params.extend(options())
 
     def invoke(self, ctx: Any) -> Any:
         try:

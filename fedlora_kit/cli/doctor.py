@@ -13,6 +13,7 @@ from importlib import metadata
 from pathlib import Path
 
 from fedlora_kit import paths
+from fedlora_kit.cli.devices import gpu_hidden, why_no_gpu
 from fedlora_kit.errors import FedloraError
 
 _GIB = 2**30
@@ -102,7 +103,12 @@ def device() -> Check:
     if torch.cuda.is_available():
         names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
         return Check("device", "ok", f"{', '.join(names)}; {cores} CPU cores")
-    return Check("device", "ok", f"no GPU; {cores} CPU cores (the smoke profile needs no more)")
+    problem, remedy = why_no_gpu()
+    found = (
+        f"{problem}; {cores} CPU cores: enough for smoke; small takes hours, paper needs GPUs "
+        "(fedlora plan --profile small estimates)"
+    )
+    return Check("device", "warn", found, remedy) if gpu_hidden() else Check("device", "ok", found)
 
 
 def mirror() -> Check:

@@ -8,7 +8,10 @@ from typing import Annotated, Any
 
 import typer
 
+from fedlora_kit.cli import completion
 from fedlora_kit.cli.common import JsonFlag, print_json
+from fedlora_kit.cli.devices import check_device
+from fedlora_kit.cli.verbosity import say
 from fedlora_kit.errors import BadValue
 
 
@@ -16,7 +19,11 @@ def federate(
     spec: Annotated[Path, typer.Option(help="A run's description, as spec.json in the store.")],
     nodes: Annotated[int, typer.Option(min=1, help="SuperNodes; client k is at node k mod NODES.")] = 2,
     device: Annotated[
-        str, typer.Option(help="auto, cpu, cuda or cuda:<n>, at the server and at each node.")
+        str,
+        typer.Option(
+            help="auto, cpu, cuda or cuda:<n>, at the server and at each node.",
+            autocompletion=completion.devices,
+        ),
     ] = "auto",
     timeout: Annotated[
         float, typer.Option(min=1, help="Seconds that a node may take for one round, or one evaluation.")
@@ -44,7 +51,9 @@ def federate(
     from fedlora_kit.flower.launch import federate as start
 
     run = _read(spec)
-    if app is not None:
+    if app is None:
+        check_device(device)
+    else:
         write_app(run, app, nodes=nodes, timeout=timeout, device=device)
         if as_json:
             print_json({"app": str(app), "nodes": nodes})
@@ -56,7 +65,7 @@ def federate(
         nodes=nodes,
         device=device,
         timeout=timeout,
-        say=lambda line: typer.echo(line, err=True),
+        say=lambda line: say(line, err=True),
     )
     if as_json:
         print_json({"key": entry.key, "path": str(entry.path), "nodes": nodes, "results": entry.results})

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fedlora_kit.cli import completion
 from fedlora_kit.cli.common import print_table
 from fedlora_kit.cli.plan import size_text
+from fedlora_kit.cli.verbosity import say
 from fedlora_kit.errors import BadValue, UnknownName
 
 if TYPE_CHECKING:
@@ -17,14 +19,29 @@ if TYPE_CHECKING:
 
 def fetch(
     to: Annotated[Path, typer.Option("--to", metavar="DIR", help="The mirror: made, or completed.")],
-    profile: Annotated[str, typer.Option("--profile", "-p", help="small or paper; smoke needs nothing.")],
+    profile: Annotated[
+        str,
+        typer.Option(
+            "--profile", "-p", help="small or paper; smoke needs nothing.", autocompletion=completion.profiles
+        ),
+    ],
     items: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[ITEM]...", help="Item ids, or a paper's name for all its items. None: all."),
+        typer.Argument(
+            metavar="[ITEM]...",
+            help="Item ids, or a paper's name for all its items. None: all.",
+            autocompletion=completion.items,
+        ),
     ] = None,
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", "-s", metavar="KEY=VALUE", help="A notebook's parameter, as for reproduce."),
+        typer.Option(
+            "--set",
+            "-s",
+            metavar="KEY=VALUE",
+            help="A notebook's parameter, as for reproduce.",
+            autocompletion=completion.settings,
+        ),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what would be fetched.")] = False,
 ) -> None:
@@ -69,7 +86,7 @@ def fetch(
         typer.echo(f"\n{size_text(sum(target.size for _, target in todo))} to fetch into {hub}")
         if not dry_run:
             hub.mkdir(parents=True, exist_ok=True)
-            done = bring(jobs, hub, source, typer.echo)
+            done = bring(jobs, hub, source, say)
             typer.echo(f"{len(done)} files fetched; the mirror has all of it: FEDLORA_HUB={hub}")
     else:
         typer.echo("nothing is needed from the Hub")

@@ -3,12 +3,13 @@ help and lists answer at once."""
 
 from __future__ import annotations
 
+import os
 from typing import Annotated
 
 import typer
 
 from fedlora_kit import __version__
-from fedlora_kit.cli import backbones, queries, replay
+from fedlora_kit.cli import backbones, completion, queries, replay
 from fedlora_kit.cli.common import Commands, JsonFlag, print_json
 from fedlora_kit.cli.federate import federate
 from fedlora_kit.cli.fetch import fetch
@@ -17,12 +18,12 @@ from fedlora_kit.cli.plan import plan
 from fedlora_kit.cli.report import report
 from fedlora_kit.cli.reproduce import reproduce
 from fedlora_kit.cli.show import compare, show
+from fedlora_kit.cli.tensorboard import tensorboard
 
 app = typer.Typer(
     name="fedlora",
     cls=Commands,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -30,6 +31,8 @@ app = typer.Typer(
 
     Every table and figure is one notebook. `fedlora reproduce` runs notebooks without a window and writes
     their results, the comparison with the published numbers and a report page under figures/.
+
+    Each command takes -q (only errors and the result) and -v (what is done and where, on stderr).
 
     \b
     First steps:
@@ -49,6 +52,7 @@ app.command()(queries.noise)
 app.command()(queries.runs)
 app.command()(show)
 app.command()(compare)
+app.command()(tensorboard)
 app.command()(new)
 app.add_typer(backbones.app, name="backbones")
 app.add_typer(replay.app, name="replay")
@@ -56,7 +60,8 @@ app.add_typer(replay.app, name="replay")
 
 def main() -> None:
     """Entry point of the ``fedlora`` command."""
-    app()
+    completion.whole_words(os.environ)
+    app(prog_name="fedlora")
 
 
 def _version(wanted: bool) -> None:

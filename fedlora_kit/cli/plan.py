@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from fedlora_kit.cli import completion
 from fedlora_kit.cli.common import JsonFlag, print_json, print_table
+from fedlora_kit.cli.devices import check_device
 from fedlora_kit.errors import BadValue, UnknownName
 
 if TYPE_CHECKING:
@@ -19,12 +21,25 @@ if TYPE_CHECKING:
 def plan(
     items: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[ITEM]...", help="Item ids, or a paper's name for all its items. None: all."),
+        typer.Argument(
+            metavar="[ITEM]...",
+            help="Item ids, or a paper's name for all its items. None: all.",
+            autocompletion=completion.items,
+        ),
     ] = None,
-    profile: Annotated[str, typer.Option("--profile", "-p", help="smoke, small or paper.")] = "smoke",
+    profile: Annotated[
+        str,
+        typer.Option("--profile", "-p", help="smoke, small or paper.", autocompletion=completion.profiles),
+    ] = "smoke",
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", "-s", metavar="KEY=VALUE", help="A notebook's parameter, as for reproduce."),
+        typer.Option(
+            "--set",
+            "-s",
+            metavar="KEY=VALUE",
+            help="A notebook's parameter, as for reproduce.",
+            autocompletion=completion.settings,
+        ),
     ] = None,
     tflops: Annotated[
         float | None,
@@ -35,7 +50,10 @@ def plan(
         ),
     ] = None,
     device: Annotated[
-        str, typer.Option("--device", help="Device that is measured: auto, cpu, cuda.")
+        str,
+        typer.Option(
+            "--device", help="Device that is measured: auto, cpu, cuda.", autocompletion=completion.devices
+        ),
     ] = "auto",
     check: Annotated[
         bool, typer.Option("--check", help="Estimate the store's finished runs, beside what they took.")
@@ -72,7 +90,9 @@ def plan(
     from fedlora_kit.papers.items import ITEMS, find
     from fedlora_kit.papers.plan import plan as make
 
-    rate_of = _rates(tflops, device)
+    if tflops is None:
+        check_device(device)
+    rate_of = rates(tflops, device)
     if check:
         _check(Store(), rate_of, as_json)
         return
@@ -90,7 +110,7 @@ def plan(
     _print(made, tflops)
 
 
-def _rates(tflops: float | None, device: str) -> Any:
+def rates(tflops: float | None, device: str) -> Any:
     """The speed for a run: as given, or measured once for each shape of backbone."""
     from fedlora_kit.data.tasks import get_task
     from fedlora_kit.experiments.rate import given_rate, measured_rate
@@ -172,7 +192,7 @@ def _cells(t: Totals) -> list[str]:
         str(t.finished + t.failed),
         str(t.missing),
         f"{t.flops:.1e}",
-        _time(3600 * t.device_hours),
+        time_text(3600 * t.device_hours),
         size_text(t.memory_bytes),
         size_text(t.bytes_up),
         size_text(t.bytes_down),
@@ -180,7 +200,8 @@ def _cells(t: Totals) -> list[str]:
     ]
 
 
-def _time(seconds: float) -> str:
+def time_text(seconds: float) -> str:
+    """Seconds for a reader: 12 s, 5 min, 20 h."""
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:,.0f} h"

@@ -6,7 +6,9 @@ from typing import Annotated, Any
 
 import typer
 
+from fedlora_kit.cli import completion
 from fedlora_kit.cli.common import JsonFlag, print_json, print_table
+from fedlora_kit.cli.verbosity import warn
 from fedlora_kit.errors import BadValue
 
 
@@ -39,7 +41,13 @@ def noise(
     batch: Annotated[int, typer.Option(help="Expected batch size B, in examples.")],
     examples: Annotated[int, typer.Option(help="Examples n of the client.")],
     steps: Annotated[int, typer.Option(help="Steps T: rounds × local steps.")],
-    accountant: Annotated[str, typer.Option(help="rdp, or prv (tighter; may fail for long runs).")] = "rdp",
+    accountant: Annotated[
+        str,
+        typer.Option(
+            help="rdp, or prv (tighter; may fail for long runs).",
+            autocompletion=completion.one_of("rdp", "prv"),
+        ),
+    ] = "rdp",
     as_json: JsonFlag = False,
 ) -> None:
     """Find the noise multiplier σ of DP-SGD for a privacy budget.
@@ -77,7 +85,7 @@ def noise(
             "since at delta = 1/n a mechanism may publish a whole example at random and still keep to it"
         )
     for warning in warnings:
-        typer.echo(f"warning: {warning}", err=True)
+        warn(warning)
     if as_json:
         print_json(
             {

@@ -8,9 +8,12 @@ from typing import Annotated
 
 import typer
 
-from fedlora_kit.cli.common import JsonFlag, print_json, print_table
+from fedlora_kit.cli import completion
+from fedlora_kit.cli.common import Commands, JsonFlag, print_json, print_table
 
 app = typer.Typer(
+    cls=Commands,
+    rich_markup_mode=None,
     no_args_is_help=True,
     help="Replay what the authors' released code drew, and set it beside their official logs.",
 )
@@ -22,8 +25,19 @@ def _root() -> None: ...
 
 @app.command("fed-hello")
 def fed_hello(
-    split: Annotated[str, typer.Option(help="iid, pat_20 (Non-IID 20/1.0) or pat_10 (Non-IID 10/1.0).")],
-    method: Annotated[str, typer.Option(help="exclusive or fed-hello.")],
+    split: Annotated[
+        str,
+        typer.Option(
+            help="iid, pat_20 (Non-IID 20/1.0) or pat_10 (Non-IID 10/1.0).",
+            autocompletion=completion.one_of("iid", "pat_20", "pat_10"),
+        ),
+    ],
+    method: Annotated[
+        str,
+        typer.Option(
+            help="exclusive or fed-hello.", autocompletion=completion.one_of("exclusive", "fed-hello")
+        ),
+    ],
     rounds: Annotated[int, typer.Option(help="The first so many of the 500 rounds.")] = 500,
     freeze_by_substring: Annotated[
         bool,

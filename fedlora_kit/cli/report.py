@@ -7,12 +7,19 @@ from typing import Annotated
 
 import typer
 
+from fedlora_kit.cli import completion
 from fedlora_kit.errors import UnknownName
 
 
 def report(
     profile: Annotated[
-        str, typer.Option("--profile", "-p", help="Whose results: smoke, small or paper.")
+        str,
+        typer.Option(
+            "--profile",
+            "-p",
+            help="Whose results: smoke, small or paper.",
+            autocompletion=completion.profiles,
+        ),
     ] = "smoke",
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Where results lie. Default: figures/ of the kit.")

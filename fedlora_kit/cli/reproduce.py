@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from fedlora_kit.cli import completion
+from fedlora_kit.cli.devices import check_device, slow_without_gpu
+from fedlora_kit.cli.verbosity import is_quiet, is_verbose, say, warn
 from fedlora_kit.errors import BadValue, UnknownName
 
 if TYPE_CHECKING:
@@ -22,6 +25,7 @@ def reproduce(
         typer.Argument(
             metavar="[ITEM]...",
             help="Item ids, or a paper's name for all its items. None: all that there are.",
+            autocompletion=completion.items,
         ),
     ] = None,
     profile: Annotated[
@@ -31,6 +35,7 @@ def reproduce(
             "-p",
             help="smoke: minutes on a laptop, no downloads. small: real data, about an hour an item. "
             "paper: as published, on GPUs.",
+            autocompletion=completion.profiles,
         ),
     ] = "smoke",
     jobs: Annotated[
@@ -52,6 +57,7 @@ def reproduce(
             "-s",
             metavar="KEY=VALUE",
             help="Set a notebook's parameter; repeat for more. Lists: a,b,c.",
+            autocompletion=completion.settings,
         ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Run also what is up to date.")] = False,
@@ -69,6 +75,7 @@ def reproduce(
             "--engine",
             help="What trains all runs before several notebooks start. local: processes of this machine. "
             "ray: a Ray cluster (docs/ray.md).",
+            autocompletion=completion.engines,
         ),
     ] = "local",
     address: Annotated[
@@ -119,7 +126,6 @@ def reproduce(
     from fedlora_kit.batch.parameters import parse_settings
     from fedlora_kit.batch.pool import PROFILES
     from fedlora_kit.batch.pool import reproduce as run_all
-    from fedlora_kit.batch.progress import LiveTable, PlainLines
     from fedlora_kit.batch.summary import summarise, summary_text
     from fedlora_kit.papers.items import find
     from fedlora_kit.papers.own_items import all_items
@@ -143,32 +149,63 @@ def reproduce(
         return
     place = (Path.cwd() / output.expanduser()).resolve() if output else Path("figures")
 
-    from rich.console import Console
-
-    console = Console()
-    reporter: Reporter = LiveTable(console) if console.is_terminal else PlainLines(typer.echo)
-    prepare = _on_cluster(engine, profile, address, store)
-    if engine == "local" and timeout is None:
-        prepare = _here(profile, paths.home() / place / profile / "training.log", reporter)
+    prepare, given = _on_cluster(engine, profile, address, store), parse_settings(settings or [])
+    if prepare is None and "device" in given:
+        check_device(given["device"])
+    reporter = _reporter(chosen, profile, given, here=engine == "local")
+    if prepare is None:
+        prepare = _warned(profile)
+        if timeout is None:
+            prepare = _here(profile, paths.home() / place / profile / "training.log", reporter)
     try:
-        statuses = run_all(
-            chosen, profile, jobs, place, parse_settings(settings or []), force, timeout, reporter, prepare
-        )
+        statuses = run_all(chosen, profile, jobs, place, given, force, timeout, reporter, prepare)
     except KeyboardInterrupt:
         write_page(place, profile)  # with what was finished until now
         raise
     page = write_page(place, profile)
     lines = summarise(statuses, place)
-    typer.echo(f"\n{summary_text(lines)}")
+    say(f"\n{summary_text(lines)}")
     failed = [line for line in lines if line.status == "failed"]
     for line in failed:
         typer.echo(f"\n{line.item} failed: {line.error}", err=True)
         typer.echo(f"  see {paths.home() / place / profile / line.item / 'notebook.log'}", err=True)
     if statuses and all(status.status == "unchanged" for status in statuses if status.status != "planned"):
-        typer.echo("\nNothing has changed since the last run; --force runs it all the same.")
-    typer.echo(f"\nreport: {page}")
+        say("\nNothing has changed since the last run; --force runs it all the same.")
+    say()
+    typer.echo(f"report: {page}")
     if failed:
         raise typer.Exit(1)
+
+
+def _reporter(items: Sequence[Item], profile: str, given: dict[str, str], *, here: bool) -> Reporter:
+    """How the batch is told: bars on a terminal, else lines; with --verbose lines, and the runs as log."""
+    from rich.console import Console
+
+    from fedlora_kit.batch.progress import LiveTable, PlainLines, Silent
+
+    if is_quiet():
+        return Silent()
+    console = Console()
+    if not is_verbose():
+        return LiveTable(console) if console.is_terminal else PlainLines(typer.echo)
+    from fedlora_kit.batch.parameters import resolve
+    from fedlora_kit.batch.run_log import RunLog
+    from fedlora_kit.batch.runner import notebook_path
+
+    parameters = {i.id: resolve(notebook_path(i), i.id, given) for i in items if i.notebook is not None}
+    return RunLog(PlainLines(typer.echo), profile, parameters, given.get("device", "auto") if here else None)
+
+
+def _warned(profile: str, share: int = 1) -> Prepare:
+    """Says beforehand, of the items that will be run, what it means that there is no GPU."""
+
+    def prepare(items: dict[str, dict[str, Any]]) -> bool:
+        settings = {item: {k: v for k, v in given.items() if k != "profile"} for item, given in items.items()}
+        if not is_quiet() and (sentence := slow_without_gpu(profile, settings, share=share)):
+            warn(sentence)
+        return False
+
+    return prepare
 
 
 def _train_share(items: Sequence[Item], profile: str, settings: Sequence[str], text: str) -> None:
@@ -180,11 +217,13 @@ def _train_share(items: Sequence[Item], profile: str, settings: Sequence[str], t
     shard, given = Shard.parse(text), parse_settings(settings)
     if "profile" in given:
         raise BadValue("'profile' cannot be set with --set", "use --profile")
+    check_device(given.get("device", "auto"))
     parameters = {item.id: resolve(notebook_path(item), item.id, given) for item in items}
-    done = train_share(parameters, profile, shard, say=typer.echo)
+    _warned(profile, shard.of)(parameters)
+    done = train_share(parameters, profile, shard, say=say)
     typer.echo(f"{done.finished} finished, {done.failed} failed, {done.others} fall to other shares")
     if done.waiting:
-        typer.echo(
+        say(
             f"not all of the grid is finished yet for {', '.join(done.waiting)}: when all shares have ended, "
             "start them once more for the runs that it chooses"
         )
@@ -194,6 +233,7 @@ def _here(profile: str, log: Path, reporter: Reporter) -> Prepare:
     """What trains the runs on this machine before several notebooks start; one alone trains its own."""
 
     def train(items: dict[str, dict[str, Any]]) -> bool:
+        _warned(profile)(items)
         if len(items) < 2:
             return False
         from fedlora_kit.batch.local_engine import train_items
@@ -201,10 +241,10 @@ def _here(profile: str, log: Path, reporter: Reporter) -> Prepare:
         log.unlink(missing_ok=True)
         done = train_items(items, profile, log=log, tell=reporter.training)
         for item, reason in done.unplanned.items():
-            typer.echo(f"{item} trains its runs itself: {reason}")
+            say(f"{item} trains its runs itself: {reason}")
         if done.left:
             key, reason = next(iter(done.left.items()))
-            typer.echo(f"{len(done.left)} runs are left to their notebooks; {key}: {reason} (see {log})")
+            say(f"{len(done.left)} runs are left to their notebooks; {key}: {reason} (see {log})")
         return True
 
     return train
@@ -226,7 +266,7 @@ def _on_cluster(engine: str, profile: str, address: str | None, url: str | None)
     def train(items: dict[str, dict[str, Any]]) -> bool:
         cluster = RayCluster(address)
         try:
-            train_items(items, profile, cluster, url=url, say=typer.echo)
+            train_items(items, profile, cluster, url=url, say=say)
         finally:
             cluster.close()
         return True

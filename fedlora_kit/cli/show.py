@@ -7,22 +7,16 @@ from typing import Annotated, Any
 
 import typer
 
+from fedlora_kit.cli import completion
 from fedlora_kit.cli.common import JsonFlag, print_json, print_table
 
 _CHART = 60  # bars of a curve
 
 
-def run_keys(incomplete: str) -> list[str]:
-    """Shell completion: keys of the store that begin so."""
-    from fedlora_kit.experiments.store import Store
-    from fedlora_kit.reporting.one_run import known_keys
-
-    return [key for key in known_keys(Store()) if key.startswith(incomplete)]
-
-
 def show(
     run: Annotated[
-        str, typer.Argument(help="A run's key, or enough of its beginning.", autocompletion=run_keys)
+        str,
+        typer.Argument(help="A run's key, or enough of its beginning.", autocompletion=completion.run_keys),
     ],
     rows: Annotated[
         int, typer.Option("--rows", min=0, help="Rounds to print, evenly over the run; 0: all.")
@@ -69,8 +63,8 @@ def show(
 
 
 def compare(
-    a: Annotated[str, typer.Argument(metavar="RUN", help="A run's key.", autocompletion=run_keys)],
-    b: Annotated[str, typer.Argument(metavar="RUN", help="Another's.", autocompletion=run_keys)],
+    a: Annotated[str, typer.Argument(metavar="RUN", help="A run's key.", autocompletion=completion.run_keys)],
+    b: Annotated[str, typer.Argument(metavar="RUN", help="Another's.", autocompletion=completion.run_keys)],
     as_json: JsonFlag = False,
 ) -> None:
     """Compare two runs: what differs in their descriptions, and their results.

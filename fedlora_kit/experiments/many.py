@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import warnings
@@ -16,6 +17,8 @@ from fedlora_kit.experiments.run import RunFailed, run
 from fedlora_kit.experiments.setup import check_splits, resolve_device
 from fedlora_kit.experiments.spec import RunSpec, external
 from fedlora_kit.experiments.store import Entry, Store
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,9 @@ def run_all(
         for key, spec in zip(keys, specs, strict=True)
         if store.status(key) != "finished" or store.load(key) is None
     }
+    log.info("%s: %d from the store %s, %d to train", label, len({*keys}) - len(todo), store.root, len(todo))
+    for key in dict.fromkeys(keys):
+        log.debug("%s: run %s %s", label, key, "to train" if key in todo else "from the store")
     failures = _train(list(todo.values()), device, jobs, store, force, label) if todo else {}
     for key, failure in failures.items():
         warnings.warn(f"run {key} failed: {failure.get('error')}", stacklevel=2)
@@ -87,6 +93,7 @@ def _train(
     jobs = min(len(specs), jobs or (default_jobs() if resolve_device(device).type == "cpu" else 1))
     if any(external(spec) for spec in specs):
         jobs = 1  # what only this process knows cannot be named in another one
+    log.info("%s: device %s, %d at a time", label, resolve_device(device), jobs)
     if jobs == 1:
         done = (_one(spec, device, str(store.root), force) for spec in specs)
     else:

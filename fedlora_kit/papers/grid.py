@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from fedlora_kit.data.tasks import get_task
+from fedlora_kit.errors import BadValue
 
 if TYPE_CHECKING:
     from fedlora_kit.experiments.many import Finished
@@ -156,6 +157,9 @@ def results_frame(
             "_best" as above.
         trained_parameters, sent_parameters, sent_bytes: at one client in one round.
         sigma, epsilon: noise multiplier and largest spent epsilon (NaN without DP).
+
+    Raises:
+        BadValue: a coordinate has the name of a measured column.
     """
     rows: list[dict[str, Any]] = []
     for cell, run in done:
@@ -172,23 +176,26 @@ def results_frame(
                 continue
             summary, privacy = run.entry.results, run.entry.privacy or {}
             score = summary["scores"][part]
-            rows.append(
-                {
-                    **row,
-                    "accuracy": 100 * score["final"],
-                    "accuracy_last10": 100 * score["last10"],
-                    "accuracy_best": 100 * score["best"],
-                    "loss": score["loss"],
-                    **_further(score),
-                    **_local(summary),
-                    "examples": score["examples"],
-                    "trained_parameters": summary["trained_parameters"],
-                    "sent_parameters": summary["sent_parameters"],
-                    "sent_bytes": summary["sent_bytes"],
-                    "sigma": privacy.get("sigma", math.nan),
-                    "epsilon": privacy.get("epsilon", math.nan),
-                }
-            )
+            measured = {
+                "accuracy": 100 * score["final"],
+                "accuracy_last10": 100 * score["last10"],
+                "accuracy_best": 100 * score["best"],
+                "loss": score["loss"],
+                **_further(score),
+                **_local(summary),
+                "examples": score["examples"],
+                "trained_parameters": summary["trained_parameters"],
+                "sent_parameters": summary["sent_parameters"],
+                "sent_bytes": summary["sent_bytes"],
+                "sigma": privacy.get("sigma", math.nan),
+                "epsilon": privacy.get("epsilon", math.nan),
+            }
+            if clash := sorted(row.keys() & measured.keys()):
+                raise BadValue(
+                    f"a coordinate or tuned setting is called {clash[0]!r}, as a measured column is",
+                    "name it otherwise",
+                )
+            rows.append({**row, **measured})
     return pd.DataFrame(rows)
 
 

@@ -1,0 +1,120 @@
+"""What a batch does with training runs, as log records: which the store has, which are trained."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fedlora_kit.batch.progress import Reporter, Running, Training
+from fedlora_kit.batch.status import UNCHANGED, Status
+from fedlora_kit.errors import FedloraError
+from fedlora_kit.experiments.setup import resolve_device
+from fedlora_kit.experiments.spec import RunSpec
+from fedlora_kit.experiments.store import Store
+from fedlora_kit.papers.runs_of import runs_of
+
+log = logging.getLogger(__name__)
+
+
+class RunLog:
+    """A reporter that passes everything on, and logs each item's runs before and after its notebook.
+
+    The runs are named from the item's setting, and looked up in the store; the notebook is not asked. An item
+    that chooses from a grid names its chosen runs only after it. One that is not among the kit's items, or
+    whose data is not here, is passed over.
+
+    Args:
+        parameters: item -> its notebook's parameters, typed.
+        device: what trains, as the notebooks' ``device``; None where that is not this machine.
+        store: the usual store if None.
+    """
+
+    def __init__(
+        self,
+        inner: Reporter,
+        profile: str,
+        parameters: Mapping[str, Mapping[str, Any]],
+        device: str | None = "auto",
+        store: Store | None = None,
+    ) -> None:
+        self._inner, self._profile, self._parameters = inner, profile, parameters
+        self._device, self._store = device, store or Store()
+        self._had: dict[str, set[str]] = {}
+
+    def training(self, now: Training) -> None:
+        self._inner.training(now)
+
+    def begin(self, total: int) -> None:
+        log.info("%d notebooks at profile %s", total, self._profile)
+        if self._device is not None:
+            log.info("device: %s", device_text(self._device))
+        self._inner.begin(total)
+
+    def start(self, running: Running) -> None:
+        self._inner.start(running)
+        runs = self._runs(running.item)
+        if runs is None:
+            return
+        self._had[running.item] = {key for key in runs if self._store.status(key) == "finished"}
+        had = len(self._had[running.item])
+        log.info("%s: %d runs come from the store, %d are to be trained", running.item, had, len(runs) - had)
+        for key, spec in runs.items():
+            where = "from the store" if key in self._had[running.item] else "to be trained"
+            log.debug("%s: run %s (%s) %s", running.item, key, summary(spec), where)
+
+    def tick(self, running: list[Running], waiting: int) -> None:
+        self._inner.tick(running, waiting)
+
+    def end(self, status: Status) -> None:
+        self._inner.end(status)
+        if status.status == UNCHANGED:
+            log.info("%s: unchanged, its notebook is not run", status.item)
+            return
+        runs = self._runs(status.item) if status.item in self._had else None
+        if runs is None:
+            return
+        states = {key: self._store.status(key) for key in runs if key not in self._had[status.item]}
+        trained = [key for key, state in states.items() if state == "finished"]
+        log.info("%s: %d runs were trained, %d were in the store", status.item, len(trained),
+                 len(self._had[status.item]))  # fmt: skip
+        for key, state in states.items():
+            log.debug("%s: run %s (%s) %s", status.item, key, summary(runs[key]),
+                      "trained" if state == "finished" else state)  # fmt: skip
+
+    def close(self) -> None:
+        self._inner.close()
+
+    def _runs(self, item: str) -> dict[str, RunSpec] | None:
+        """Key -> run, of those that can be named now."""
+        try:
+            specs: Sequence[RunSpec] = runs_of(
+                item, self._profile, store=self._store, **self._parameters.get(item, {})
+            )
+            return {spec.key(): spec for spec in specs}
+        except (FedloraError, TypeError) as error:  # TypeError: a parameter that only the notebook knows
+            why = error.problem if isinstance(error, FedloraError) else str(error)
+            log.info("%s: its runs cannot be named beforehand: %s", item, why)
+            return None
+
+
+def summary(spec: RunSpec) -> str:
+    """A run in a few words."""
+    epsilon = f", ε {spec.privacy.epsilon:g}" if spec.privacy and spec.privacy.epsilon is not None else ""
+    return f"{spec.method.name} on {spec.data.task}, {spec.model.backbone}{epsilon}, seed {spec.seed}"
+
+
+def device_text(name: str) -> str:
+    """A device, with a GPU's name.
+
+    Raises:
+        FedloraError: it is not there.
+    """
+    import torch
+
+    device = resolve_device(name)
+    if device.type == "cuda":
+        return f"{device}, {torch.cuda.get_device_name(device)}"
+    from fedlora_kit.experiments.many import default_jobs
+
+    return f"{device}, {default_jobs()} runs at a time"

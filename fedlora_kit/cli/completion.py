@@ -1,0 +1,183 @@
+"""What the shell completes: items, profiles, settings, runs. Nothing heavy is imported here, so that a key
+press is answered at once.
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+from collections.abc import Callable, Iterable, MutableMapping
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from fedlora_kit.batch.parameters import Parameter
+
+VARIABLE = "_FEDLORA_COMPLETE"
+_NAME = "_FEDLORA_COMPLETE_NAME"  # of the setting whose value Bash asks for
+_DEVICES = ("auto", "cpu", "cuda")
+
+
+def one_of(*names: str) -> Callable[[str], list[str]]:
+    """Completes to one of these names."""
+    return lambda incomplete: [name for name in names if name.startswith(incomplete)]
+
+
+devices = one_of(*_DEVICES)
+profiles = one_of("smoke", "small", "paper")
+engines = one_of("local", "ray")
+
+
+def items(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Ids of items and papers that begin so, without those on the line."""
+    from fedlora_kit.papers.items import PAPERS
+    from fedlora_kit.papers.own_items import all_items
+
+    names = [*(paper.id for paper in PAPERS), *(item.id for item in all_items())]
+    said = _on_the_line(ctx)
+    return [name for name in names if name.startswith(incomplete) and name not in said]
+
+
+def run_keys(incomplete: str) -> list[str]:
+    """Keys of the store that begin so."""
+    from fedlora_kit.experiments.store import Store
+    from fedlora_kit.reporting.one_run import known_keys
+
+    return [key for key in known_keys(Store()) if key.startswith(incomplete)]
+
+
+def runs_and_items(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Items; and keys, once something is typed or where there are few of them."""
+    keys = run_keys(incomplete)
+    return [*items(ctx, incomplete), *(keys if incomplete or len(keys) <= 20 else [])]
+
+
+def settings(ctx: typer.Context, incomplete: str) -> list[str]:
+    """``NAME=VALUE`` for the parameters that every item on the line declares; values where they are known.
+
+    A list's last entry is completed. Bash asks for what comes behind "=" alone: see `whole_words`.
+    """
+    from fedlora_kit.errors import FedloraError
+
+    try:
+        declared = _declared([name for name in _on_the_line(ctx) if not name.startswith("-")])
+    except FedloraError:
+        return []
+    bash = os.environ.get(_NAME)
+    name, equals, text = (bash, "=", incomplete) if bash else incomplete.partition("=")
+    if not equals:
+        names = [one for one in declared if one.startswith(name)]
+        # Two words that differ behind "=": a single one would be closed by a space.
+        return [f"{names[0]}=", f"{names[0]}={_default(declared[names[0]])}"] if len(names) == 1 else [
+            f"{one}=" for one in names
+        ]  # fmt: skip
+    if name not in declared:
+        return []
+    before, comma, last = text.rpartition(",") if declared[name].base.startswith("list") else ("", "", text)
+    given = before.split(",")
+    values = [v for v in _values(declared[name]) if v.startswith(last) and not (comma and v in given)]
+    prefix = "" if bash else f"{name}="
+    return [f"{prefix}{before}{comma}{value}" for value in values]
+
+
+def method_names() -> list[str]:
+    """Names of the kit's methods, read from their files: to import them takes seconds."""
+    from pathlib import Path
+
+    import fedlora_kit
+
+    files = sorted((Path(fedlora_kit.__file__).parent / "methods").glob("*.py"))
+    classes = [
+        node
+        for file in files
+        for node in ast.parse(file.read_text("utf-8")).body
+        if isinstance(node, ast.ClassDef) and node.decorator_list
+    ]
+    return sorted(
+        str(line.value.value)
+        for node in classes
+        for line in node.body
+        if isinstance(line, ast.Assign | ast.AnnAssign)
+        and isinstance(line.value, ast.Constant)
+        and ast.unparse(line.target if isinstance(line, ast.AnnAssign) else line.targets[0]) == "name"
+    )
+
+
+def whole_words(environment: MutableMapping[str, str]) -> None:
+    """Put together what Bash has cut at "=", in its variables COMP_WORDS and COMP_CWORD, in place.
+
+    Bash counts "=" as a word of its own: of ``--set rounds=3`` it makes four words, and Typer would take the
+    last for an item. Where the cursor stands in such a word, what is completed is the part behind "=", and
+    the name before it is put into a variable of its own.
+    """
+    if environment.get(VARIABLE) != "complete_bash" or not environment.get("COMP_CWORD", "").isdigit():
+        return
+    line, at = environment.get("COMP_WORDS", ""), int(environment["COMP_CWORD"])
+    between = "\n" if "\n" in line else " "  # Typer's script joins them by newlines
+    words = line.split(between)
+    joined: list[str] = []
+    for index, word in enumerate(words[: at + 1]):
+        fresh = not word and index == at  # the cursor stands behind a space
+        glue = index > 0 and (word == "=" or words[index - 1] == "=") and not fresh
+        if glue and joined:
+            joined[-1] += word
+        else:
+            joined.append(word)
+    if at >= len(words):
+        joined.append("")
+    if "=" in joined[-1] and not joined[-1].startswith("-"):
+        environment[_NAME], _, joined[-1] = joined[-1].partition("=")
+    environment["COMP_WORDS"], environment["COMP_CWORD"] = between.join(joined), str(len(joined) - 1)
+
+
+def _on_the_line(ctx: typer.Context) -> list[str]:
+    """The items that are typed already; before an option that lacks its value Typer leaves them unparsed."""
+    return [*(ctx.params.get("items") or ctx.params.get("runs") or ()), *ctx.args]
+
+
+def _declared(named: Iterable[str]) -> dict[str, Parameter]:
+    """The parameters that the notebooks of these items (all items, if none is named) have in common."""
+    from fedlora_kit import paths
+    from fedlora_kit.batch.parameters import read_parameters
+    from fedlora_kit.papers.items import find
+    from fedlora_kit.papers.own_items import all_items
+
+    chosen = find(named) if named else all_items()
+    found = [read_parameters(paths.notebooks_dir() / i.notebook) for i in chosen if i.notebook is not None]
+    if not found:
+        return {}
+    common = set.intersection(*(set(one) for one in found)) - {"profile", "output_dir"}
+    return {name: found[0][name] for name in sorted(common)}
+
+
+def _default(parameter: Parameter) -> str:
+    value: Any = parameter.default
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value).lower()
+
+
+def _values(parameter: Parameter) -> list[str]:
+    """The values of a parameter, as far as they are known: by its name, its type, or its help."""
+    from fedlora_kit.partition import partitioner_names
+
+    if parameter.name in ("method", "methods"):
+        return method_names()
+    if parameter.name in ("partitioner", "partitioners"):
+        return list(partitioner_names())
+    if parameter.base == "bool":
+        return ["true", "false"]
+    if parameter.base not in ("str", "list[str]"):
+        return []
+    return _choices(parameter.help)
+
+
+def _choices(text: str) -> list[str]:
+    """What a help text lists, if it is a list of single words.
+
+    >>> _choices("split of the data: iid, pat_20 or pat_10; none: all"), _choices("such as a and b")
+    (['iid', 'pat_20', 'pat_10'], [])
+    """
+    listed = text.partition(";")[0].partition(" (")[0].rpartition(": ")[2]
+    words = [word.strip() for word in re.split(r", or |, | or |\|", listed)]
+    return words if len(words) > 1 and all(re.fullmatch(r"[\w./-]+", word) for word in words) else []
