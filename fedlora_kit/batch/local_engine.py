@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
@@ -21,6 +22,8 @@ from fedlora_kit.experiments.setup import resolve_device
 from fedlora_kit.experiments.spec import RunSpec, external
 from fedlora_kit.experiments.store import Store
 from fedlora_kit.papers.item_runs import RUNS
+
+_log = logging.getLogger(__name__)
 
 #: a core of no particular machine: it orders runs and weighs them; what they take is measured as they end
 ROUGH = Rate(4e10, 1e-3, 3e-3, 0.01, 0.5, 0.5, how="given")
@@ -94,6 +97,7 @@ def train_items(
         train_stages(planned, batch)
     finally:
         batch.close()
+    _log.info("%d runs trained, %d failed, %d left", batch.finished, batch.failed, len(batch.left))
     return Trained(batch.finished, batch.failed, batch.left, unplanned)
 
 
@@ -238,6 +242,7 @@ class LocalBatch:
         self._running[future] = (one, time.monotonic())
 
     def _end(self, one: _Waiting, outcome: Outcome) -> None:
+        _log.debug("run %s: %s after %.1f s %s", one.key, outcome.status, outcome.seconds, outcome.error)
         if outcome.status == "error":
             self.left[one.key] = outcome.error
             return
