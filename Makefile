@@ -9,10 +9,12 @@ PROFILE ?= smoke
 export HF_HUB_DISABLE_TELEMETRY := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: reproduce test check docs notebooks gallery bench lock clean help
+.PHONY: install reproduce test check docs notebooks gallery bench lock clean help
 
 help:            ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*## / - /'
+
+install: $(STAMP)    ## .venv alone, as requirements.lock pins it
 
 reproduce: $(STAMP)  ## run every notebook there is (PROFILE=smoke by default) into figures/
 	$(BIN)/fedlora reproduce --profile $(PROFILE) $(if $(JOBS),--jobs $(JOBS))

@@ -91,7 +91,7 @@ out.figure(
 )
 
 # %% [markdown]
-# Weeks of one GPU for a single table, then; a day or two for twenty of them. The memory column says which GPU will do.
+# The bars' axis is logarithmic. The largest table is weeks of one GPU, then, and a day or two for twenty of them. The memory column says which GPU will do.
 # On the command line, with what the store already has taken off:
 #
 # ```
@@ -193,7 +193,7 @@ print(
 )
 
 # %% [markdown]
-# Ray does sections 2 to 5 by itself: it spreads the runs over the GPUs of a cluster, several on one GPU where the plan says that they
+# Ray does sections 3 to 5 by itself: it spreads the runs over the GPUs of a cluster, several on one GPU where the plan says that they
 # fit, sends those of a lost machine again, and fetches what is published:
 #
 # ```
@@ -224,7 +224,8 @@ out.note(
 # %% [markdown]
 # ## Exercises
 #
-# Try each before you open the cell below it (click on the bar at its left).
+# Answer each in a cell of your own first (below the selected cell: press `b`). The solution comes after the question,
+# folded: a click on its three dots opens it, and a click on those below it shows what it printed.
 #
 # **1. How many GPUs?** You want `ffa-lora/table5` at the paper's size within three days. How many devices of 150 TFLOP/s
 # does that take if the shares were even? And of 50 TFLOP/s?
@@ -248,20 +249,23 @@ for runs in (48, 768):
 # Few runs are shared badly: then give each task one run, or use Ray, whose idle workers take the next run that waits.
 
 # %% [markdown]
-# **3. A damaged file.** Flip one byte of a published file and fetch the run into an empty store. What happens?
+# **3. A damaged file.** Publish a run into a second bucket, flip one byte of a file there (in the folder that has the run's key
+# as its name), and fetch the run into an empty store. What happens?
 
 # %% tags=["solution"] jupyter={"source_hidden": true, "outputs_hidden": true}
 import warnings
 
-victim = next(path for path in (Path(work.name) / "bucket" / keys[0]).rglob("*.safetensors"))
+second = Path(tempfile.mkdtemp(dir=work.name))
+bucket = RemoteStore((second / "bucket").as_uri())
+bucket.publish(store.load(keys[0]))
+victim = next((second / "bucket" / keys[0]).rglob("*.safetensors"))
 content = bytearray(victim.read_bytes())
 content[-1] ^= 1
 victim.write_bytes(bytes(content))
 with warnings.catch_warnings(record=True) as told:
     warnings.simplefilter("always")
-    print("fetched:", remote.fetch(keys[0], Store(Path(work.name) / "third")))
+    print("fetched:", bucket.fetch(keys[0], Store(second / "runs")))
 print("said:", type(told[0].message).__name__ if told else "nothing")
-work.cleanup()
 # The SHA-256 does not agree with the manifest: a warning, and the run counts as absent. It would be trained again.
 
 # %% [markdown]

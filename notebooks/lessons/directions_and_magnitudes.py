@@ -64,8 +64,9 @@ out.figure(
 )
 
 # %% [markdown]
-# Right: two arrows of length 1. At 90 degrees the usual average has lost 29 % of the length, at 180 degrees there is
-# nothing left. Whether shortening is a fault is open to debate: it can also be read as caution about what clients
+# Left: the clients' rows in grey, their averages in the colours of the legend at the right. Right: two arrows of length 1. At
+# 90 degrees the usual average has lost 29 % of the length, at 180 degrees there is nothing left. (There the other rule still
+# has a length, but no direction to give it: opposite directions cancel, and what it then points to is rounding.) Whether shortening is a fault is open to debate: it can also be read as caution about what clients
 # disagree on.
 #
 # ## 2. The split of a real adapter
@@ -90,8 +91,8 @@ for factor in "AB":
 
 # %% [markdown]
 # There and back again, without losing a bit: magnitudes and directions are kept in float64. Another property matters
-# when a *direction* is trained. Only where it points counts, so its gradient must be orthogonal to it; otherwise a step
-# would secretly change lengths:
+# when a *direction* is trained. `compose` divides each by its length, so that only where it points counts; its gradient must
+# then be orthogonal to it, and a step secretly changes no length:
 
 # %%
 magnitude, direction = decompose(state[f"{module}.lora_A.weight"], 1)
@@ -190,7 +191,8 @@ out.note(
 # %% [markdown]
 # ## Exercises
 #
-# Try each before you open the cell below it (click on the bar at its left).
+# Answer each in a cell of your own first (below the selected cell: press `b`). The solution comes after the question,
+# folded: a click on its three dots opens it, and a click on those below it shows what it printed.
 #
 # **1. Other arrows.** With `axis="vector"` the arrows are $A$'s columns and $B$'s rows, one an input or output. What are
 # the shapes of the magnitudes then, and how many numbers would a client keep?
@@ -216,8 +218,8 @@ rules = {
 for said, rule in rules.items():
     got = lesson.average(rule, rows)
     print(f"{said:18s} {[round(x, 3) for x in got[0].tolist()]}  length {float(got.norm()):.3f}")
-# No: FedIT weighs a client's direction by its length, so the long arrow pulls. Here every direction counts the same. All
-# three agree only if the arrows are equally long (the last with FedIT), or point the same way.
+# No: FedIT weighs a client's direction by its length, so the long arrow pulls. Here every direction counts the same. The last
+# agrees with FedIT if the arrows are equally long; all three agree only if they point the same way.
 
 # %% [markdown]
 # **3. Below zero.** A magnitude may train below 0. Compose a factor with the magnitude −2 and split it again. What do you

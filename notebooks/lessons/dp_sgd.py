@@ -143,7 +143,7 @@ q = 32 / 232
 each = epsilon_of(1.0, 1e-5, q, steps=5)
 print(f"one round:              ε = {each:.2f}")
 print(f"40 rounds, composed:    ε = {epsilon_of(1.0, 1e-5, q, steps=200):.2f}")
-print(f"40 rounds, added up:    ε = {40 * each:.2f}   true, but needlessly large")
+print(f"40 rounds, added up:    ε = {40 * each:.2f}   true, but needlessly large (and δ adds up, too)")
 print(f"without sampling, q = 1: ε = {epsilon_of(1.0, 1e-5, 1.0, steps=200):.2f}   every step sees everybody")
 
 # %%
@@ -171,7 +171,7 @@ out.figure(
 )
 
 # %% [markdown]
-# Read it both ways. From left to right: a budget is spent, and there is no round for free. From top to bottom: for a
+# The band is what papers on private training usually promise. Read it both ways. From left to right: a budget is spent, and there is no round for free. From top to bottom: for a
 # given number of rounds, which σ keeps to the ε that was promised? The latter is what a run does before it starts:
 
 # %%
@@ -226,7 +226,8 @@ out.note(
 # %% [markdown]
 # ## Exercises
 #
-# Try each before you open the cell below it (click on the bar at its left).
+# Answer each in a cell of your own first (below the selected cell: press `b`). The solution comes after the question,
+# folded: a click on its three dots opens it, and a click on those below it shows what it printed.
 #
 # **1. Rounds or steps?** You may choose: 100 rounds of 5 steps or 10 rounds of 50. Which costs more privacy, which
 # more traffic?
@@ -234,11 +235,12 @@ out.note(
 # %% tags=["solution"] jupyter={"source_hidden": true, "outputs_hidden": true}
 for rounds, steps in ((100, 5), (10, 50)):
     print(f"{rounds} × {steps}: ε = {epsilon_of(1.0, 1e-5, q, rounds * steps):.3f}")
-# The same ε: only T = rounds × steps counts, for the server sees no more than the sum of the steps. The traffic is ten times
-# larger with 100 rounds; with 10 the clients drift apart instead (lesson lora_and_fedavg).
+# The same ε: the accountant counts T = rounds × steps, as if the server saw every single step. With 10 rounds it sees only the
+# sums of 50, so the promise holds, and may be more cautious than it need be. The traffic is ten times larger with 100 rounds;
+# with 10 the clients drift apart instead (lesson lora_and_fedavg).
 
 # %% [markdown]
-# **2. Larger batches?** Double B from 32 to 64 at the same number of steps and the same ε = 8. What does σ become, and
+# **2. Larger batches?** Double B from 32 to 64 at the same 200 steps and the same ε = 8. What does σ become, and
 # what does the noise on the *mean* gradient, σC/B?
 
 # %% tags=["solution"] jupyter={"source_hidden": true, "outputs_hidden": true}
@@ -254,7 +256,8 @@ print(
         }
     ).round(3)
 )
-# σ has to grow, but by less than B: the noise on the mean falls. Large batches pay, until q = 1.
+# σ has to grow, but by less than B: the noise on the mean falls. Large batches pay, until q = 1 (in noise; each step then also
+# costs more computing).
 
 # %% [markdown]
 # **3. Who has spent the most?** Clients of 100, 232 and 1,000 examples all train with B = 32 and σ = 1 for 40 rounds of
@@ -262,8 +265,9 @@ print(
 
 # %% tags=["solution"] jupyter={"source_hidden": true, "outputs_hidden": true}
 print({n: round(epsilon_of(1.0, 1e-5, 32 / n, 200), 2) for n in (100, 232, 1000)})
-# The smallest client: each of its examples is in every third sample. A promise made to all must hold for the worst off. When
-# a target ε is given, the kit searches a σ for each client from its own q, so that each ends at the target.
+# The smallest client: each of its examples is in every third sample, on average. A promise made to all must hold for the worst
+# off. When a target ε is given, the kit takes one σ for all, the one that the smallest client needs: it ends at the target, and
+# the larger clients have spent less.
 
 # %% [markdown]
 # ## Where to go on

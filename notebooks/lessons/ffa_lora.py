@@ -88,6 +88,9 @@ out.figure(
 )
 
 # %% [markdown]
+# FFA-LoRA's line is zero, up to rounding, and has no band. LoRA's band is wide: seeds draw other splits, and three of them
+# say little about how the error grows with the steps.
+#
 # ## Discordance 2: the noise
 #
 # Differentially private training adds Gaussian noise ξ to everything that is trained. LoRA trains two factors, and their
@@ -132,9 +135,11 @@ out.figure(
 )
 
 # %% [markdown]
-# Dots are drawn, dashes are the formulas ($d\sqrt r\,\sigma^2$, $d\,\sigma$, $\sigma\sqrt{d r/3}$ with d = 64, r = 8). LoRA's
-# line is twice as steep: harmless on the left, the largest of all on the right. FFA-LoRA stays below full fine-tuning
-# everywhere, by the same factor.
+# Marks are drawn, dashes are the root mean squares by formula, with d = 64, r = 8: $d\,\sigma$ for full fine-tuning,
+# $d\sqrt r\,\sigma^2$ for the product $\xi_B\,\xi_A$, and $\sigma\sqrt{d r/3}$ for FFA-LoRA's $\xi_B A_0$ (the entries of $A_0$
+# are uniform between $\pm 1/\sqrt d$, with variance $1/(3d)$). The product's line is twice as steep: on the left it is nothing
+# beside LoRA's other two terms, on the right the largest of all. FFA-LoRA stays below full fine-tuning everywhere, by the
+# same factor.
 #
 # ## Discordance 3: α
 #
@@ -190,7 +195,8 @@ out.note(
 # %% [markdown]
 # ## Exercises
 #
-# Try each before you open the cell below it (click on the bar at its left).
+# Answer each in a cell of your own first (below the selected cell: press `b`). The solution comes after the question,
+# folded: a click on its three dots opens it, and a click on those below it shows what it printed.
 #
 # **1. Where do they cross?** At which σ does LoRA's product of noises overtake the noise of full fine-tuning, if r = 2
 # or r = 32? Derive it, then measure it with `figure1.measure`.
@@ -232,8 +238,8 @@ for name, state in (("lora", outcome.state), ("ffa-lora", frozen.state)):
 for name in lesson.METHODS:
     same = theorem1.trajectory(name, 8.0, 0, scale=4.0), theorem1.trajectory(name, 16.0, 0, scale=4.0)
     print(f"{name:9s} α = 8 and 16 at the same α²η: {float((same[0] - same[1]).norm() / same[0].norm()):.1e}")
-# B's step is η (α/r) G A0ᵀ, and it enters the weight times α/r: together η α². In LoRA A moves as well, by an amount
-# that B's size sets, and B's size depends on α alone.
+# B's step is η (α/r) G A0ᵀ, and it enters the weight times α/r: together η α²/r². In LoRA A moves as well, by η (α/r) Bᵀ G. At
+# the same α²η, B is proportional to 1/α, and so A's step to 1/α²: that is the slope of −2 above.
 
 # %% [markdown]
 # ## Where to go on

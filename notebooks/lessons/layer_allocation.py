@@ -77,14 +77,14 @@ pd.DataFrame(
 # ## 2. Geometry: which layers?
 #
 # The simplest answer is a fixed shape (**GD-HLA**): near the input, near the head, both ends (a *bottleneck*), or spread
-# evenly. But then some layers are never trained by any weak client. **RGD-HLA** turns the shape into probabilities, and
-# every client draws its layers anew in each round.
+# evenly. But then some layers are never trained by any weak client. **RGD-HLA** turns the shape into probabilities (a layer's
+# share of all entries in the lists of clients with 6, 9 and 12 layers), and every client draws its layers anew in each round.
 
 # %%
 for pattern in ("triangle", "inverted_triangle", "bottleneck", "uniform"):
     print(f"{pattern:18s} 6 of 12 layers: {pattern_layers(pattern, 6, 12)}")
 print(
-    "bottleneck as probabilities, in 27ths:",
+    "bottleneck, in how many of the three lists (27 entries) each layer is:",
     (27 * pattern_probabilities("bottleneck", (6, 9, 12), 12)).round().astype(int),
 )
 
@@ -106,8 +106,10 @@ out.figure(
 #
 # $$ F_i = \frac1n \sum_{x, y} \Big( \frac{\partial \log p(y|x)}{\partial \theta_i} \Big)^2 , $$
 #
-# large where a small change of $\theta_i$ changes the answers. A layer's score adds up its LoRA tensors (here q and v:
-# $A$ of 16 × 64 and $B$ of 64 × 16 each), on a few *proxy* examples that no client trains on.
+# large where a small change of $\theta_i$ changes the answers. The y here are the examples' own labels (the *empirical* Fisher
+# information; the exact one would let the model draw them). A layer's score is the sum over its LoRA tensors (here q and v:
+# $A$ of 16 × 64 and $B$ of 64 × 16 each) of the norm of their F, on a few *proxy* examples that no client trains on. At the
+# start it is $B$'s alone: $B$ is zero, so that $A$ has no gradient.
 
 # %%
 setting = lesson.setting(seeds)
@@ -133,8 +135,8 @@ importance["probability to be drawn first"] = importance_probabilities(after, 3)
 importance.rename_axis("layer").round(4)
 
 # %% [markdown]
-# The scores are sorted into three levels (k-means in one dimension), which count 1 : 2 : 3. Only the order of magnitude of
-# a score is used, which is all that 20 examples can tell.
+# The scores are sorted into three levels (k-means in one dimension), which count 1 : 2 : 3 when layers are drawn. Only the
+# level of a score is used, not its value: 20 examples tell no more.
 
 # %%
 fig, axes = plt.subplots(figsize=(SINGLE, 2.1))
@@ -152,6 +154,8 @@ out.figure(
 )
 
 # %% [markdown]
+# Grey before training, coloured after it: compare the order of the layers, which decides their levels, not the heights.
+#
 # ## 4. The average, layer by layer
 #
 # Round 0 of our small federation: four clients are drawn, and each trains its own layers.
@@ -231,7 +235,8 @@ out.note(
 # %% [markdown]
 # ## Exercises
 #
-# Try each before you open the cell below it (click on the bar at its left).
+# Answer each in a cell of your own first (below the selected cell: press `b`). The solution comes after the question,
+# folded: a click on its three dots opens it, and a click on those below it shows what it printed.
 #
 # **1. A bug to predict.** The released code freezes layers by looking for the number in the tensor's *name*, as text. A client
 # of a 12-layer model leaves out layer 1 (it is allocated the other eleven). Which layers are frozen?
@@ -244,7 +249,10 @@ print("left out: 0; frozen besides:", frozen_by_substring(range(1, 12), 12))
 
 # %% [markdown]
 # **2. Who is idle?** With resources 6:3:1 (most clients are weak) and a fixed *triangle*, in how many of 50 rounds does
-# *nobody* train the last layer of our 4? And when the layers are drawn?
+# *nobody* train the last layer of our 4? And when the layers are drawn? Work it out first for the fixed shape (how many of 12
+# clients are strong, how likely is none of them among the four of a round?), then count. (`method("gd-hla", resources=…,
+# pattern="triangle")` and `"rgd-hla"` are the two; `.bind(fed.method.context)` tells a method its federation, then
+# `lesson.allocated` answers, round by round.)
 
 # %% tags=["solution"] jupyter={"source_hidden": true, "outputs_hidden": true}
 from fedlora_kit.methods import method
@@ -257,8 +265,8 @@ for name in ("gd-hla", "rgd-hla"):
     for r in range(50):
         empty += ~lesson.allocated(one, cohort_of(fed, r), r, list(start)).any(axis=0)
     print(name, "rounds in which nobody trains layer 0, 1, 2, 3:", empty.tolist())
-# The fixed shape leaves the last layer to the few strong clients, and waits until one is drawn. Drawing gives it to the weak
-# ones too, now and then.
+# The fixed shape leaves the last layer to the two strong clients of twelve, and waits until one is drawn: in a share
+# (10·9·8·7)/(12·11·10·9) = 0.42 of the rounds nobody is, 21 of 50. Drawing layers gives it to the weak ones too, now and then.
 
 # %% [markdown]
 # **3. Levels.** Four layers have the scores 0.1, 0.2, 5 and 9. What are their levels and their probabilities with three

@@ -64,7 +64,8 @@ place = resolve_device(device)
 
 # %%
 fed = build(digits_run("local-only", rounds=1), place)
-start = AdapterSlot(fed.model).read()  # the adapter: 16 modules, an A and a B each
+slot = AdapterSlot(fed.model)
+start = slot.read()  # the adapter: 16 modules, an A and a B each
 module = "vit.layers.0.attention.q_proj"
 a, b = start[f"{module}.lora_A.weight"], start[f"{module}.lora_B.weight"]
 layer = fed.model.get_submodule(f"base_model.model.{module}")
@@ -79,10 +80,14 @@ print(
     f" α/r = {scale:g}",
 )
 
+some_b = torch.randn_like(b)  # B itself is still zero (section 2) and would hide any mistake
 x = torch.randn(5, 64, device=place)  # five inputs
+slot.write({**start, f"{module}.lora_B.weight": some_b})
 with torch.no_grad():
-    by_hand = layer.base_layer(x) + scale * x @ a.T @ b.T
-    print("largest difference to the layer itself:", float((layer(x) - by_hand).abs().max()))
+    by_hand = layer.base_layer(x) + scale * x @ a.T @ some_b.T
+    apart = float((layer(x) - by_hand).abs().max() / by_hand.abs().max())
+slot.write(start)
+print(f"largest difference to the layer itself: {apart:.1e} of the largest output")
 
 # %% [markdown]
 # ## 2. Where it starts
@@ -91,6 +96,7 @@ with torch.no_grad():
 # matter below. The gradient of $A$ contains $B$ as a factor, so at the very first step $A$ does not move at all:
 
 # %%
+fed.model.zero_grad()
 inputs, labels = fed.clients[0].batch(np.arange(32), place)
 example_losses(fed.model(**inputs).logits, labels).mean().backward()
 for name in ("lora_A", "lora_B"):
@@ -172,8 +178,9 @@ out.figure(
 # ## 5. What makes it grow
 #
 # Every run of the kit can write down this relative error, round by round (`"rounds": {"measure_gap": true}`). We vary
-# the number of local steps a round and how unlike the clients' labels are. The first round is left out of the means: there
-# $B$ comes from zero, which hides the effect.
+# the number of local steps a round and how unlike the clients' labels are; one client alone is the control, whose error
+# must be rounding. The first of the three rounds is left out of the means: there $B$ comes from zero, and after a single
+# step all $A_k$ are still equal.
 
 # %%
 done = run_cells(lesson.cells(seeds), device=device, label="lora_and_fedavg")
@@ -213,14 +220,15 @@ out.note(
     [
         OWN,
         "The error is that of one aggregation, relative to what was to be averaged; what it costs in accuracy over "
-        "many rounds is another question (exercise 3, and notebooks/ffa-lora/table1.ipynb).",
+        "many rounds is another question (notebooks/ffa-lora/table1.ipynb).",
     ]
 )
 
 # %% [markdown]
 # ## Exercises
 #
-# Try each before you open the cell below it (click on the bar at its left).
+# Answer each in a cell of your own first (below the selected cell: press `b`). The solution comes after the question,
+# folded: a click on its three dots opens it, and a click on those below it shows what it printed.
 #
 # **1. What travels?** How many numbers, and how many bytes, does a client send in a round? Compare with the whole model.
 

@@ -180,8 +180,8 @@ out.figure(
 )
 
 # %% [markdown]
-# One dot a run. Clients whose labels are far from everybody's pull the adapter in different directions, and little is left
-# in their average. The dots of one colour are far apart, too: how sure a few seeds can make us is said by the verdicts.
+# One dot a run. The usual explanation: clients whose labels are far from everybody's pull the adapter in different
+# directions, and little is left in their average. (The figure shows the loss, not its reason.) The dots of one colour are far apart, too: how sure a few seeds can make us is said by the verdicts.
 
 # %%
 out.claims(judge_all(lesson.claims(), results))
@@ -199,7 +199,8 @@ out.note(
 # %% [markdown]
 # ## Exercises
 #
-# Try each before you open the cell below it (click on the bar at its left).
+# Answer each in a cell of your own first (below the selected cell: press `b`). The solution comes after the question,
+# folded: a click on its three dots opens it, and a click on those below it shows what it printed.
 #
 # **1. What the number does not see.** Compare `iid` and `quantity_skew` with a power law: label distance, and the
 # ratio of the largest client to the smallest. Who decides the weighted average?
@@ -220,7 +221,9 @@ print(
 
 # %% [markdown]
 # **2. Unlike inputs.** The task `digits_domains` shows every digit in one of four looks (`groups`). Give each client
-# one look (`by_group`), and measure the distance twice: of the labels, and of the looks.
+# one look (`by_group`), and measure the distance twice: of the labels, and of the looks. (`load_task(…).train` has `labels` and
+# `groups`, 697 each; `split(labels, groups=…)` takes both; `label_counts` wants numbers from 0, and
+# `np.unique(…, return_inverse=True)` makes them.)
 
 # %% tags=["solution"] jupyter={"source_hidden": true, "outputs_hidden": true}
 domains = load_task(get_task("digits_domains")).train
@@ -232,8 +235,9 @@ print("looks: ", round(lesson.mean_distance(label_counts(held, member)), 3))
 
 # %% [markdown]
 # **3. Write one.** A partitioner `two_camps`: half of the clients share the even digits, the others the odd ones. It is a
-# frozen dataclass with a `name` and a `_deal` that returns one index array a client, and draws from `self._rng()`
-# only. Register it, and measure it.
+# frozen dataclass, derived from `Partitioner`, with a `name: ClassVar[str]` and a method `_deal(self, labels, groups)`
+# that returns one index array for each of `self.num_clients`, and draws from `self._rng()` only. Register it (`@register`
+# above `@dataclass(frozen=True)`), and measure it.
 
 
 # %% tags=["solution"] jupyter={"source_hidden": true, "outputs_hidden": true}
@@ -242,7 +246,7 @@ print("looks: ", round(lesson.mean_distance(label_counts(held, member)), 3))
 class TwoCamps(Partitioner):
     """Even labels to the first half of the clients, odd ones to the others."""
 
-    name: ClassVar[str] = "two_camps"
+    name: ClassVar[str] = "solution_two_camps"  # yours may have taken the other name
 
     def _deal(self, labels, groups):
         first = self.num_clients // 2
@@ -251,10 +255,10 @@ class TwoCamps(Partitioner):
         return [*np.array_split(even, first), *np.array_split(odd, self.num_clients - first)]
 
 
-camps = label_counts(partitioner("two_camps", num_clients=10, seed=0).split(labels), labels)
+camps = label_counts(partitioner("solution_two_camps", num_clients=10, seed=0).split(labels), labels)
 print("mean distance:", round(lesson.mean_distance(camps), 3))
 # About one half: five of ten classes are missing at each client. The checks that every partitioner gets (parts are
-# disjoint, nobody is empty) ran without a line of yours, and "two_camps" can now be named in any run.
+# disjoint, nobody is empty) ran without a line of yours, and the name can now stand in any run of this notebook.
 
 # %% [markdown]
 # ## Where to go on

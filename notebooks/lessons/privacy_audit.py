@@ -78,6 +78,8 @@ pd.DataFrame(
 ).round(4)
 
 # %% [markdown]
+# (The last column does not fall below 0.0003: that is δ's share. With δ = 0 the last two rows would be below 10⁻¹⁴.)
+#
 # Half of the guesses right shows nothing. All 512 right refutes every ε below 5.1, and no more than that: with
 # finitely many coins one could have been lucky. **A bound of 5.1 does not say that ε is 5.1.** It says that ε is not
 # smaller; without noise it is infinite.
@@ -191,7 +193,8 @@ out.note(
 # %% [markdown]
 # ## Exercises
 #
-# Try each before you open the cell below it (click on the bar at its left).
+# Answer each in a cell of your own first (below the selected cell: press `b`). The solution comes after the question,
+# folded: a click on its three dots opens it, and a click on those below it shows what it printed.
 #
 # **1. How wrong must it be?** Leave part of the noise in (`noise_left=0.5` with the trainer `"no noise"`). From which
 # share on does the audit refute the claim? What does that say about an audit that finds nothing?

@@ -156,7 +156,8 @@ out.table(mean_std_table(results, rows=["method"], column="split"))
 
 # %% [markdown]
 # `capped` and `lora` have clients that can all train everything; `fed-hello` keeps to the resources 1:1:1 (a third of the
-# clients train 2 of 4 layers, a third 3), so it is at a disadvantage here.
+# clients train 2 of 4 layers, a third 3), so it is at a disadvantage here. (`pat_10` is the table's split "Non-IID 10/1.0": 10
+# of CIFAR-100's classes a client in the paper, 2 of 10 digits here.)
 
 # %%
 fig, axes = plt.subplots(figsize=(SINGLE, 2.4))
@@ -181,8 +182,8 @@ out.figure(
 # Marks are seeds, bars their means. A method that the kit does not know gets a colour by its name, the same in every
 # figure.
 #
-# Look closely: capped's numbers are those of lora, *to the last digit*. Nothing is wrong with the table, nor with the class;
-# the checks would have told. Something about this table makes our idea do nothing at all. Exercise 3 asks what.
+# Look closely: capped's numbers are those of lora, *give or take a single image*. Nothing is wrong with the table, nor with the
+# class; the checks would have told. Something about this table leaves our idea next to nothing to do. Exercise 3 asks what.
 #
 # ## 5. Every other table
 #
@@ -229,10 +230,12 @@ out.note(
 # %% [markdown]
 # ## Exercises
 #
-# Try each before you open the cell below it (click on the bar at its left).
+# Answer each in a cell of your own first (below the selected cell: press `b`). The solution comes after the question,
+# folded: a click on its three dots opens it, and a click on those below it shows what it printed.
 #
-# **1. A method of one line.** Write `top-b`: only $B$ of the upper two layers (2 and 3) trains. How many numbers does a client
-# send? (`models.targets.layer_index` gives a tensor's layer.)
+# **1. A method of one line.** Write `top-b` (with `name`, `title` and `source`, as above): only $B$ of the upper two layers (2 and 3) trains. How many numbers does a client
+# send? (`trains(self, tensor, client, round_index)` says yes or no to a tensor's name, `models.targets.layer_index` gives its
+# layer, and `run_federation(…).history[0]["parameters_sent"]` what the clients of the first round sent.)
 
 
 # %% tags=["solution"] jupyter={"source_hidden": true, "outputs_hidden": true}
@@ -243,7 +246,7 @@ from fedlora_kit.models.targets import layer_index
 class TopB(FedIT):
     """B of the layers 2 and 3 only."""
 
-    name = "top-b"
+    name = "solution-top-b"  # yours may have taken the other name
     title = "Top B"
     source = "the lesson your_own_method"
 
@@ -251,13 +254,14 @@ class TopB(FedIT):
         return ".lora_B" in tensor and layer_index(tensor) >= 2
 
 
-history = run_federation(build(digits_run("top-b", rounds=1, lr=1.0), place)).history
+history = run_federation(build(digits_run("solution-top-b", rounds=1, lr=1.0), place)).history
 print("numbers sent by each client:", history[0]["parameters_sent"])
 # 8 modules (q, k, v, o of two layers) · 64 · 8 = 4,096: a quarter of LoRA's 16,384. The average is exact, as A is common.
 
 # %% [markdown]
 # **2. A broken one.** Write an `aggregate` that forgets the weights (every client counts the same) or one that takes the
-# first update only. Which of the suite's first three checks notice?
+# first update only. Which of the suite's first three checks (`lesson.conformance(name, CHECKS[:3])`: those of the aggregate
+# alone) notice?
 
 
 # %% tags=["solution"] jupyter={"source_hidden": true, "outputs_hidden": true}
@@ -265,7 +269,7 @@ print("numbers sent by each client:", history[0]["parameters_sent"])
 class First(FedIT):
     """The mistake of a typo: only the first update counts."""
 
-    name = "first"
+    name = "solution-first"
     title = "First"
     source = "the lesson your_own_method"
 
@@ -277,7 +281,7 @@ class First(FedIT):
 class Unweighted(FedIT):
     """Every client counts the same."""
 
-    name = "unweighted"
+    name = "solution-unweighted"
     title = "Unweighted"
     source = "the lesson your_own_method"
 
@@ -285,11 +289,12 @@ class Unweighted(FedIT):
         return super().aggregate(global_state, [ClientUpdate(u.client, 1, u.tensors) for u in updates])
 
 
-for name in ("first", "unweighted"):
-    found = lesson.conformance(name, CHECKS[:3])  # those of the aggregate alone
+for name in ("solution-first", "solution-unweighted"):
+    found = lesson.conformance(name, CHECKS[:3])
     print(name, "fails:", found[~found["holds"]]["says"].tolist())
-# "first" is caught by the order of the updates. "unweighted" passes everything: it is a legitimate rule (Fed-HeLLo's
-# released code has it). No check knows what you meant.
+print("unweighted passes all nine:", lesson.conformance("solution-unweighted")["holds"].all())
+# The first is caught by the order of the updates. The other passes everything: equal weights are a legitimate rule
+# (Fed-HeLLo's released code has it). No check knows what you meant.
 
 # %% [markdown]
 # **3. Why nothing?** In section 1 the updates' lengths differ; in the table capping changes nothing. Measure the lengths in the
@@ -310,8 +315,8 @@ for optimizer in ("adamw", "sgd"):
         torch.stack([(t - before[n]).norm() for n, t in mine.items()]).norm().item() for mine in own.values()
     ]
     print(f"{optimizer:6s} lengths of four clients' updates:", [f"{x:.4g}" for x in found])
-# AdamW's first step moves every entry by the learning rate, whatever the size of its gradient: all updates are equally long,
-# and the median client is like any other. Under SGD they differ. A method's idea and its table's optimiser belong together,
+# AdamW's first step moves every entry that has a gradient by the learning rate, whatever the gradient's size: all updates are
+# equally long (almost: gradients near 0 move less), and the median client is like any other. Under SGD they differ. A method's idea and its table's optimiser belong together,
 # and a table that shows no difference may say more about the table.
 
 # %% [markdown]

@@ -70,6 +70,7 @@ def mean_distance(counts: npt.ArrayLike) -> float:
 def what_they_do() -> pd.DataFrame:
     """Every partitioner with the first sentence of its docstring: columns partitioner, what it does."""
     known = {cls.name: (cls.__doc__ or "").strip().splitlines()[0] for cls in Partitioner.__subclasses__()}
+    known = {name: said.replace("``", "") for name, said in known.items()}
     return pd.DataFrame(sorted(known.items()), columns=["partitioner", "what it does"])
 
 
