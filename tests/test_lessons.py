@@ -84,6 +84,17 @@ def test_prose_stands_between_short_cells(item):
     assert len(cells) - len(code) >= len(code) / 3
 
 
+@pytest.mark.parametrize("item", LESSONS)
+def test_a_solution_registers_no_name_that_the_reader_may_have_taken(item):
+    """A name is registered once: a solution would fail beside a reader's own class of the same name."""
+    cells = jupytext.read(paths.notebooks_dir() / f"{item}.py").cells
+    for cell in cells:
+        if "solution" in cell.metadata.get("tags", []):
+            names = re.findall(r"^    name(?:: .*)? = \"(.*?)\"", cell.source, re.M)
+            assert all(name.startswith("solution") for name in names)
+            assert len(names) == cell.source.count("@register")
+
+
 # --- partitions ------------------------------------------------------------------------------------------
 
 COUNTS = st.lists(st.lists(st.integers(0, 30), min_size=4, max_size=4), min_size=1, max_size=6).filter(
@@ -101,6 +112,12 @@ def test_the_label_distance_is_what_its_definition_says(counts):
         assert distance == pytest.approx(math.fsum(gaps) / 2)
     assert partitions.mean_distance(counts) <= found.max() + 1e-12
     assert partitions.label_distance([counts[0]] * 3) == pytest.approx(np.zeros(3))
+
+
+def test_the_partitioners_are_told_in_plain_words():
+    said = partitions.what_they_do()
+    assert {"iid", "dirichlet", "pathological"} <= set(said["partitioner"])
+    assert said["what it does"].str.fullmatch(r"[^`]+\.").all()
 
 
 @pytest.mark.parametrize("bad", [[1, 2], [[1, 2], [0, 0]], [[1, -1]], np.zeros((0, 3))])

@@ -11,7 +11,7 @@
 # %% [markdown]
 # # Which layers should a small client train?
 #
-# Ten minutes of reading, about half a minute of running, no network and no GPU.
+# Ten minutes of reading, about a minute of running (less the second time), no network and no GPU.
 #
 # A telephone cannot train what a workstation can. If every client trains what the weakest can, capacity lies idle
 # (*Straggler*); if only the strong take part, the data of the weak are lost (*Exclusive*). **Fed-HeLLo** (Zhang, Liu,

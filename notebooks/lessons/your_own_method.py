@@ -11,7 +11,7 @@
 # %% [markdown]
 # # Your own method in 30 lines, beside the others
 #
-# Ten minutes of reading, about half a minute of running, no network and no GPU.
+# Ten minutes of reading, about a minute of running (less the second time), no network and no GPU.
 #
 # You have an idea for federated LoRA. What must you write before it stands in a table, on the same splits, cohorts and
 # seeds as everybody else's? One class. This lesson writes one, checks it, and puts it into Fed-HeLLo's Table II.
