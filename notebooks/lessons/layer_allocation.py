@@ -136,7 +136,7 @@ importance.rename_axis("layer").round(4)
 
 # %% [markdown]
 # The scores are sorted into three levels (k-means in one dimension), which count 1 : 2 : 3 when layers are drawn. Only the
-# level of a score is used, not its value: 20 examples tell no more.
+# level of a score is used, not its value, which is less at the mercy of the 20 examples.
 
 # %%
 fig, axes = plt.subplots(figsize=(SINGLE, 2.1))
@@ -154,7 +154,7 @@ out.figure(
 )
 
 # %% [markdown]
-# Grey before training, coloured after it: compare the order of the layers, which decides their levels, not the heights.
+# Grey before training, coloured after it. Look for the layers that stand apart from the others: those make the levels.
 #
 # ## 4. The average, layer by layer
 #
