@@ -141,11 +141,12 @@ right.set_xscale("log", base=2)
 right.set_xticks([float(a) for a in setting.alphas], [f"{a:g}" for a in setting.alphas])
 right.set(xlabel="α", ylabel="accuracy in %")
 right.set_title(f"ablation on {setting.tasks[0]}")
-right.legend(fontsize=6)
+right.legend(fontsize=6, loc="lower left", framealpha=1)
 out.figure(
     fig,
     caption="Left: relative distance of LoRA's change of the weights from FFA-LoRA's over rounds, by α. Middle: the same "
-    "after 20 rounds, one line a seed, beside the bound's slope. Right: accuracy by α with the learning rate fixed or tuned.",
+    "after 20 rounds, one line a seed, beside the bound's slope. Right: accuracy by α with the learning rate fixed "
+    "or tuned, mean and standard deviation over seeds.",
 )
 
 # %% [markdown]
