@@ -92,7 +92,13 @@ def setting(section: Section, data: dict[str, Any]) -> str:
         values = dict.fromkeys(str(data["pool"][spec[part]][name]) for spec in specs)
         return " or ".join(values)
 
-    seeds = len({data["pool"][spec["seed"]] for spec in specs})
+    reported = {
+        row[table.header.index("seed")]
+        for table in section.tables
+        if table.by_run and table.name == "results" and "seed" in table.header
+        for row in table.raw
+    }
+    seeds = len(reported or {data["pool"][spec["seed"]] for spec in specs})  # not those of a grid
     task, backbone = every("data", "task"), every("model", "backbone")
     clients, rounds = every("split", "clients"), every("rounds", "rounds")
     return (
@@ -151,6 +157,8 @@ def shown(section: Section, folder: Path, place: str, data: dict[str, Any]) -> l
     if main:
         shutil.copyfile(source / "table.md", folder / f"{name}.md")
     if main and not section.figures:
+        what = f"Mean ± standard deviation over seeds of `{main[0].of}`." if main[0].of else ""
+        lines += [what, ""] if what else []
         lines += [*markdown(main[0].header, in_words(main[0]), main[0].numeric), ""]
     return [*lines, *compared(section), ""]
 
