@@ -14,6 +14,7 @@ from matplotlib import pyplot as plt
 
 from fedlora_kit.batch.status import Status, digests, write_status
 from fedlora_kit.experiments.store import Store
+from fedlora_kit.papers.claims import Claim, judge_all, mean_difference, to_json
 from fedlora_kit.papers.grid import mean_std_table
 from fedlora_kit.reporting.comparison import compare
 from fedlora_kit.reporting.outputs import ItemOutputs, item_folder
@@ -40,6 +41,18 @@ ITEMS = [
     Item("fed-hello/table2", title="One that was damaged"),
     Item("fedlora-optimizer/global", title="Nothing but text"),
 ]
+CLAIM = Claim(
+    "worse",
+    "Severe splits are worse.",
+    "Table 1",
+    "SEEN",
+    lambda frame: mean_difference(
+        frame,
+        "accuracy",
+        better={"method": "lora", "split": "iid"},
+        worse={"method": "lora", "split": "severe"},
+    ),
+)
 METHODS, SPLITS, SEEDS = ("lora", "ffa-lora"), ("iid", "severe"), (0, 1, 2)
 
 
@@ -105,8 +118,11 @@ def finish(item: str, status: str = "ok", error: str | None = None) -> Path:
 
 def claims(folder: Path, *rows: tuple[str, str]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    keys = ("id", "source", "foundation")
-    records = [{**dict.fromkeys(keys, "s"), "text": t, "status": s, "reason": "because"} for t, s in rows]
+    keys = ("source", "foundation")
+    records = [
+        {"id": f"c{i}", **dict.fromkeys(keys, "s"), "text": t, "status": s, "reason": "because"}
+        for i, (t, s) in enumerate(rows)
+    ]
     (folder / "claims.json").write_text(json.dumps(records))
 
 
@@ -132,6 +148,9 @@ def fill() -> None:
     ax.plot([0, 1])
     outputs.figure(fig)
     claims(outputs.folder, ("Spread is lower.", "reproduced"), ("Loss is smaller.", "not reproduced"))
+    judged = judge_all([CLAIM], frame)
+    records = [*json.loads((outputs.folder / "claims.json").read_text()), *json.loads(to_json(judged))]
+    (outputs.folder / "claims.json").write_text(json.dumps(records))
     finish("ffa-lora/table1")
     finish(
         "fed-hello/curves", "failed", "NonFinite: loss became NaN in round 3, " + "at/some/long/path/" * 20

@@ -415,7 +415,7 @@ def test_summary_has_a_line_for_each_item(own_batch: Batch) -> None:
         )
     )
     lines = {line.item: line for line in summarise(list(own_batch.statuses.values()), "figures")}
-    assert lines["p/ok"].claims == {"reproduced": 2, "not reproduced": 0, "not testable": 1}
+    assert lines["p/ok"].claims == {"reproduced": 2, "not reproduced": 0, "undecided": 0, "not testable": 1}
     assert lines["p/bad"].claims is None
     text = summary_text(list(lines.values()))
     assert text.count("\n") == len(ITEMS) + 1

@@ -349,6 +349,7 @@ def test_json_is_strict_and_whole():
             "source": "Table 1",
             "foundation": "SEEN",
             "status": "not reproduced",
+            "undecided": False,
             "reason": "α – β",
             "evidence": {"ratio": None, "p": None, "n_seeds": 3.0, "difference": 0.5},
         }

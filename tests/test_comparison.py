@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from fedlora_kit.errors import BadValue, UnknownName
 from fedlora_kit.papers.reported import cell, published
-from fedlora_kit.reporting.comparison import COLUMNS, compare
+from fedlora_kit.reporting.comparison import COLUMNS, INTERVAL, compare
 
 BY = ["eps", "method", "task"]
 
@@ -38,7 +38,7 @@ def test_by_hand():
         ("none", "lora", "sst2", 0, 90.0),
     )
     table = compare(ours, PUBLISHED, BY, "accuracy %", "accuracy")
-    assert tuple(table.columns) == COLUMNS
+    assert tuple(table.columns) == (*COLUMNS, *INTERVAL)
     assert table["cell"].tolist() == [
         "eps=6|method=lora|task=mnli-m",
         "eps=6|method=ffa-lora|task=mnli-m",
@@ -54,6 +54,11 @@ def test_by_hand():
     assert (both["reproduced_mean"], both["n_seeds"]) == (42.0, 2)
     assert both["reproduced_std"] == pytest.approx(np.sqrt(8))
     assert both["difference"] == pytest.approx(2.54)
+    half = 12.7062047 * 2  # t(0.975, 1) · sd / √2
+    assert both["difference_lower"] == pytest.approx(2.54 - half)
+    assert both["difference_upper"] == pytest.approx(2.54 + half)
+    assert theirs[list(INTERVAL)].isna().all()
+    assert mine[list(INTERVAL)].isna().all()
     assert theirs["n_seeds"] == 0
     assert theirs[["published_std", "reproduced_mean", "reproduced_std", "difference"]].isna().all()
     assert (mine["reproduced_mean"], mine["n_seeds"], mine["label"]) == (90.0, 1, "")
@@ -88,7 +93,7 @@ def test_the_real_table_and_no_results_at_all():
     assert table["published"].tolist() == theirs.loc[theirs["metric"] == "accuracy %", "value"].tolist()
     assert len(table) == len(theirs) - 1, "the noise multiplier is another metric"
     nothing = compare(pd.DataFrame(), theirs, BY, "no such metric", "accuracy")
-    assert (tuple(nothing.columns), len(nothing)) == (COLUMNS, 0)
+    assert (tuple(nothing.columns), len(nothing)) == ((*COLUMNS, *INTERVAL), 0)
 
 
 def test_a_phrase_as_a_cell():

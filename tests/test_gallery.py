@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import io
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +29,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.delenv("FEDLORA_STAGING", raising=False)
     monkeypatch.delenv("FEDLORA_RUNS", raising=False)
     fill()
-    (tmp_path / "README.md").write_text(f"before\n{gallery.BEGIN}\nold\n{gallery.END}\nafter\n")
+    (tmp_path / "README.md").write_text(f"before\n{gallery.BEGIN}\nyesterday\n{gallery.END}\nafter\n")
     return tmp_path
 
 
@@ -41,11 +42,11 @@ def test_the_readme_gets_the_numbers_and_pictures_of_the_items(home: Path) -> No
     text = (home / "README.md").read_text()
     assert text.startswith("before\n")
     assert text.endswith("after\n")
-    assert "old" not in text
+    assert "yesterday" not in text
     mean = np.mean([accuracy("lora", "iid", seed) for seed in range(3)])
     assert f"| LoRA, iid | accuracy % | 85.00 ± 1.10 | {mean:.2f} ± 1.70 | 3 | −3.30 [−7.52, +0.92] |" in text
     assert "**Not comparable**" in text
-    assert "| ffa-lora | 1 of 11 | 1 | 1 | 0 | 0 |" in text
+    assert "| ffa-lora | 1 of 11 | 2 | 1 | 0 | 0 |" in text
     (absent,) = [line for line in text.splitlines() if line.startswith("Without results")]
     assert "`fed-hello/table2`" in absent  # it is there, but damaged
     assert "`ffa-lora/table1`" not in absent
@@ -80,6 +81,12 @@ def test_without_marks_or_results_nothing_is_written(home: Path) -> None:
         gallery.make(home / "figures", "smoke", home)
     assert (home / "README.md").read_text() == "no marks"
     assert not (home / "figures/smoke/gallery").exists()
+
+
+def test_results_without_their_runs_are_no_gallery(home: Path) -> None:
+    shutil.rmtree(home / "data" / "runs")
+    with pytest.raises(BadValue, match="none of the runs"):
+        gallery.make(home / "figures", "smoke", home)
 
 
 def test_the_gallery_in_git_is_small_and_whole() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib as mpl
@@ -17,7 +18,7 @@ from fedlora_kit.errors import BadValue
 from fedlora_kit.papers.claims import Claim, Judged, Verdict
 from fedlora_kit.reporting import style
 from fedlora_kit.reporting.comparison import COLUMNS
-from fedlora_kit.reporting.outputs import ItemOutputs, count_claims, item_folder, read_claims
+from fedlora_kit.reporting.outputs import VERDICTS, ItemOutputs, count_claims, item_folder, read_claims
 
 
 @pytest.fixture
@@ -128,14 +129,20 @@ def test_every_table_has_its_latex(outputs: ItemOutputs) -> None:
 
 
 def test_claims_are_written_counted_and_displayed(outputs: ItemOutputs) -> None:
-    assert count_claims(outputs.folder) == {"reproduced": 0, "not reproduced": 0, "not testable": 0}
-    shown = outputs.claims([judged(), judged("not reproduced", "second"), judged("not testable", "third")])
+    assert count_claims(outputs.folder) == dict.fromkeys(VERDICTS, 0)
+    left_open = judged("not reproduced", "fourth")
+    left_open = replace(left_open, verdict=replace(left_open.verdict, reason="so this is undecided"))
+    some = [judged(), judged("not reproduced", "second"), judged("not testable", "third"), left_open]
+    shown = outputs.claims(some)
     assert [claim["status"] for claim in read_claims(outputs.folder)] == [
         "reproduced",
         "not reproduced",
         "not testable",
+        "undecided",
     ]
-    assert count_claims(outputs.folder) == {"reproduced": 1, "not reproduced": 1, "not testable": 1}
+    assert count_claims(outputs.folder) == dict.fromkeys(VERDICTS, 1)
+    records = json.loads((outputs.folder / "claims.json").read_text())
+    assert [record["undecided"] for record in records] == [False, False, False, True]
     assert "FFA &lt; LoRA &amp; co" in shown._repr_html_()
     assert "FFA < LoRA & co" in repr(shown)
     record = json.loads((outputs.folder / "claims.json").read_text())[0]

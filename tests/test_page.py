@@ -329,7 +329,7 @@ def test_a_number_leads_to_the_runs_that_it_is_the_mean_of() -> None:
     for address in Structure(text).addresses:
         if address.startswith("#run-"):
             assert address[5:] in data["runs"]
-        elif re.match("#ffa-lora-table1-[ct]", address):
+        elif re.match("#ffa-lora-table1-(c[0-9]|t-|privacy-[0-9])", address):
             assert address[1:] in data["evidence"]
 
 

@@ -78,7 +78,11 @@ def test_filter_and_search(browser: chromium.Browser) -> None:
     type_in(browser, "verdict", "reproduced")
     assert browser.do(SHOWN) == ["ffa-lora-table1"]
     claims = "[...document.querySelectorAll('.claims li')].filter(c => !c.hidden).length"
+    assert browser.do(claims) == 2
+    type_in(browser, "verdict", "not reproduced")
     assert browser.do(claims) == 1
+    type_in(browser, "verdict", "undecided")
+    assert browser.do(SHOWN) == []
     type_in(browser, "verdict", "")
     type_in(browser, "text", "ZEBRAS remark")
     assert browser.do(SHOWN) == ["fedlora-optimizer-global"]
@@ -173,6 +177,20 @@ def test_the_address_of_a_number_can_be_passed_on(browser: chromium.Browser, pag
     browser.open(page, f"#run-{key('ffa-lora', 'severe', 2)}")
     browser.wait("document.querySelector('dialog').open")
     assert "not in the store" in browser.do("document.querySelector('dialog').textContent")
+    shown = browser.do("[...document.querySelectorAll('dialog a')].map(a => a.textContent)")
+    assert shown[0] == f"index.html#run-{key('ffa-lora', 'severe', 2)}"
+    browser.open(page, f"#{fragment}")
+    browser.press("Escape", 27)
+    browser.wait("!document.querySelector('dialog').open")
+    browser.wait(f"document.activeElement.id === '{fragment}'")  # the number, though one came by its address
+    browser.open(page, f"#{fragment}")
+    browser.do("[...document.querySelectorAll('dialog a')].at(2).click()")
+    browser.wait("location.hash === '#ffa-lora-table1-deviations' && !document.querySelector('dialog').open")
+    browser.open(page, "#ffa-lora-table1-claim-worse")
+    browser.wait("document.querySelector('#ffa-lora-table1 details').open")
+    browser.do("document.querySelector('#ffa-lora-table1-claim-worse a').click()")
+    browser.wait("document.querySelector('dialog').open")
+    assert "method=lora, split=severe" in browser.do("document.querySelector('dialog table').innerText")
     browser.open(page, "#fed-hello-curves")
     browser.wait("document.querySelector('#fed-hello-curves details').open")
     assert "NaN in round 3" in browser.do("document.querySelector('#fed-hello-curves').innerText")

@@ -20,6 +20,7 @@ from fedlora_kit.errors import BadValue, FedloraError
 from fedlora_kit.experiments import atomic
 from fedlora_kit.looks import known, of_method
 from fedlora_kit.papers.items import ITEMS, PAPERS
+from fedlora_kit.reporting.outputs import VERDICTS
 from fedlora_kit.reporting.runs import run_data
 from fedlora_kit.reporting.sections import Section, sections_of
 from fedlora_kit.reporting.tables import Table
@@ -91,7 +92,13 @@ def setting(section: Section, data: dict[str, Any]) -> str:
         values = dict.fromkeys(str(data["pool"][spec[part]][name]) for spec in specs)
         return " or ".join(values)
 
-    seeds = len({data["pool"][spec["seed"]] for spec in specs})
+    reported = {
+        row[table.header.index("seed")]
+        for table in section.tables
+        if table.by_run and table.name == "results" and "seed" in table.header
+        for row in table.raw
+    }
+    seeds = len(reported or {data["pool"][spec["seed"]] for spec in specs})  # not those of a grid
     task, backbone = every("data", "task"), every("model", "backbone")
     clients, rounds = every("split", "clients"), every("rounds", "rounds")
     return (
@@ -122,7 +129,8 @@ def compared(section: Section) -> list[str]:
     worth = (
         "Same setting as published, so far as it is known."
         if section.comparable
-        else "**Not comparable**: other model, data and size than the paper's, differences for orientation."
+        else "**Not comparable**: model, data, size or metric are not the paper's, or the paper's are not "
+        "known; differences for orientation."
     )
     return [*lines, f"{worth}{rest}{lost}"]
 
@@ -130,12 +138,7 @@ def compared(section: Section) -> list[str]:
 def shown(section: Section, folder: Path, place: str, data: dict[str, Any]) -> list[str]:
     """One item; its picture and table go to ``folder``, which the README calls ``place``."""
     name = section.anchor
-    verdicts = ", ".join(
-        f"{n} {verdict}"
-        + (f" ({section.undecided} undecided)" * (verdict == "not reproduced" and section.undecided > 0))
-        for verdict, n in section.verdicts.items()
-        if n
-    )
+    verdicts = ", ".join(f"{n} {verdict}" for verdict, n in section.verdicts.items() if n)
     lines = [
         f"### {section.title}",
         "",
@@ -154,6 +157,8 @@ def shown(section: Section, folder: Path, place: str, data: dict[str, Any]) -> l
     if main:
         shutil.copyfile(source / "table.md", folder / f"{name}.md")
     if main and not section.figures:
+        what = f"Mean ± standard deviation over seeds of `{main[0].of}`." if main[0].of else ""
+        lines += [what, ""] if what else []
         lines += [*markdown(main[0].header, in_words(main[0]), main[0].numeric), ""]
     return [*lines, *compared(section), ""]
 
@@ -175,15 +180,19 @@ def text(profile: str, sections: list[Section], folder: Path, place: str) -> str
     if not chosen:
         raise BadValue("none of the gallery's items has results", f"fedlora reproduce --profile {profile}")
     data = run_data(key for section in done for key in section.runs)
+    lost = [key for key, run in data["runs"].items() if "spec" not in run]
+    if lost and len(lost) == len(data["runs"]):
+        raise BadValue(
+            "none of the runs behind the results is in the store",
+            "make the gallery where the runs are, or name their store in FEDLORA_RUNS",
+        )
     rows = []
     for paper in PAPERS:
         of_paper = [section for section in sections if section.paper == paper.id]
         ran = [section for section in of_paper if section.state == "ok"]
-        undecided = sum(section.undecided for section in ran)
-        count = {v: sum(s.verdicts[v] for s in ran) for v in ("reproduced", "not reproduced", "not testable")}
-        values = [count["reproduced"], count["not reproduced"] - undecided, undecided, count["not testable"]]
+        values = [sum(section.verdicts[verdict] for section in ran) for verdict in VERDICTS]
         rows.append([paper.id, f"{len(ran)} of {len(of_paper)}", *map(str, values)])
-    header = ["paper", "items run", "reproduced", "not reproduced", "undecided", "not testable"]
+    header = ["paper", "items run", *VERDICTS]
     last = max(section.when for section in done)
     absent = [name for name in CHOSEN if name not in {section.id for section in chosen}]
     lines = [
@@ -191,8 +200,12 @@ def text(profile: str, sections: list[Section], folder: Path, place: str) -> str
         "",
         *markdown(header, rows, [False, True, True, True, True, True]),
         "",
-        "*Reproduced* means that the 95 % interval over seeds lies on the claim's side, *undecided* that it "
-        "leaves the claim open. ± is the standard deviation over seeds.",
+        "*Reproduced* means that the 95 % interval over seeds lies on the claim's side, *not reproduced* "
+        "that it lies on the other side or the claim's own rule fails, *undecided* that it leaves the claim "
+        "open, *not testable* that the results do not hold what the claim needs. ± is the standard deviation "
+        "over seeds. The digits are those of this commit on one machine: elsewhere floating-point sums "
+        "differ in the last place, training carries that on, and a cell whose seeds lie far apart may move "
+        "by points.",
         "",
     ]
     for section in chosen:

@@ -45,12 +45,12 @@ def summary_text(lines: Sequence[Line]) -> str:
             *(
                 [str(line.claims[verdict]) for verdict in VERDICTS]
                 if line.claims is not None
-                else ["", "", ""]
+                else [""] * len(VERDICTS)
             ),
         ]
         for line in lines
     ]
     headers = ["item", "status", "minutes", *VERDICTS]
-    align = ("left", "left", "right", "right", "right", "right")
+    align = ("left", "left", "right", *["right"] * len(VERDICTS))
     text: str = tabulate(rows, headers, disable_numparse=True, colalign=align)
     return text

@@ -31,6 +31,11 @@ class Verdict:
     reason: str
     evidence: dict[str, float] = field(default_factory=dict)
 
+    @property
+    def undecided(self) -> bool:
+        """Whether the results leave the claim open; the reason of such a verdict says so."""
+        return self.status == "not reproduced" and "undecided" in self.reason
+
 
 @dataclass(frozen=True)
 class Claim:
@@ -76,9 +81,11 @@ def judge_all(claims: Iterable[Claim], results: pd.DataFrame) -> list[Judged]:
 
 
 def to_json(judged: Sequence[Judged]) -> str:
-    """Judged claims as a JSON list of objects: id, text, source, foundation, status, reason, evidence.
+    """Judged claims as a JSON list of objects: id, text, source, foundation, status, undecided, reason,
+    evidence.
 
-    Figures that JSON cannot hold (infinite, NaN) become null.
+    ``undecided``: not reproduced, but not contradicted either: the results leave the claim open. Figures
+    that JSON cannot hold (infinite, NaN) become null.
     """
     rows = [
         {
@@ -87,6 +94,7 @@ def to_json(judged: Sequence[Judged]) -> str:
             "source": one.claim.source,
             "foundation": one.claim.foundation,
             "status": one.verdict.status,
+            "undecided": one.verdict.undecided,
             "reason": one.verdict.reason,
             "evidence": {k: v if math.isfinite(v) else None for k, v in one.verdict.evidence.items()},
         }

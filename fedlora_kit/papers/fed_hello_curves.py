@@ -168,7 +168,8 @@ def figure(theirs: pd.DataFrame, mine: pd.DataFrame, title: str) -> Figure:
         for panel, curves in zip(axes[:, column], (theirs, mine), strict=True):
             _draw(panel, curves[curves["split"] == split])
         axes[0, column].set_title(WORDS[split])
-        axes[1, column].set_xlabel("round")
+        for panel in axes[:, column]:  # the rows have rounds of their own
+            panel.set_xlabel("round")
     axes[0, 0].set_ylabel("official logs, CIFAR-100\ntest accuracy, %")
     axes[1, 0].set_ylabel(f"{title}\ntest accuracy, %")
     handles: dict[str, Artist] = {}

@@ -143,7 +143,7 @@ def deviations(
         "Smoke profile: 8 × 8 digits turned by a quarter on the kit's own ViT of 4 layers (groups train 2, 3 "
         f"and 4) stand in for CIFAR-100. Ten classes: Non-IID 20/1.0 becomes {s.classes['pat_20']} classes a "
         f"client, Non-IID 10/1.0 becomes {s.classes['pat_10']} (in proportion it would be 2 and 1). Figures "
-        "cannot be compared with the paper's."
+        "cannot be compared with the paper's. Scored is the digits' test part (in the runs: validation)."
         if s.task == "digits"
         else "Other sizes than the paper's: figures cannot be compared one to one."
     )

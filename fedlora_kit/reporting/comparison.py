@@ -9,6 +9,7 @@ import pandas as pd
 
 from fedlora_kit.errors import BadValue, UnknownName
 from fedlora_kit.papers.reported import cell
+from fedlora_kit.reporting.tables import difference_interval
 
 COLUMNS = (
     "cell",
@@ -23,6 +24,8 @@ COLUMNS = (
     "difference",
     "comparable",
 )
+INTERVAL = ("difference_lower", "difference_upper")
+"""Columns that `compare` gives beside `COLUMNS`."""
 
 
 def compare(
@@ -47,9 +50,10 @@ def compare(
             other than ``paper``), the difference is still given, and the column says what it is worth.
 
     Returns:
-        The columns `COLUMNS`. ``reproduced_std`` has n − 1 in the denominator and is NaN for one seed;
-        ``difference`` is reproduced − published, NaN where one is absent; ``n_seeds`` is 0 for a cell that
-        was not run.
+        The columns `COLUMNS` and `INTERVAL`. ``reproduced_std`` has n − 1 in the denominator and is NaN for
+        one seed; ``difference`` is reproduced − published, NaN where one is absent, and ``difference_lower``
+        and ``_upper`` the ends of its 95 % interval over our seeds, the published number taken as exact (NaN
+        for one seed); ``n_seeds`` is 0 for a cell that was not run.
 
     Raises:
         UnknownName: no such column.
@@ -66,6 +70,10 @@ def compare(
     for name in [*theirs, *(name for name in reproduced if name not in theirs)]:
         row, seeds = theirs.get(name, {}), reproduced.get(name, np.array([]))
         mean = float(seeds.mean()) if seeds.size else np.nan
+        spread = float(seeds.std(ddof=1)) if seeds.size > 1 else np.nan
+        difference = mean - float(row.get("value", np.nan))
+        known = np.isfinite(difference) and seeds.size > 1
+        ends = difference_interval(difference, spread, seeds.size) if known else (np.nan, np.nan)
         rows.append(
             {
                 "cell": name,
@@ -75,13 +83,15 @@ def compare(
                 "label": row.get("label", ""),
                 "source": row.get("source", ""),
                 "reproduced_mean": mean,
-                "reproduced_std": float(seeds.std(ddof=1)) if seeds.size > 1 else np.nan,
+                "reproduced_std": spread,
                 "n_seeds": seeds.size,
-                "difference": mean - float(row.get("value", np.nan)),
+                "difference": difference,
+                "difference_lower": ends[0],
+                "difference_upper": ends[1],
                 "comparable": comparable,
             }
         )
-    return pd.DataFrame(rows, columns=list(COLUMNS))
+    return pd.DataFrame(rows, columns=[*COLUMNS, *INTERVAL])
 
 
 def _reproduced(results: pd.DataFrame, by: list[str], value: str) -> dict[str, np.ndarray]:

@@ -24,6 +24,8 @@ _MANY = 200  # rows; a longer table is raw material, not a result
 _DIGITS = 4  # of a number without a spread, so that agreement is no coincidence
 
 Rows = tuple[int, ...]
+Behind = tuple["Source", Rows, list[str], bool]
+"""Source, rows, the columns whose mean is the number, and whether it is their spread instead."""
 
 
 @dataclass(frozen=True)
@@ -34,13 +36,13 @@ class Evidence:
         id: the fragment of the page that leads here.
         title: the number and where it stands.
         said: how it comes from the runs.
-        runs: (key, seed, the run's own value or "").
+        runs: (key, seed, the run's own value or ""), for a claim also which side of it the run is on.
     """
 
     id: str
     title: str
     said: str
-    runs: tuple[tuple[str, str, str], ...]
+    runs: tuple[tuple[str, ...], ...]
 
 
 @dataclass
@@ -123,11 +125,19 @@ def trace(table: Table, known: Sequence[Source], prefix: str) -> Iterator[Eviden
         return
     if len(table.rows) > _MANY or any(word in table.name for word in _THEIRS):
         return
+    behind = {
+        (i, j): found
+        for i, row in enumerate(table.raw)
+        for j, text in enumerate(row)
+        if _MEAN.fullmatch(text) and (found := _behind(table, i, j, known)) is not None
+    }
+    of = _shared(table, behind)
+    table.of = of if any(" ± " in table.raw[i][j] for i, j in behind) else ""
     for i, row in enumerate(table.raw):
-        for j, text in enumerate(row):
-            found = _behind(table, i, j, known) if _MEAN.fullmatch(text) else None
-            if found is not None:
-                source, rows, columns, spread = found
+        for j in range(len(row)):
+            if (i, j) in behind:
+                source, rows, columns, spread = behind[i, j]
+                columns = sorted(columns, key=lambda c: c != of)
                 at = _at(source, table.header, row)
                 where = " · ".join([*(row[k] for k in at), table.header[j]])
                 shown = table.rows[i][j]
@@ -137,9 +147,19 @@ def trace(table: Table, known: Sequence[Source], prefix: str) -> Iterator[Eviden
 
 
 def trace_cell(
-    name: dict[str, str], mean: str, count: str, shown: str, known: Sequence[Source], fragment: str
+    name: dict[str, str],
+    mean: str,
+    count: str,
+    shown: str,
+    known: Sequence[Source],
+    fragment: str,
+    metric: str = "",
 ) -> Evidence | None:
-    """The runs behind a cell of the comparison; all of the item's where its name gives no coordinates."""
+    """The runs behind a cell of the comparison; all of the item's where its name gives no coordinates.
+
+    ``metric`` ("best test accuracy %") tells columns apart that give the same mean.
+    """
+    kinds = {word: word in metric.replace(" ", "") for word in ("best", "last10")}
     for source in known:
         at = [key for key in name if key in source.coords]
         rows: Rows = tuple(range(len(source.rows)))
@@ -152,6 +172,7 @@ def trace_cell(
                 if _close(source.stats(rows, column)[0], finite(mean), 1e-9)
                 and source.stats(rows, column)[2] == finite(count)
             ]
+            columns.sort(key=lambda c: sum(c.endswith(f"_{kind}") != said for kind, said in kinds.items()))
             title = " · ".join(f"{key} {value}" for key, value in name.items())
             return _evidence(fragment, f"{title}: {shown}", source, rows, columns)
     if not known:
@@ -160,17 +181,25 @@ def trace_cell(
     return _evidence(fragment, f"{title}: {shown}", known[0], tuple(range(len(known[0].rows))), [])
 
 
+def _shared(table: Table, behind: dict[tuple[int, int], Behind]) -> str:
+    """The column that gives every mean with a spread in the table; "" where there is none.
+
+    A run's last score may be its best one, so that one cell alone does not tell which of them it holds.
+    """
+    means = [columns for at, (*_, columns, _) in behind.items() if " ± " in table.raw[at[0]][at[1]]]
+    common = [c for c in means[0] if all(c in columns for columns in means)] if means else []
+    return common[0] if common else ""
+
+
 def _at(source: Source, header: Sequence[str], row: Sequence[str]) -> list[int]:
     """Columns of a table that are coordinates of the source, and name some of its rows."""
     every = tuple(range(len(source.rows)))
     return [k for k, name in enumerate(header) if name in source.coords and source.where(every, name, row[k])]
 
 
-def _behind(
-    table: Table, i: int, j: int, known: Sequence[Source]
-) -> tuple[Source, Rows, list[str], bool] | None:
-    """Source, rows, the columns whose mean is the number, and whether it is their spread instead."""
-    weak: tuple[Source, Rows, list[str], bool] | None = None
+def _behind(table: Table, i: int, j: int, known: Sequence[Source]) -> Behind | None:
+    """What stands behind one number."""
+    weak: Behind | None = None
     for source in known:
         at = _at(source, table.header, table.raw[i])
         if j in at or not at:

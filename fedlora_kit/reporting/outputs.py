@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
     from fedlora_kit.papers.claims import Judged
 
-VERDICTS = ("reproduced", "not reproduced", "not testable")
+VERDICTS = ("reproduced", "not reproduced", "undecided", "not testable")
+"""What readers are told of a claim. In claims.json *undecided* is "not reproduced", ``undecided`` true."""
 FIGURE_KINDS = ("pdf", "svg", "png")
 """The files of a figure, best for print first."""
 STAGING_VARIABLE = "FEDLORA_STAGING"
@@ -200,8 +201,8 @@ class ItemOutputs:
 
 
 def read_claims(folder: Path) -> list[dict[str, str]]:
-    """The judged claims of an item folder, each with id, text, status, reason, source, foundation and
-    ``open``: "yes" if it is not reproduced only because the results leave it undecided.
+    """The judged claims of an item folder, each with id, text, status (one of `VERDICTS`), reason, source
+    and foundation: what the results contradict and what they merely leave open are told apart.
 
     An absent file means no claims; a verdict that is none of `VERDICTS` is an error, so that nothing is
     counted wrongly.
@@ -216,8 +217,9 @@ def read_claims(folder: Path) -> list[dict[str, str]]:
             raise BadValue(
                 f"{path.name} holds the verdict {claim['status']!r}", f"allowed: {', '.join(VERDICTS)}"
             )
-        undecided = claim["status"] == "not reproduced" and "undecided" in claim["reason"]
-        claim["open"] = "yes" if undecided else ""
+        undecided = record.get("undecided", "undecided" in claim["reason"])
+        if claim["status"] == "not reproduced" and undecided:
+            claim["status"] = "undecided"
         claims.append(claim)
     return claims
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from fedlora_kit import __version__
 from fedlora_kit.experiments import atomic
 from fedlora_kit.experiments.store import Store
-from fedlora_kit.reporting.outputs import item_folder
+from fedlora_kit.reporting.outputs import VERDICTS, item_folder
 from fedlora_kit.reporting.runs import run_data
 from fedlora_kit.reporting.sections import Listed, Section, sections_of
 
@@ -112,22 +112,15 @@ def _overview(
     papers: dict[str, list[Section]], titles: dict[str, str], known: set[str]
 ) -> list[dict[str, Any]]:
     """One entry a paper: how many items are done, failed, not run; how many of their claims are reproduced,
-    not reproduced (and not merely undecided), undecided, not testable; how many items have no verdicts.
+    not reproduced, undecided, not testable; how many items have no verdicts.
     """
     rows = []
     for paper, sections in papers.items():
-        undecided = sum(s.undecided for s in sections)
-        claims = {
-            verdict: sum(s.verdicts.get(verdict, 0) for s in sections)
-            for verdict in ("reproduced", "not reproduced", "not testable")
-        }
         counts = {
             "done": sum(s.state in _DONE for s in sections),
             "failed": sum(s.state in _FAILED for s in sections),
             "not run": sum(s.state not in _DONE + _FAILED for s in sections),
-            **claims,
-            "not reproduced": claims["not reproduced"] - undecided,
-            "undecided": undecided,
+            **{verdict: sum(s.verdicts.get(verdict, 0) for s in sections) for verdict in VERDICTS},
             "unknown verdict": sum(s.state not in _DONE for s in sections),
         }
         name = paper if paper in known else titles.get(paper, paper)

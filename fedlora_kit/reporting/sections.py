@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import math
 import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -14,10 +13,19 @@ from typing import Any, Protocol
 
 from fedlora_kit.errors import BadValue, FedloraError
 from fedlora_kit.papers.reported import coords
-from fedlora_kit.reporting import evidence
+from fedlora_kit.reporting import evidence, verdict_evidence
 from fedlora_kit.reporting.evidence import Evidence, Source
 from fedlora_kit.reporting.outputs import FIGURE_KINDS, VERDICTS, read_claims
-from fedlora_kit.reporting.tables import Table, finite, read_rows, read_table, signed, with_spread, written
+from fedlora_kit.reporting.tables import (
+    Table,
+    difference_interval,
+    finite,
+    read_rows,
+    read_table,
+    signed,
+    with_spread,
+    written,
+)
 
 _MIME = {"svg": "image/svg+xml", "png": "image/png"}
 _APART = {"comparison", "privacy"}
@@ -92,11 +100,6 @@ class Section:
         """Verdict → number of claims; empty where the item has no results."""
         found = [claim["status"] for claim in self.claims]
         return {verdict: found.count(verdict) for verdict in VERDICTS} if self.state == "ok" else {}
-
-    @property
-    def undecided(self) -> int:
-        """How many of the claims that are not reproduced are merely left open."""
-        return sum(claim["open"] == "yes" for claim in self.claims)
 
     @property
     def published(self) -> str:
@@ -174,19 +177,35 @@ def _read(section: Section, folder: Path) -> Section:
     section.figures = [_picture(folder, name, section) for name in _main_first(drawn, "figure")]
     section.tables = [read_table(folder / f"{name}.csv") for name in _main_first(names - _APART, "table")]
     known = evidence.sources(section.tables)
-    for n, table in enumerate(section.tables):
-        section.evidence += evidence.trace(table, known, f"{section.anchor}-t{n}")
+    for table in section.tables:
+        section.evidence += evidence.trace(table, known, f"{section.anchor}-t-{table.name}")
     if "comparison" in names:
         _compare(section, folder / "comparison.csv", known)
     if "privacy" in names:
         section.privacy = read_table(folder / "privacy.csv")
+        ledger = verdict_evidence.trace_ledger(section.privacy, known, f"{section.anchor}-privacy")
+        section.evidence += ledger
     section.claims = read_claims(folder)
+    _judge(section, folder, known)
     if "deviations.json" in section.files:
         section.deviations = [
             str(line) for line in json.loads((folder / "deviations.json").read_text("utf-8"))
         ]
     section.runs = evidence.keys(section.tables)
     return section
+
+
+def _judge(section: Section, folder: Path, known: Sequence[Source]) -> None:
+    """Each claim's place on the page (``at``), and whether runs stand behind it (``traced``)."""
+    if not section.claims:
+        return
+    records = json.loads((folder / "claims.json").read_text(encoding="utf-8"))
+    for claim, record in zip(section.claims, records, strict=True):
+        claim["at"] = f"{section.anchor}-claim-{claim['id']}"
+        figures = record.get("evidence") or {}
+        found = verdict_evidence.trace_claim(claim, figures, known, f"{claim['at']}-runs")
+        claim["traced"] = found.id if found else ""
+        section.evidence += [found] if found else []
 
 
 def _main_first(names: Iterable[str], main: str) -> list[str]:
@@ -243,7 +262,7 @@ def _compare(section: Section, path: Path, known: Sequence[Source]) -> None:
         if shown != "–":
             fragment = f"{section.anchor}-c{n}"
             found = evidence.trace_cell(
-                name, record["reproduced_mean"], record["n_seeds"], shown, known, fragment
+                name, record["reproduced_mean"], record["n_seeds"], shown, known, fragment, record["metric"]
             )
         if found is not None:
             table.links[len(table.rows), at] = f"#{found.id}"
@@ -264,8 +283,6 @@ def _difference(record: dict[str, str]) -> str:
     """Reproduced − published, with the 95 % interval that our seeds give it (the published number taken as
     exact).
     """
-    from scipy import stats
-
     difference, spread, n = (finite(record[c]) for c in ("difference", "reproduced_std", "n_seeds"))
     if difference is None:
         return ""
@@ -273,6 +290,5 @@ def _difference(record: dict[str, str]) -> str:
     like = 1 <= max(sides) < 1e4  # as `tables.with_spread` writes the two sides
     if spread is None or n is None or n < 2:
         return signed(difference, like)
-    half = float(stats.t.ppf(0.975, n - 1)) * spread / math.sqrt(n)
-    ends = (signed(end, like) for end in (difference - half, difference + half))
+    ends = (signed(end, like) for end in difference_interval(difference, spread, int(n)))
     return f"{signed(difference, like)} [{', '.join(ends)}]"

@@ -25,6 +25,7 @@ class Table:
         numeric: which columns are aligned to the right.
         links: (row, column) → address of what stands behind the number.
         raw: the rows as the file has them.
+        of: the column of the runs whose means the table gives, where it is one and the same.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Table:
     numeric: list[bool]
     links: dict[tuple[int, int], str] = field(default_factory=dict)
     raw: list[list[str]] = field(default_factory=list)
+    of: str = ""
 
     @property
     def title(self) -> str:
@@ -124,6 +126,14 @@ def with_spread(mean: str, spread: str) -> str:
     digits = 2 if 1 <= abs(value) < 1e4 else None
     parts = [part if digits is None else f"{float(part):.{digits}f}" for part in (mean, spread) if part]
     return " ± ".join(parts if digits is not None else [written(part) for part in parts])
+
+
+def difference_interval(difference: float, spread: float, n: int) -> tuple[float, float]:
+    """The 95 % interval (Student's t) of mean − constant, from the standard deviation of ``n`` ≥ 2 values."""
+    from scipy import stats
+
+    half = float(stats.t.ppf(0.975, n - 1)) * spread / math.sqrt(n)
+    return difference - half, difference + half
 
 
 def signed(value: float, decimals: bool = False) -> str:
