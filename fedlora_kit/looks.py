@@ -45,6 +45,7 @@ _LOOKS: dict[str, Look] = {
     "lora-equal-steps": Look("LoRA, equal steps", "#0072B2", "H", "--"),
     "ffa-lora": Look("FFA-LoRA", "#D55E00", "s"),
     "fedlora-optimizer": Look("FedLoRA-Optimizer", "#009E73", "^"),
+    "no-global-optimizer": Look("without global optimiser", "#009E73", "x", ":"),
     "fed-hello": Look("Fed-HeLLo", "#CC79A7", "D"),
     "full fine-tuning": Look("full fine-tuning", "#555555", "X"),
     "fedra": Look("FedRA", "#009E73", "P", "--"),

@@ -49,10 +49,13 @@ def load(paths: Iterable[Path]) -> None:
         there = sys.modules.get(path.stem)
         if there is not None and getattr(there, "__file__", None) == str(path):
             continue
-        if there is not None or importlib.util.find_spec(path.stem) is not None and not _same(path):
-            raise BadValue(f"a module called {path.stem!r} is there already", f"give {path.name} another name")
+        if there is not None or _hides(path):
+            raise BadValue(
+                f"a module called {path.stem!r} is there already", f"give {path.name} another name"
+            )
         spec = importlib.util.spec_from_file_location(path.stem, path)
-        assert spec is not None and spec.loader is not None
+        assert spec is not None
+        assert spec.loader is not None
         module = sys.modules[path.stem] = importlib.util.module_from_spec(spec)
         try:
             spec.loader.exec_module(module)
@@ -67,10 +70,10 @@ def load(paths: Iterable[Path]) -> None:
             ) from error
 
 
-def _same(path: Path) -> bool:
-    """Whether a plain import of the name would find this very file."""
+def _hides(path: Path) -> bool:
+    """Whether a plain import of the name finds another file."""
     spec = importlib.util.find_spec(path.stem)
-    return spec is not None and spec.origin is not None and Path(spec.origin).resolve() == path
+    return spec is not None and (spec.origin is None or Path(spec.origin).resolve() != path)
 
 
 def contents() -> dict[str, str]:
