@@ -72,13 +72,15 @@ _ALIASES = {
     "full-ft": "full fine-tuning",
 }
 _NEW: tuple[tuple[str, str], ...] = (
-    ("#7B3294", "v"),
-    ("#117733", "P"),
-    ("#555500", "<"),
-    ("#AA4499", ">"),
-    ("#44AA99", "p"),
-    ("#661100", "h"),
+    ("#000000", "*"),
+    ("#990000", "d"),
+    ("#6600CC", "X"),
+    ("#336633", "8"),
+    ("#CC0033", "H"),
+    ("#660066", "+"),
 )
+"""For methods that a user adds: far from all of `_LOOKS` for every eye, with markers that no table of
+Fed-HeLLo's has."""
 
 
 def known() -> tuple[str, ...]:

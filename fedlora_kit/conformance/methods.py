@@ -245,8 +245,8 @@ CHECKS: tuple[Callable[[str], None], ...] = (
 
 OF_AN_AVERAGE: tuple[Callable[[str], None], ...] = (keeps_equal_updates, is_local_training_with_one_client)
 """Those of `CHECKS` that hold only where the aggregate is an average of the updates. A server with an
-optimiser of its own (momentum, a step other than 1) goes on from there: the test of such a method leaves these
-out, and says so."""
+optimiser of its own (momentum, a step other than 1) goes on from there: the test of such a method leaves
+these out, and says so."""
 
 
 def _hold(condition: bool, otherwise: str) -> None:

@@ -2,8 +2,8 @@
 
 ``DIR/<profile>/<item id>/`` holds ``table.csv``, ``table.md`` and ``table.tex`` or ``figure.pdf``,
 ``figure.svg``, ``figure.png`` and its caption ``figure.txt`` (``figure.tex``), ``comparison.csv``,
-``claims.json`` and, where there are any, ``privacy.csv`` and ``deviations.json``. The report page and the batch runner read nothing
-else. Every file is written atomically.
+``claims.json`` and, where there are any, ``privacy.csv`` and ``deviations.json``. The report page and the
+batch runner read nothing else. Every file is written atomically.
 """
 
 from __future__ import annotations
