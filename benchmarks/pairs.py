@@ -1,20 +1,28 @@
-"""What the benchmarks share: programs timed side by side in turn, ratios with quartiles, results as JSON."""
+"""What the benchmarks share: programs timed side by side in turn, ratios with quartiles, results as JSON.
+
+Each program runs in a process of its own, so that a setting that one of them makes (the kit tells the C
+library to keep freed memory) is not a present to the others.
+"""
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import multiprocessing
 import platform
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import torch
 
 CPU = torch.device("cpu")
+_threads = 1  # of a program; this process, which is forked, computes with one
 
 
 def options(document: str | None, repeats: int) -> argparse.Namespace:
@@ -25,7 +33,9 @@ def options(document: str | None, repeats: int) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
     parser.add_argument("--threads", type=int, default=1, help="threads of torch")
     given = parser.parse_args()
-    torch.set_num_threads(given.threads)
+    global _threads
+    _threads = given.threads
+    torch.set_num_threads(1)
     return given
 
 
@@ -40,17 +50,35 @@ def timed(program: Callable[[], object]) -> float:
 def in_turn(programs: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
     """Seconds (see `timed`) of each program, ``repeats`` times each: all in turn, each time from another one.
 
-    A first turn warms up and does not count.
+    Each in a fork of this process. A first turn warms up and does not count.
     """
     names = list(programs)
     seconds: dict[str, list[float]] = {name: [] for name in names}
+    context = multiprocessing.get_context("fork")
+    lines: dict[str, Connection] = {}
+    for name in names:
+        lines[name], theirs = context.Pipe()
+        context.Process(target=_answer, args=(programs[name], theirs), daemon=True).start()
+        theirs.close()
     for repeat in range(repeats + 1):
         shift = repeat % len(names)
         for name in names[shift:] + names[:shift]:
-            spent = timed(programs[name])
+            lines[name].send(None)
+            spent = lines[name].recv()
             if repeat:
                 seconds[name].append(spent)
+    for line in lines.values():
+        line.close()
     return seconds
+
+
+def _answer(program: Callable[[], object], line: Connection) -> None:
+    """Run the program as often as asked, and tell the seconds; EOFError at the other side if it fails."""
+    torch.set_num_threads(_threads)
+    with contextlib.suppress(EOFError):
+        while True:
+            line.recv()
+            line.send(timed(program))
 
 
 def ratio(over: Sequence[float], under: Sequence[float]) -> dict[str, Any]:
@@ -72,7 +100,7 @@ def store(name: str, rows: Sequence[Mapping[str, Any]], folder: Path) -> None:
         "benchmark": name,
         "rows": list(rows),
         "device": _processor(),
-        "threads": torch.get_num_threads(),
+        "threads": _threads,
         "python": platform.python_version(),
         **{library: version(library) for library in ("torch", "transformers", "peft", "opacus", "numpy")},
     }
