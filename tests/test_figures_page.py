@@ -74,7 +74,7 @@ def test_a_method_of_ones_own_is_in_the_curves(monkeypatch: pytest.MonkeyPatch) 
 def test_all_lines_of_the_curves_differ_in_grey() -> None:
     methods = tuple(m for m in curves.METHODS if m != "flora")
     fig = curves.figure(curves.official(), some(methods), "ours")
-    lines = [line for line in fig.axes[1].lines if not line.get_label().startswith("_")]
+    lines = [line for line in fig.axes[1].lines if not str(line.get_label()).startswith("_")]
     assert len({line.get_marker() for line in lines}) == len(methods)
     plt.close(fig)
 
