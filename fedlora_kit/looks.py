@@ -45,6 +45,7 @@ _LOOKS: dict[str, Look] = {
     "lora-equal-steps": Look("LoRA, equal steps", "#0072B2", "H", "--"),
     "ffa-lora": Look("FFA-LoRA", "#D55E00", "s"),
     "fedlora-optimizer": Look("FedLoRA-Optimizer", "#009E73", "^"),
+    "no-global-optimizer": Look("without global optimiser", "#009E73", "x", ":"),
     "fed-hello": Look("Fed-HeLLo", "#CC79A7", "D"),
     "full fine-tuning": Look("full fine-tuning", "#555555", "X"),
     "fedra": Look("FedRA", "#009E73", "P", "--"),
@@ -71,13 +72,15 @@ _ALIASES = {
     "full-ft": "full fine-tuning",
 }
 _NEW: tuple[tuple[str, str], ...] = (
-    ("#7B3294", "v"),
-    ("#117733", "P"),
-    ("#555500", "<"),
-    ("#AA4499", ">"),
-    ("#44AA99", "p"),
-    ("#661100", "h"),
+    ("#000000", "*"),
+    ("#990000", "d"),
+    ("#6600CC", "X"),
+    ("#336633", "8"),
+    ("#CC0033", "H"),
+    ("#660066", "+"),
 )
+"""For methods that a user adds: far from all of `_LOOKS` for every eye, with markers that no table of
+Fed-HeLLo's has."""
 
 
 def known() -> tuple[str, ...]:

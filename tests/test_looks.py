@@ -73,6 +73,17 @@ def test_a_new_method_looks_the_same_everywhere() -> None:
     assert looks.of_method("ffa_lora") == looks.of_method("FFA-LoRA")
 
 
+@pytest.mark.parametrize("eye", EYES)
+def test_a_new_method_is_taken_for_no_other(eye: str) -> None:
+    new = [looks.of_method(f"my-own-{n}") for n in range(40)]
+    for colour in {one.colour for one in new}:
+        for name in looks.known():
+            apart = np.linalg.norm(lab(colour, eye) - lab(looks.of_method(name).colour, eye))
+            assert apart > 15, (colour, name)
+    markers = {looks.of_method(name).marker for name in TOGETHER["fed-hello"]}
+    assert markers.isdisjoint(one.marker for one in new)
+
+
 @pytest.mark.parametrize("n", [1, 2, 3, 5, 9])
 def test_a_ramp_grows_darker(n: int) -> None:
     colours = looks.ramp(n)

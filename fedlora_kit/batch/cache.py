@@ -12,6 +12,7 @@ from typing import Any
 
 import fedlora_kit
 from fedlora_kit import paths
+from fedlora_kit.batch import own_code
 from fedlora_kit.batch.parameters import read_notebook
 from fedlora_kit.batch.status import OK, STATUS_FILE, Status, read_status
 from fedlora_kit.experiments import atomic
@@ -34,8 +35,8 @@ def cache_key(notebook: Path, profile: str, parameters: Mapping[str, Any]) -> st
     """SHA-256 (64 hex digits) of everything that an item's outputs depend on.
 
     The notebook's cells (prose too: the executed notebook is an output), the whole package, the reported
-    numbers, the backbones, the profile, the parameters, `versions`, and the mirror's
-    files by size and time. Where the outputs go does not count.
+    numbers, the backbones, the profile, the parameters, `versions`, the mirror's
+    files by size and time, and files of the user's own (`own_code`). Where the outputs go does not count.
     """
     from fedlora_kit.experiments.source import package_digest
 
@@ -54,6 +55,8 @@ def cache_key(notebook: Path, profile: str, parameters: Mapping[str, Any]) -> st
         "versions": versions(),
         "mirror": _listing(paths.hub_dir()),
     }
+    if own := own_code.contents():
+        parts["own code"] = own
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 

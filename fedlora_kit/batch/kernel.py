@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import fedlora_kit
+from fedlora_kit.batch import own_code
 from fedlora_kit.errors import FedloraError
 
 KERNEL_NAME = "python3"
@@ -41,7 +42,8 @@ def environment(changes: Mapping[str, str]) -> Iterator[None]:
 def private_kernel() -> Iterator[Path]:
     """Inside the block the kernel name ``python3`` means ``sys.executable``; yields the spec's folder.
 
-    The kernel imports the same ``fedlora_kit`` as this process, and no IPython start-up files of the user's.
+    The kernel imports the same ``fedlora_kit`` as this process, no IPython start-up files of the user's, and
+    the files that `own_code` names.
     """
     with tempfile.TemporaryDirectory(prefix="fedlora-kernel-") as folder:
         spec = Path(folder) / "kernels" / KERNEL_NAME
@@ -52,6 +54,10 @@ def private_kernel() -> Iterator[Path]:
             "language": "python",
         }
         (spec / "kernel.json").write_text(json.dumps(content), encoding="utf-8")
+        if own_code.files():
+            start_up = Path(folder) / "ipython" / "profile_default" / "startup"
+            start_up.mkdir(parents=True)
+            (start_up / "00-own.py").write_text(own_code.START_UP, encoding="utf-8")
         package_root = str(Path(fedlora_kit.__file__).resolve().parent.parent)
         changes = {
             "JUPYTER_PATH": _front(folder, os.environ.get("JUPYTER_PATH")),

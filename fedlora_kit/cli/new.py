@@ -54,4 +54,7 @@ def new(
     else:
         first = f"import {target.stem}; " if made.own else ""
         part = '"method": {"name": ' if kind == "method" else '"split": {"partitioner": '
+        if kind == "method":
+            given = f"--with {target} " if made.own else ""
+            typer.echo(f"  fedlora reproduce fed-hello/table2 {given}--set methods=lora,{made.registered}")
         typer.echo(f'  in a notebook: {first}{part}"{made.registered}", ...}} in a run\'s description')

@@ -31,13 +31,13 @@ def fed_hello(
             help="iid, pat_20 (Non-IID 20/1.0) or pat_10 (Non-IID 10/1.0).",
             autocompletion=completion.one_of("iid", "pat_20", "pat_10"),
         ),
-    ],
+    ] = "iid",
     method: Annotated[
         str,
         typer.Option(
             help="exclusive or fed-hello.", autocompletion=completion.one_of("exclusive", "fed-hello")
         ),
-    ],
+    ] = "exclusive",
     rounds: Annotated[int, typer.Option(help="The first so many of the 500 rounds.")] = 500,
     freeze_by_substring: Annotated[
         bool,

@@ -60,6 +60,16 @@ def reproduce(
             autocompletion=completion.settings,
         ),
     ] = None,
+    own: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--with",
+            "-w",
+            metavar="FILE",
+            help="A .py file of your own that registers a method or a partitioner (`fedlora new method NAME "
+            "--to DIR`); repeat for more. Notebooks then know its names, and train their runs themselves.",
+        ),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Run also what is up to date.")] = False,
     timeout: Annotated[
         float | None,
@@ -119,6 +129,7 @@ def reproduce(
       fedlora reproduce
       fedlora reproduce ffa-lora/table1 --set seeds=5
       fedlora reproduce ffa-lora --profile small --jobs 2 --output /data/figures
+      fedlora reproduce fed-hello/table2 --with mine.py --set methods=lora,mine
       fedlora reproduce fed-hello -p paper --shard $SLURM_ARRAY_TASK_ID/16
       fedlora reproduce fed-hello -p paper --engine ray --address auto --store s3://bucket/runs
     """
@@ -142,6 +153,16 @@ def reproduce(
             f"there is no notebook to run under {paths.notebooks_dir()}",
             "`fedlora list` shows what is planned; FEDLORA_HOME names the kit's folder if it lies elsewhere",
         )
+    if own:
+        from fedlora_kit.batch import own_code
+
+        if shard is not None or engine != "local":
+            raise BadValue(
+                f"--with and {'--shard' if shard is not None else '--engine ray'}",
+                "what trains there knows the kit's own methods only: `fedlora new method NAME` without --to "
+                "makes yours one of them",
+            )
+        own_code.name_files(own)
     if shard is not None:
         if engine != "local":
             raise BadValue("--shard and --engine ray", "a share trains on its own machine: leave one out")
@@ -155,7 +176,7 @@ def reproduce(
     reporter = _reporter(chosen, profile, given, here=engine == "local")
     if prepare is None:
         log = paths.home() / place / profile / "training.log"
-        prepare = _here(profile, log, reporter, warm=timeout is None)
+        prepare = _here(profile, log, reporter, warm=timeout is None and not own)
     try:
         statuses = run_all(chosen, profile, jobs, place, given, force, timeout, reporter, prepare)
     except KeyboardInterrupt:

@@ -243,6 +243,13 @@ CHECKS: tuple[Callable[[str], None], ...] = (
 )
 """All that a method must hold; each takes its registered name."""
 
+OF_AN_AVERAGE: tuple[Callable[[str], None], ...] = (keeps_equal_updates, is_local_training_with_one_client)
+"""Those of `CHECKS` that hold only where the aggregate is an average of the updates. A server that steps
+further than to the average breaks them: the test of such a method leaves these out and says so. A server that
+remembers between rounds (momentum, in `Method.memory`) breaks `aggregates_purely`, too, which asks one
+object for several aggregates of the same round.
+"""
+
 
 def _hold(condition: bool, otherwise: str) -> None:
     if not condition:

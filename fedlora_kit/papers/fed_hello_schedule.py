@@ -194,7 +194,7 @@ def figure(scores: pd.DataFrame, s: Setting) -> Figure:
     own = scores[scores["proxy_examples"] == str(s.proxy_examples)]
     shares = own.pivot_table(index="layer", columns="round", values="share").sort_index()
     fig, (left, right) = plt.subplots(1, 2, figsize=(DOUBLE, 2.7), width_ratios=(1.25, 1))
-    drawn = left.imshow(100 * shares, aspect="auto", cmap="viridis", origin="lower", vmin=0)
+    drawn = left.imshow(100 * shares, aspect="auto", cmap="Blues", origin="lower", vmin=0)
     every = max(1, math.ceil(len(shares.columns) / 10))
     left.set_xticks(np.arange(0, len(shares.columns), every), [str(r) for r in shares.columns[::every]])
     left.set_yticks(np.arange(len(shares)), [str(layer) for layer in shares.index])
@@ -212,9 +212,12 @@ def figure(scores: pd.DataFrame, s: Setting) -> Figure:
         right.plot(line.index, line, label=label, color=colour, marker=marker)
     right.axhline(0, color="0.6", lw=0.8)
     right.set_xticks(shares.columns[::every])
-    right.set(ylim=(-1.05, 1.05), xlabel="refresh before round", ylabel="Spearman's ρ of the layers' scores")
+    lowest = min(0.0, float(by_size.min()), float(by_seed.min()))
+    right.set(
+        ylim=(lowest - 0.05, 1.05), xlabel="refresh before round", ylabel="Spearman's ρ of the layers' scores"
+    )
     right.set_title("Does the order stay?")
-    right.legend(loc="lower right")
+    right.legend(loc="best")
     return fig
 
 

@@ -265,7 +265,7 @@ def figure(found: pd.DataFrame) -> Figure:
             label=f"+{gain(score):g} %: abstract, metric unknown",
         )
         axis.errorbar(change, range(len(places)), xerr=bars, lw=1.0, **look)
-        axis.set(xlabel=f"change of {part} ROUGE-L (points of %)", ylim=(len(places) - 0.4, -0.6))
+        axis.set(xlabel=f"change of {part} ROUGE-L (percentage points)", ylim=(len(places) - 0.4, -0.6))
         axis.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0))
     axes[0].set_yticks(range(len(places)), [f"{c}: {d} → {a}" for c, d, a in places])
     return fig

@@ -142,10 +142,10 @@ def figure(state: State, module: str, axis: str = "rank") -> Figure:
         magnitude, direction = decompose(tensor, vector_dim(name, axis))
         if factor == "B":  # lies down, so that both have a row a rank component
             tensor, magnitude, direction = tensor.T, magnitude.T, direction.T
-        label = factor if factor == "A" else "Bᵀ"
+        label = "$A$" if factor == "A" else r"$B^\top$"
         _matrix(axes[row, 0], tensor, f"{label}   ({tensor.shape[0]} × {tensor.shape[1]})", "RdBu_r")
-        _lengths(axes[row, 1], magnitude, f"{factor}_M")
-        _matrix(axes[row, 2], direction, f"{factor}_D   (unit vectors)", "RdBu_r")
+        _lengths(axes[row, 1], magnitude, f"${factor}_M$")
+        _matrix(axes[row, 2], direction, f"${factor}_D$   (unit vectors)", "RdBu_r")
         axes[row, 0].annotate(
             "=", (1.035, 0.5), xycoords="axes fraction", ha="center", va="center", fontsize=12
         )
@@ -199,15 +199,15 @@ _STEPS: tuple[tuple[float, float, str, str, str], ...] = (
         2.6,
         2.1,
         "2  server averages",
-        "A_M, A_D, B_M, B_D\napart, weights n_k;\nunit directions again",
+        "$A_M$, $A_D$, $B_M$, $B_D$\napart, weights $n_k$;\nunit directions again",
         GREY,
     ),
-    (5.2, 2.1, "3  global optimiser", "trains A_D,\nall else frozen", A_COLOUR),
+    (5.2, 2.1, "3  global optimiser", "trains $A_D$,\nall else frozen", A_COLOUR),
     (
         7.8,
         2.1,
         "4  local optimisers",
-        "train B_M at each\nclient, which keeps it\n(default: at the end)",
+        "train $B_M$ at each\nclient, which keeps it\n(default: at the end)",
         B_COLOUR,
     ),
 )

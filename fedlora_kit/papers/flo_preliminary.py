@@ -177,14 +177,15 @@ def figure(results: pd.DataFrame) -> Figure:
     rows = results[(results["axis"] == AXIS) & (results["reference"] == REFERENCE)]
     fig, axes = plt.subplots(2, 3, figsize=(DOUBLE, 3.9), width_ratios=[1.7, 1, 1])
     looks = {"A": (SERIES[0], "o"), "B": (SERIES[1], "s")}
-    for row, (quantity, label) in enumerate((("direction", "ΔD"), ("magnitude", "ΔM"))):
+    for row, (quantity, label) in enumerate((("direction", "ΔD, direction"), ("magnitude", "ΔM, magnitude"))):
         for column, by in enumerate(("task", "layer", "steps")):
             place = axes[row, column]
             levels = list(dict.fromkeys(rows[by])) if by == "task" else sorted(set(rows[by]))
             for factor, (colour, marker) in looks.items():
                 seeds = rows[rows["factor"] == factor].groupby([by, "seed"])[quantity].mean().unstack("seed")
                 seeds = seeds.loc[levels]
-                where = np.arange(len(levels)) + (0.08 if factor == "B" else -0.08)
+                aside = 0.012 * len(levels)  # of the panel's width, so that no bar lies on another
+                where = np.arange(len(levels)) + (aside if factor == "B" else -aside)
                 place.errorbar(
                     where,
                     seeds.mean(axis=1),
@@ -194,7 +195,11 @@ def figure(results: pd.DataFrame) -> Figure:
                     ls="" if by == "task" else "-",
                     label=factor,
                 )
-            place.set_xticks(range(len(levels)), [str(v) for v in levels], rotation=30 if by == "task" else 0)
+            place.set_xticks(
+                range(len(levels)),
+                [str(v).replace("_", " ") for v in levels],
+                rotation=30 if by == "task" else 0,
+            )
             place.set(xlabel=by, xlim=(-0.5, len(levels) - 0.5), ylim=(0, None))
             if column == 0:
                 place.set_ylabel(label)

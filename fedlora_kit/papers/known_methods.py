@@ -7,8 +7,10 @@ the methods of the table's setting.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Literal
 
+from fedlora_kit import looks
 from fedlora_kit.errors import UnknownName
 from fedlora_kit.methods import METHODS
 from fedlora_kit.methods.layerwise import LayerMethod
@@ -35,3 +37,10 @@ def shares_out(name: str) -> Literal["layers", "ranks"] | None:
     if issubclass(METHODS[name], LayerMethod):
         return "layers"
     return "ranks" if issubclass(METHODS[name], RankMethod) else None
+
+
+def look(name: str) -> looks.Look:
+    """How a method looks in a figure; one that a user has registered is called by its class's title."""
+    found = looks.of_method(name)
+    own = name in METHODS and name not in looks.known()
+    return replace(found, title=METHODS[name].title) if own else found

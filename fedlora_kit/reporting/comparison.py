@@ -9,7 +9,8 @@ import pandas as pd
 
 from fedlora_kit.errors import BadValue, UnknownName
 from fedlora_kit.papers.reported import cell
-from fedlora_kit.reporting.tables import difference_interval
+from fedlora_kit.reporting.latex import in_words, known
+from fedlora_kit.reporting.tables import difference_interval, signed, with_spread
 
 COLUMNS = (
     "cell",
@@ -92,6 +93,42 @@ def compare(
             }
         )
     return pd.DataFrame(rows, columns=[*COLUMNS, *INTERVAL])
+
+
+def printed(df: pd.DataFrame) -> pd.DataFrame:
+    """A comparison as a paper would print it, of text: mean and spread in one column, cells in words.
+
+    Cells without a published number are left out, unless there is no other.
+
+    Args:
+        df: with the columns `COLUMNS`, as `compare` gives it.
+    """
+    both = df[df["published"].astype(float).notna()]
+    rows = []
+    for row in (df if both.empty else both).to_dict("records"):
+        published, reproduced = (
+            with_spread(*("" if pd.isna(row[column]) else str(row[column]) for column in columns))
+            for columns in (("published", "published_std"), ("reproduced_mean", "reproduced_std"))
+        )
+        sides = [abs(row[side]) for side in ("published", "reproduced_mean") if not pd.isna(row[side])]
+        rows.append(
+            {
+                "cell": ", ".join(_value(part) for part in str(row["cell"]).split("|")),
+                "metric": row["metric"],
+                "published": published,
+                "reproduced": reproduced,
+                "seeds": row["n_seeds"],
+                "difference": "–"
+                if pd.isna(row["difference"])
+                else signed(row["difference"], 1 <= max(sides) < 1e4),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _value(part: str) -> str:
+    value = part.partition("=")[2] or part
+    return in_words(value) if known(value) else value
 
 
 def _reproduced(results: pd.DataFrame, by: list[str], value: str) -> dict[str, np.ndarray]:

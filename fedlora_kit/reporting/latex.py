@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from fedlora_kit import looks
+from fedlora_kit.methods import METHODS
 
 _MATH = {
     "±": r"\pm", "×": r"\times", "−": "-", "·": r"\cdot", "∝": r"\propto", "→": r"\to", "≤": r"\leq",
@@ -18,18 +20,21 @@ _SPECIAL = {
     "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}",
     ">": r"\textgreater{}", "|": r"\textbar{}", "[": "{[}", "*": "{*}",
 }  # fmt: skip
+_NEGATIVE = re.compile(r"(?<![^\s(\[])-(?=\d)")
+"""A hyphen that stands for a minus: before a digit, where a number begins."""
 _BY_CHARACTER = str.maketrans({**_SPECIAL, **_TEXT, **{sign: f"${tex}$" for sign, tex in _MATH.items()}})
 
 
 def escaped(text: str) -> str:
     """Plain text as LaTeX: special characters escaped, signs and Greek letters in math.
 
-    ``[`` and ``*`` stand in braces, as the end of a row would take them for its own.
+    A hyphen before a number is its minus. ``[`` and ``*`` stand in braces, as the end of a row would take
+    them for its own.
 
     >>> escaped("69.07 ± 2.04 % of n_k")
     '69.07 $\\\\pm$ 2.04 \\\\% of n\\\\_k'
     """
-    return " ".join(text.split()).translate(_BY_CHARACTER)
+    return _NEGATIVE.sub("−", " ".join(text.split())).translate(_BY_CHARACTER)
 
 
 def tabular(header: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[bool]) -> str:
@@ -41,14 +46,14 @@ def tabular(header: Sequence[str], rows: Sequence[Sequence[str]], right: Sequenc
         right: which columns are aligned to the right.
     """
 
+    def named(cell: str) -> str:
+        return in_words(cell) if known(cell) else cell
+
     def line(cells: Sequence[str]) -> str:
         return " & ".join(map(escaped, cells)) + r" \\"
 
     by_name = [name.strip().lower() == "method" for name in header]
-    body = [
-        line([looks.of_method(c).title if m and known(c) else c for c, m in zip(row, by_name, strict=True)])
-        for row in rows
-    ]
+    body = [line([named(cell) if m else cell for cell, m in zip(row, by_name, strict=True)]) for row in rows]
     return "\n".join(
         [
             r"% \usepackage{booktabs}, for a check mark also \usepackage{amssymb}",
@@ -66,4 +71,9 @@ def tabular(header: Sequence[str], rows: Sequence[Sequence[str]], right: Sequenc
 
 def known(method: str) -> bool:
     """Whether a method has a name in words."""
-    return method in looks.known()
+    return method in looks.known() or method in METHODS
+
+
+def in_words(method: str) -> str:
+    """The name in words of a method that is `known`: its look's, else the title of its class."""
+    return looks.of_method(method).title if method in looks.known() else METHODS[method].title

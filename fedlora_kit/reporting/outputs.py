@@ -1,9 +1,9 @@
 """What a notebook leaves behind: one folder an item, the same file names for every item.
 
 ``DIR/<profile>/<item id>/`` holds ``table.csv``, ``table.md`` and ``table.tex`` or ``figure.pdf``,
-``figure.svg``, ``figure.png`` and its caption ``figure.txt``, ``comparison.csv``, ``claims.json`` and, where
-there are any, ``privacy.csv`` and ``deviations.json``. The report page and the batch runner read nothing
-else. Every file is written atomically.
+``figure.svg``, ``figure.png`` and its caption ``figure.txt`` (``figure.tex``), ``comparison.csv``,
+``claims.json`` and, where there are any, ``privacy.csv`` and ``deviations.json``. The report page and the
+batch runner read nothing else. Every file is written atomically.
 """
 
 from __future__ import annotations
@@ -102,28 +102,30 @@ class ItemOutputs:
         is freed.
 
         Args:
-            caption: what is seen, in one or two sentences, for ``<name>.txt``: readers who do not see the
-                figure go by it. The item's title if not given.
+            caption: what is seen, in one or two sentences, for ``<name>.txt``, and for LaTeX ``<name>.tex``:
+                readers who do not see the figure go by it. The item's title if not given.
         """
         from matplotlib import pyplot as plt
 
         from fedlora_kit.papers.items import ITEMS
-        from fedlora_kit.reporting import style
+        from fedlora_kit.reporting import latex, style
 
         style.save(fig, self.folder, self._name(name))
         titles = {item.id: f"{item.title}." for item in ITEMS}
         words = " ".join(caption.split()) or titles.get(self.item_id, name)
         atomic.write_text(self.folder / f"{name}.txt", words + "\n")
+        atomic.write_text(self.folder / f"{name}.tex", f"\\caption{{{latex.escaped(words)}}}\n")
         plt.close(fig)
         return fig
 
     def comparison(self, df: pd.DataFrame) -> pd.DataFrame:
-        """``comparison.csv``: one row a cell, the published number beside the reproduced one.
+        """``comparison.csv``: one row a cell, the published number beside the reproduced one; ``.md`` and
+        ``.tex`` as `comparison.printed` words it.
 
         Raises:
             BadValue: a column of `comparison.COLUMNS` is missing.
         """
-        from fedlora_kit.reporting.comparison import COLUMNS
+        from fedlora_kit.reporting.comparison import COLUMNS, printed
 
         missing = [column for column in COLUMNS if column not in df.columns]
         if missing:
@@ -132,17 +134,10 @@ class ItemOutputs:
                 "build it with reporting.comparison.compare",
             )
         self._csv(df, "comparison")
-        sides = [
-            "cell",
-            "metric",
-            "published",
-            "published_std",
-            "reproduced_mean",
-            "reproduced_std",
-            "n_seeds",
-        ]
         if len(df):
-            self._printed(df[[*sides, "difference"]], "comparison", 2)
+            self._printed(
+                printed(df), "comparison", 2, right=("published", "reproduced", "seeds", "difference")
+            )
         return df
 
     def claims(self, judged: Sequence[Judged]) -> Shown:
@@ -188,13 +183,14 @@ class ItemOutputs:
             raise BadValue(f"output name {name!r} is not a plain file name", "use letters, digits, - and _")
         return name
 
-    def _printed(self, flat: pd.DataFrame, name: str, digits: int) -> None:
+    def _printed(self, flat: pd.DataFrame, name: str, digits: int, right: Sequence[str] = ()) -> None:
         from fedlora_kit.reporting import latex
 
         header, rows, numeric = _texts(flat, digits)
+        numeric = [n or column in right for n, column in zip(numeric, header, strict=True)]
         atomic.write_text(self.folder / f"{name}.md", _markdown(header, rows, numeric))
-        right = [n or any(" ± " in row[i] for row in rows) for i, n in enumerate(numeric)]
-        atomic.write_text(self.folder / f"{name}.tex", latex.tabular(header, rows, right))
+        aligned = [n or any(" ± " in row[i] for row in rows) for i, n in enumerate(numeric)]
+        atomic.write_text(self.folder / f"{name}.tex", latex.tabular(header, rows, aligned))
 
     def _csv(self, df: pd.DataFrame, name: str) -> None:
         atomic.write_text(self.folder / f"{name}.csv", df.to_csv(index=False, lineterminator="\n"))

@@ -92,13 +92,15 @@ out.table(mine, "curves")
 # %% [markdown]
 # ## The figure
 #
-# Mean over seeds, shaded the 95 % interval of the mean (three seeds make it wide).
+# Mean over seeds; the bars at the right are the 95 % intervals of the means in the last round (three seeds make them
+# wide).
 
 # %%
 out.figure(
     curves.figure(theirs, mine, f"ours, {setting.task}"),
     caption="Accuracy over rounds by method and split. Above: the authors' official logs on CIFAR-100, one seed. "
-    f"Below: our runs on {setting.task}, mean over {len(setting.seeds)} seeds with its 95 % interval shaded.",
+    f"Below: our runs on {setting.task}, mean over {len(setting.seeds)} seeds; the bars at the right are its "
+    "95 % intervals in the last round.",
 )
 
 # %% [markdown]

@@ -37,13 +37,14 @@ eval_limit: int | None = None  # at most so many scored examples a split
 # %%
 from matplotlib import pyplot as plt
 
-from fedlora_kit.looks import DOUBLE, GREY, SERIES, of_method, ramp
+from fedlora_kit.looks import DOUBLE, GREY, SERIES, ramp
 from fedlora_kit.papers import ffa_table4 as table4
 from fedlora_kit.papers import ffa_theorem1 as theorem1
 from fedlora_kit.papers.claims import judge_all
 from fedlora_kit.papers.ffa_claims import deviations
 from fedlora_kit.papers.ffa_grid import COLUMNS
 from fedlora_kit.papers.grid import choose, grid_frame, results_frame, run_cells
+from fedlora_kit.papers.known_methods import look
 from fedlora_kit.papers.reported import published
 from fedlora_kit.reporting.comparison import compare
 from fedlora_kit.reporting.outputs import ItemOutputs
@@ -101,7 +102,7 @@ out.table(summary)
 # ## The figure
 
 # %%
-fig, (left, middle, right) = plt.subplots(1, 3, figsize=(DOUBLE, 2.5))
+fig, (left, middle, right) = plt.subplots(1, 3, figsize=(DOUBLE, 2.8))
 shown = [a for a in theorem1.ALPHAS if a in (8, 32, 128, 512, 2048)]
 for alpha, shade in zip(shown, ramp(len(shown)), strict=True):
     rows = distances[distances["alpha"] == alpha]
@@ -113,7 +114,7 @@ for alpha, shade in zip(shown, ramp(len(shown)), strict=True):
         textcoords="offset points",
         fontsize=6,
     )
-left.set(yscale="log", xlabel="round", ylabel="distance from FFA-LoRA's way")
+left.set(yscale="log", xlabel="round", ylabel="relative distance from FFA-LoRA")
 left.set_title("trajectories")
 left.set_xlim(right=28)
 left.set_xticks([5, 10, 15, 20])
@@ -122,7 +123,7 @@ for _, rows in last.groupby("seed"):
     middle.plot(rows["alpha"], rows["distance"], color=SERIES[0], marker="o", ms=2.5, lw=0.7)
 end = last.groupby("alpha")["distance"].mean()
 middle.plot(end.index, end.iloc[-1] * (end.index[-1] / end.index) ** 2, color=GREY, ls=":", label="∝ 1/α²")
-middle.set(xscale="log", yscale="log", xlabel="α, with η ∝ 1/α²", ylabel="distance after 20 rounds")
+middle.set(xscale="log", yscale="log", xlabel="α, with η ∝ 1/α²", ylabel="relative distance after 20 rounds")
 middle.set_ylim(top=2)
 middle.set_title("Theorem 1")
 middle.legend()
@@ -134,14 +135,14 @@ for method in setting.methods:
             rows["mean"],
             yerr=rows["std"],
             mfc="white" if tuning == "fixed" else None,
-            label=f"{of_method(method).title}, η {tuning}",
-            **{**of_method(method).line(), "linestyle": style},
+            label=f"{look(method).title}, η {tuning}",
+            **{**look(method).line(), "linestyle": style},
         )
 right.set_xscale("log", base=2)
 right.set_xticks([float(a) for a in setting.alphas], [f"{a:g}" for a in setting.alphas])
-right.set(xlabel="α", ylabel="accuracy in %", ylim=(0, 100))
+right.set(xlabel="α", ylabel="accuracy, %")
 right.set_title(f"ablation on {setting.tasks[0]}")
-right.legend(fontsize=6, loc="lower left")
+fig.legend(*right.get_legend_handles_labels(), loc="outside lower right", ncols=2, fontsize=6)
 out.figure(
     fig,
     caption="Left: relative distance of LoRA's change of the weights from FFA-LoRA's over rounds, by α. Middle: the same "

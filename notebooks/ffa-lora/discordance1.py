@@ -105,7 +105,7 @@ out.table(summary, digits=4)
 
 # %%
 fig, axes = plt.subplots(figsize=(SINGLE, 2.6))
-looks = dict(zip(("iid", "mild", "severe"), zip(ramp(3), "os^", strict=True), strict=True))
+looks = dict(zip(("iid", "mild", "severe"), zip(ramp(3), "oD^", strict=True), strict=True))
 for split in sweep.base.splits:
     rows = summary[(summary["method"] == "lora") & (summary["split"] == split)].sort_values("local_steps")
     colour, marker = looks[split]
@@ -115,7 +115,7 @@ for split in sweep.base.splits:
         yerr=100 * rows["std"],
         color=colour,
         marker=marker,
-        label=f"LoRA, {split}",
+        label=f"LoRA, {split if split != 'iid' else 'IID'}",
     )
 flat = summary[summary["method"] == "ffa-lora"].groupby("local_steps")["mean"].max()
 axes.plot(flat.index, 100 * flat, label="FFA-LoRA, worst split", **of_method("ffa-lora").line())

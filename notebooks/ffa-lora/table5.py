@@ -39,7 +39,7 @@ eval_limit: int | None = None  # at most so many scored examples a split
 # %%
 import pandas as pd
 
-from fedlora_kit.looks import DOUBLE, of_method
+from fedlora_kit.looks import DOUBLE
 from fedlora_kit.papers import ffa_table5 as table5
 from fedlora_kit.papers.claims import judge_all
 from fedlora_kit.papers.ffa_claims import deviations
@@ -53,6 +53,7 @@ from fedlora_kit.papers.grid import (
     results_frame,
     run_cells,
 )
+from fedlora_kit.papers.known_methods import look
 from fedlora_kit.papers.reported import published
 from fedlora_kit.reporting.comparison import compare
 from fedlora_kit.reporting.outputs import ItemOutputs
@@ -118,20 +119,21 @@ from matplotlib import pyplot as plt
 levels = list(dict.fromkeys(results["eps"]))
 fig, axes = plt.subplots(1, len(levels), figsize=(DOUBLE, 2.3), sharey=True, squeeze=False)
 for ax, level in zip(axes[0], levels, strict=True):
-    for method in setting.methods:
+    for n, method in enumerate(setting.methods):
+        shift = 1.05 ** (n - (len(setting.methods) - 1) / 2)  # so that no bar lies on another
         rows = results[(results["eps"] == level) & (results["method"] == method)]
         stats = rows.groupby("rank", sort=False)["accuracy"].agg(["mean", "std"])
         ax.errorbar(
-            [int(r) for r in stats.index],
+            [int(r) * shift for r in stats.index],
             stats["mean"],
             yerr=stats["std"],
-            label=of_method(method).title,
-            **of_method(method).line(),
+            label=look(method).title,
+            **look(method).line(),
         )
     ax.set_xscale("log", base=2)
     ax.set_xticks(setting.ranks, [str(r) for r in setting.ranks])
     ax.set(title="no DP" if level == "none" else f"ε = {level}", xlabel="rank r")
-axes[0, 0].set_ylabel("accuracy in %")
+axes[0, 0].set_ylabel("accuracy, %")
 axes[0, -1].legend()
 out.figure(fig, caption="Accuracy by rank and privacy level: mean and standard deviation over seeds.")
 

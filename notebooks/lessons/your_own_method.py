@@ -202,11 +202,11 @@ for table, cells in planned.items():
 
 # %% [markdown]
 # A method without a learning-rate grid of its own takes LoRA's. The command line runs notebooks in processes of their own, which
-# know the methods of the kit: once yours is part of it, its name will do there, too.
+# know the methods of the kit; `--with` names the file that holds yours.
 #
 # ```
-# fedlora reproduce fed-hello/table2 --set methods=lora,fed-hello,capped
-# fedlora reproduce ffa-lora/table1 --set methods=lora,ffa-lora,capped --set epsilons=0,6
+# fedlora reproduce fed-hello/table2 --with capped.py --set methods=lora,fed-hello,capped
+# fedlora reproduce ffa-lora/table1 --with capped.py --set methods=lora,ffa-lora,capped --set epsilons=0,6
 # ```
 #
 # Under DP, too: the loop clips and adds noise, whatever the method. (A method that cannot be private says why, in

@@ -1,0 +1,81 @@
+"""Methods and partitioners from files of the user's own, for notebooks that run headlessly.
+
+``fedlora reproduce --with FILE`` names them in an environment variable, which the processes of the notebooks
+inherit; each kernel imports the files before its first cell. They register what they define, and the source
+of such a class is part of its runs' keys.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+from fedlora_kit.errors import BadValue, FedloraError
+
+VARIABLE = "FEDLORA_WITH"
+START_UP = "from fedlora_kit.batch import own_code\nown_code.load(own_code.files())\ndel own_code\n"
+"""What a kernel runs first."""
+
+
+def files() -> list[Path]:
+    """The files that `VARIABLE` names."""
+    return [Path(name) for name in os.environ.get(VARIABLE, "").split(os.pathsep) if name]
+
+
+def name_files(paths: Iterable[Path]) -> None:
+    """Import the files here, and have the processes that this one starts from now on import them, too.
+
+    Raises:
+        BadValue: a file that is missing, or that cannot be imported.
+    """
+    whole = [(Path.cwd() / path.expanduser()).resolve() for path in paths]
+    load(whole)
+    os.environ[VARIABLE] = os.pathsep.join(map(str, whole))
+
+
+def load(paths: Iterable[Path]) -> None:
+    """Import Python files by their place, each once, under the names of their stems.
+
+    Raises:
+        BadValue: a file that is missing, whose name a module has already, or that raises when it is imported.
+    """
+    for path in paths:
+        if path.suffix != ".py" or not path.is_file():
+            raise BadValue(f"{path} is no Python file", "name a .py file, as `fedlora new method` writes it")
+        there = sys.modules.get(path.stem)
+        if there is not None and getattr(there, "__file__", None) == str(path):
+            continue
+        if there is not None or _hides(path):
+            raise BadValue(
+                f"a module called {path.stem!r} is there already", f"give {path.name} another name"
+            )
+        spec = importlib.util.spec_from_file_location(path.stem, path)
+        assert spec is not None
+        assert spec.loader is not None
+        module = sys.modules[path.stem] = importlib.util.module_from_spec(spec)
+        try:
+            spec.loader.exec_module(module)
+        except FedloraError:
+            del sys.modules[path.stem]
+            raise
+        except Exception as error:
+            del sys.modules[path.stem]
+            raise BadValue(
+                f"{path.name} cannot be imported: {type(error).__name__}: {error}",
+                f"run its test: python -m pytest {path.with_name('test_' + path.name)}",
+            ) from error
+
+
+def _hides(path: Path) -> bool:
+    """Whether a plain import of the name finds another file."""
+    spec = importlib.util.find_spec(path.stem)
+    return spec is not None and (spec.origin is None or Path(spec.origin).resolve() != path)
+
+
+def contents() -> dict[str, str]:
+    """File name -> SHA-256 (64 hex digits) of its bytes, for what depends on them."""
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files()}
