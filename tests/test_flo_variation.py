@@ -153,7 +153,7 @@ def test_the_methods_claims_and_figure():
         if hasattr(ax, "get_text")
         for t in [ax]
     ]
-    assert {"global optimiser", "local optimisers", "A_D   (unit vectors)"} <= set(said)
+    assert {"global optimiser", "local optimisers", "$A_D$   (unit vectors)"} <= set(said)
 
 
 def test_settings():
