@@ -60,6 +60,21 @@ def test_a_difference_names_both_sides_and_is_computed_anew(
     assert "checked" not in other.said
 
 
+@pytest.mark.parametrize("left_out", ["not finite", "absent on one side", "a cell absent"])
+def test_an_incomplete_seed_is_left_out_as_the_verdict_leaves_it_out(tmp_path: Path, left_out: str) -> None:
+    frame = results([float(v) for v in np.random.default_rng(1).uniform(0, 100, 12)])
+    if left_out == "not finite":
+        frame.loc[1, "accuracy"] = np.nan
+    else:
+        at = (frame["method"] == "lora") & (frame["seed"] == 1)
+        frame = frame[~(at & (frame["task"] == "a"))] if left_out == "a cell absent" else frame[~at]
+    found = traced(above(), frame, table(frame, "results", tmp_path))
+    assert found is not None
+    assert "; checked." in found.said
+    assert "1 incomplete seeds left out" in found.said
+    assert len(found.runs) == len(frame)
+
+
 def test_another_rule_names_the_runs_without_calling_them_checked(tmp_path: Path) -> None:
     frame = results([float(v) for v in range(12)])
     drop = Claim(
@@ -79,7 +94,7 @@ def test_another_rule_names_the_runs_without_calling_them_checked(tmp_path: Path
     found = traced(drop, frame, table(frame, "results", tmp_path))
     assert found is not None
     assert len(found.runs) == 12
-    assert "no plain difference" in found.said
+    assert "could not be recomputed" in found.said
 
 
 @pytest.mark.parametrize(

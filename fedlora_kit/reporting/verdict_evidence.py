@@ -45,7 +45,7 @@ def trace_claim(
                 said = f"{value[0]} of {where}: their difference by seed with its 95 % interval; checked."
             else:
                 said = (
-                    f"E{where[1:]}, and their {value[0]} there. The verdict is no plain difference of "
+                    f"E{where[1:]}, and their {value[0]} there. The verdict could not be recomputed from "
                     "these values; how it is made stands in the item's executed notebook.ipynb."
                 )
                 if "round" in source.table.header:  # the last round's, where a verdict may be of another
@@ -67,20 +67,31 @@ def _rows(source: Source, side: str) -> Rows:
 
 
 def _agrees(source: Source, one: Rows, other: Rows, value: str, figures: Mapping[str, object]) -> bool:
-    """Whether the paired difference over seeds, each the mean over its cells, is the verdict's."""
+    """Whether the paired difference over seeds, each the mean over its cells, is the verdict's.
+
+    As in `papers.pairing.pair`, a seed counts if it has every cell on every side, with a finite value.
+    """
     from fedlora_kit.papers.statistics import mean_interval
 
     sides = []
     for rows in (one, other):
-        by_seed: dict[str, list[float]] = {}
+        by_seed: dict[str, list[float | None]] = {}
         for i in rows:
-            number = finite(source.rows[i][value])
-            if number is not None:
-                by_seed.setdefault(source.rows[i].get("seed", ""), []).append(number)
-        sides.append({seed: sum(found) / len(found) for seed, found in by_seed.items()})
-    if set(sides[0]) != set(sides[1]) or len(sides[0]) < 2:
+            by_seed.setdefault(source.rows[i].get("seed", ""), []).append(finite(source.rows[i][value]))
+        sides.append(by_seed)
+    cells = max(len(found) for side in sides for found in side.values())
+    means = [
+        {
+            seed: sum(whole) / cells
+            for seed, found in side.items()
+            if len(whole := [number for number in found if number is not None]) == cells
+        }
+        for side in sides
+    ]
+    seeds = [seed for seed in means[0] if seed in means[1]]
+    if len(seeds) < 2:
         return False
-    interval = mean_interval([sides[0][seed] - sides[1][seed] for seed in sides[0]])
+    interval = mean_interval([means[0][seed] - means[1][seed] for seed in seeds])
     ours = {"difference": interval.mean, "lower": interval.lower, "upper": interval.upper}
     return all(
         isinstance(given := figures.get(name), int | float)
