@@ -128,6 +128,19 @@ def test_every_table_has_its_latex(outputs: ItemOutputs) -> None:
         assert (outputs.folder / f"{name}.md").is_file()
 
 
+@pytest.mark.parametrize("comparable", [True, False])
+def test_a_printed_comparison_says_where_it_is_none(outputs: ItemOutputs, comparable: bool) -> None:
+    row = {**dict.fromkeys(COLUMNS, 1), "cell": "method=lora", "comparable": comparable}
+    outputs.comparison(pd.DataFrame([row, {**row, "comparable": True}]))
+    tex = (outputs.folder / "comparison.tex").read_text()
+    assert tex.startswith("% Not comparable: model,") != comparable
+    under_the_rule = tex[tex.index(r"\bottomrule") :]
+    assert (r"\multicolumn{6}" in under_the_rule) != comparable
+    assert ("Not comparable: model," in under_the_rule) != comparable
+    last = (outputs.folder / "comparison.md").read_text().splitlines()[-1]
+    assert last.startswith("Not comparable: model,") != comparable
+
+
 def test_claims_are_written_counted_and_displayed(outputs: ItemOutputs) -> None:
     assert count_claims(outputs.folder) == dict.fromkeys(VERDICTS, 0)
     left_open = judged("not reproduced", "fourth")

@@ -20,6 +20,7 @@ from fedlora_kit.errors import BadValue, FedloraError
 from fedlora_kit.experiments import atomic
 from fedlora_kit.looks import known, of_method
 from fedlora_kit.papers.items import ITEMS, PAPERS
+from fedlora_kit.reporting.comparison import NOT_COMPARABLE
 from fedlora_kit.reporting.outputs import VERDICTS
 from fedlora_kit.reporting.runs import run_data
 from fedlora_kit.reporting.sections import Section, sections_of
@@ -129,8 +130,7 @@ def compared(section: Section) -> list[str]:
     worth = (
         "Same setting as published, so far as it is known."
         if section.comparable
-        else "**Not comparable**: model, data, size or metric are not the paper's, or the paper's are not "
-        "known; differences for orientation."
+        else f"**Not comparable**: {NOT_COMPARABLE}"
     )
     return [*lines, f"{worth}{rest}{lost}"]
 

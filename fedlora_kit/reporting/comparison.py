@@ -27,6 +27,8 @@ COLUMNS = (
 )
 INTERVAL = ("difference_lower", "difference_upper")
 """Columns that `compare` gives beside `COLUMNS`."""
+NOT_COMPARABLE = "model, data, size or metric are not the paper's, or the paper's are not known; differences for orientation."
+"""What stands after "Not comparable" wherever published and reproduced numbers are printed side by side."""
 
 
 def compare(
@@ -124,6 +126,18 @@ def printed(df: pd.DataFrame) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows)
+
+
+def caveat(df: pd.DataFrame) -> str:
+    """What the differences of a comparison are worth: a sentence where a row is not comparable, else empty.
+
+    Args:
+        df: with the column ``comparable``, as `compare` gives it or as it is read from comparison.csv.
+    """
+    all_are = df["comparable"].isna() | df["comparable"].astype(str).str.lower().isin(
+        ["true", "1", "1.0", ""]
+    )
+    return "" if all_are.all() else f"Not comparable: {NOT_COMPARABLE}"
 
 
 def _value(part: str) -> str:

@@ -37,13 +37,16 @@ def escaped(text: str) -> str:
     return _NEGATIVE.sub("−", " ".join(text.split())).translate(_BY_CHARACTER)
 
 
-def tabular(header: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[bool]) -> str:
+def tabular(
+    header: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[bool], note: str = ""
+) -> str:
     """A booktabs tabular.
 
     Args:
         header: of each column. One called "method" holds registered names, which become names in words.
         rows: cells as plain text.
         right: which columns are aligned to the right.
+        note: plain text for a last row over all columns, under the rule, and for a comment above the table.
     """
 
     def named(cell: str) -> str:
@@ -54,8 +57,10 @@ def tabular(header: Sequence[str], rows: Sequence[Sequence[str]], right: Sequenc
 
     by_name = [name.strip().lower() == "method" for name in header]
     body = [line([named(cell) if m else cell for cell, m in zip(row, by_name, strict=True)]) for row in rows]
+    width = rf"\multicolumn{{{len(header)}}}{{p{{0.8\linewidth}}}}"
     return "\n".join(
         [
+            *([f"% {note}"] if note else []),
             r"% \usepackage{booktabs}, for a check mark also \usepackage{amssymb}",
             rf"\begin{{tabular}}{{{''.join('r' if r else 'l' for r in right)}}}",
             r"\toprule",
@@ -63,6 +68,7 @@ def tabular(header: Sequence[str], rows: Sequence[Sequence[str]], right: Sequenc
             r"\midrule",
             *body,
             r"\bottomrule",
+            *([rf"{width}{{\footnotesize {escaped(note)}}} \\"] if note else []),
             r"\end{tabular}",
             "",
         ]

@@ -120,12 +120,12 @@ class ItemOutputs:
 
     def comparison(self, df: pd.DataFrame) -> pd.DataFrame:
         """``comparison.csv``: one row a cell, the published number beside the reproduced one; ``.md`` and
-        ``.tex`` as `comparison.printed` words it.
+        ``.tex`` as `comparison.printed` words it, with a note where the two are not comparable.
 
         Raises:
             BadValue: a column of `comparison.COLUMNS` is missing.
         """
-        from fedlora_kit.reporting.comparison import COLUMNS, printed
+        from fedlora_kit.reporting.comparison import COLUMNS, caveat, printed
 
         missing = [column for column in COLUMNS if column not in df.columns]
         if missing:
@@ -135,9 +135,8 @@ class ItemOutputs:
             )
         self._csv(df, "comparison")
         if len(df):
-            self._printed(
-                printed(df), "comparison", 2, right=("published", "reproduced", "seeds", "difference")
-            )
+            right = ("published", "reproduced", "seeds", "difference")
+            self._printed(printed(df), "comparison", 2, right, caveat(df))
         return df
 
     def claims(self, judged: Sequence[Judged]) -> Shown:
@@ -183,14 +182,16 @@ class ItemOutputs:
             raise BadValue(f"output name {name!r} is not a plain file name", "use letters, digits, - and _")
         return name
 
-    def _printed(self, flat: pd.DataFrame, name: str, digits: int, right: Sequence[str] = ()) -> None:
+    def _printed(
+        self, flat: pd.DataFrame, name: str, digits: int, right: Sequence[str] = (), note: str = ""
+    ) -> None:
         from fedlora_kit.reporting import latex
 
         header, rows, numeric = _texts(flat, digits)
         numeric = [n or column in right for n, column in zip(numeric, header, strict=True)]
-        atomic.write_text(self.folder / f"{name}.md", _markdown(header, rows, numeric))
+        atomic.write_text(self.folder / f"{name}.md", _markdown(header, rows, numeric, note))
         aligned = [n or any(" ± " in row[i] for row in rows) for i, n in enumerate(numeric)]
-        atomic.write_text(self.folder / f"{name}.tex", latex.tabular(header, rows, aligned))
+        atomic.write_text(self.folder / f"{name}.tex", latex.tabular(header, rows, aligned, note))
 
     def _csv(self, df: pd.DataFrame, name: str) -> None:
         atomic.write_text(self.folder / f"{name}.csv", df.to_csv(index=False, lineterminator="\n"))
@@ -255,7 +256,9 @@ def _texts(df: pd.DataFrame, digits: int) -> tuple[list[str], list[list[str]], l
     return [shown(column) for column in df.columns], rows, numeric
 
 
-def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]], numeric: Sequence[bool]) -> str:
+def _markdown(
+    header: Sequence[str], rows: Sequence[Sequence[str]], numeric: Sequence[bool], note: str = ""
+) -> str:
     from tabulate import tabulate  # type: ignore[import-untyped]
 
     def safe(cells: Sequence[str]) -> list[str]:
@@ -264,4 +267,4 @@ def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]], numeric: Seq
     align = ["right" if number else "left" for number in numeric]
     body = [safe(row) for row in rows]
     text: str = tabulate(body, safe(header), tablefmt="pipe", disable_numparse=True, colalign=align)
-    return text + "\n"
+    return text + "\n" + (f"\n{note}\n" if note else "")
