@@ -109,6 +109,21 @@ def test_a_figure_is_written_twice_the_same_and_closed(outputs: ItemOutputs) -> 
     assert (outputs.folder / "figure.txt").read_text() == title
 
 
+def test_a_table_and_a_figure_of_one_name_are_refused(outputs: ItemOutputs) -> None:
+    table = pd.DataFrame({"a": [1]})
+    outputs.figure(plt.figure(), "x", caption="Kept.")
+    outputs.figure(plt.figure(), "x", caption="Kept.")  # a cell that is run once more
+    with pytest.raises(BadValue, match=r"'x' is the name of a figure, whose x\.tex this table") as raised:
+        outputs.table(table, "x")
+    assert raised.value.remedy == "give the table another name"
+    assert "Kept." in (outputs.folder / "x.tex").read_text()
+    outputs.table(table)
+    with pytest.raises(BadValue, match="name of a table"):
+        outputs.figure(plt.figure(), "table")
+    with pytest.raises(BadValue, match="name of a comparison"):
+        outputs.table(table, "comparison")
+
+
 def test_a_caption_stands_beside_its_figure(outputs: ItemOutputs) -> None:
     fig, ax = plt.subplots()
     ax.plot([0, 1])

@@ -83,6 +83,7 @@ class ItemOutputs:
         self.item_id = item_id
         self.profile = profile
         self.folder = item_folder(item_id, profile, os.environ.get(STAGING_VARIABLE) or output_dir)
+        self._kinds = {"comparison": "comparison", "privacy": "privacy ledger"}
 
     def table(self, df: pd.DataFrame, name: str = "table", digits: int = 2) -> pd.DataFrame:
         """``<name>.csv`` in full precision; ``<name>.md`` and ``.tex`` (booktabs) with ``digits`` decimals.
@@ -90,9 +91,9 @@ class ItemOutputs:
         A named index (such as a pivot's) becomes ordinary columns; column levels are joined by a space.
 
         Raises:
-            BadValue: a table without rows or columns: it would look like a result.
+            BadValue: a table without rows or columns: it would look like a result; a name that a figure has.
         """
-        flat = _flat(df, self._name(name))
+        flat = _flat(df, self._name(name, "table"))
         self._csv(flat, name)
         self._printed(flat, name, digits)
         return df
@@ -104,13 +105,16 @@ class ItemOutputs:
         Args:
             caption: what is seen, in one or two sentences, for ``<name>.txt``, and for LaTeX ``<name>.tex``:
                 readers who do not see the figure go by it. The item's title if not given.
+
+        Raises:
+            BadValue: a name that a table has: their ``.tex`` would be one file.
         """
         from matplotlib import pyplot as plt
 
         from fedlora_kit.papers.items import ITEMS
         from fedlora_kit.reporting import latex, style
 
-        style.save(fig, self.folder, self._name(name))
+        style.save(fig, self.folder, self._name(name, "figure"))
         titles = {item.id: f"{item.title}." for item in ITEMS}
         words = " ".join(caption.split()) or titles.get(self.item_id, name)
         atomic.write_text(self.folder / f"{name}.txt", words + "\n")
@@ -177,9 +181,15 @@ class ItemOutputs:
         lines = "".join(f"<li>{html.escape(line)}</li>" for line in deviations)
         return Shown(f"<ul>{lines}</ul>", "\n".join(f"- {line}" for line in deviations))
 
-    def _name(self, name: str) -> str:
+    def _name(self, name: str, kind: str) -> str:
+        """A name that nothing of another kind has, as both write ``<name>.tex``."""
         if not _NAME.fullmatch(name):
             raise BadValue(f"output name {name!r} is not a plain file name", "use letters, digits, - and _")
+        if (taken := self._kinds.setdefault(name, kind)) != kind:
+            raise BadValue(
+                f"{name!r} is the name of a {taken}, whose {name}.tex this {kind} would overwrite",
+                f"give the {kind} another name",
+            )
         return name
 
     def _printed(
