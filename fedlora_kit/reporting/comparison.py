@@ -27,7 +27,10 @@ COLUMNS = (
 )
 INTERVAL = ("difference_lower", "difference_upper")
 """Columns that `compare` gives beside `COLUMNS`."""
-NOT_COMPARABLE = "model, data, size or metric are not the paper's, or the paper's are not known; differences for orientation."
+NOT_COMPARABLE = (
+    "model, data, size or metric are not the paper's, or the paper's are not known; "
+    "differences for orientation."
+)
 """What stands after "Not comparable" wherever published and reproduced numbers are printed side by side."""
 
 
