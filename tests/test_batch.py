@@ -28,6 +28,7 @@ from fedlora_kit.batch.status import Status, digests, read_status, write_status
 from fedlora_kit.batch.summary import summarise, summary_text
 from fedlora_kit.errors import BadValue, FedloraError, UnknownName
 
+GIB = 2**30
 PARAMETERS = '''
 """Parameters."""
 profile: str = "smoke"  # size of the run
@@ -642,3 +643,36 @@ def test_the_live_table_names_every_item() -> None:
 
 def test_the_kernel_check_really_starts_one() -> None:
     assert kernel.start_and_ask() == sys.executable
+
+
+@pytest.mark.parametrize(
+    ("files", "fit"),
+    [
+        ({}, 4),
+        ({"memory.max": "max\n", "memory.current": "9\n"}, 4),
+        ({"memory.max": f"{6 * GIB}\n", "memory.current": f"{3 * GIB}\n"}, 2),
+        ({"memory.max": f"{5 * GIB}", "memory.current": f"{5 * GIB}", "memory.stat": "anon 1"}, 1),
+        (
+            {
+                "memory.max": f"{5 * GIB}",
+                "memory.current": f"{5 * GIB}",
+                "memory.stat": f"anon 1\ninactive_file {3 * GIB}\n",
+            },
+            2,
+        ),
+        ({"memory/memory.limit_in_bytes": f"{3 * GIB}", "memory/memory.usage_in_bytes": f"{3 * GIB}"}, 1),
+        ({"memory/memory.limit_in_bytes": str(2**63 - 4096), "memory/memory.usage_in_bytes": "9"}, 4),
+    ],
+)
+def test_as_many_notebooks_as_fit_into_the_containers_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: dict[str, str], fit: int
+) -> None:
+    monkeypatch.setattr(pool, "_CGROUPS", tmp_path)
+    monkeypatch.setattr(pool, "_cores", lambda: 8)
+    host = tmp_path / "meminfo"
+    host.write_text(f"MemTotal: 1\nMemAvailable: {64 * 2**20} kB\n")
+    monkeypatch.setattr(pool, "_MEMINFO", host)
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert pool._fitting(9) == fit

@@ -31,6 +31,8 @@ _TICK = 0.1  # seconds
 _GRACE = 15.0  # seconds that a worker has to stop its kernel
 _MOST = 4  # notebooks at a time, unless the user says
 _MEMORY = 3 * 2**29  # bytes that a notebook and its kernel take, about
+_MEMINFO = Path("/proc/meminfo")
+_CGROUPS = Path("/sys/fs/cgroup")  # as a container sees its own
 
 
 @dataclass
@@ -248,11 +250,32 @@ def _close(child: _Child) -> None:
 def _fitting(notebooks: int) -> int:
     """Notebooks at a time that only read the store."""
     try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        lines = _MEMINFO.read_text(encoding="ascii").splitlines()
         free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
     except (OSError, StopIteration):  # not Linux
         free = _MOST * _MEMORY
+    free = min([free, *_container_memory()])
     return max(1, min(notebooks, _cores(), _MOST, int(free // _MEMORY)))
+
+
+def _container_memory() -> list[int]:
+    """Bytes that the container's limit leaves, which the host's figures do not know of; empty without one.
+
+    File pages that nobody uses count as free, as the kernel takes them back first.
+    """
+    found = []
+    for folder, limit, used, idle in (
+        ("", "memory.max", "memory.current", "inactive_file"),
+        ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+    ):
+        place = _CGROUPS / folder
+        with contextlib.suppress(OSError, ValueError):  # another version, or the limit "max"
+            left = int((place / limit).read_text()) - int((place / used).read_text())
+            with contextlib.suppress(OSError, KeyError, ValueError):
+                stat = dict(line.split() for line in (place / "memory.stat").read_text().splitlines())
+                left += int(stat[idle])
+            found.append(left)
+    return found
 
 
 def _cores() -> int:
