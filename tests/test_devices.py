@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from fedlora_kit.cli import app, devices, doctor
 from fedlora_kit.cli import plan as plan_
 from fedlora_kit.errors import BadValue
 from fedlora_kit.experiments.many import default_jobs
-from fedlora_kit.experiments.rate import given_rate
+from fedlora_kit.experiments.rate import Rate, given_rate
 from fedlora_kit.experiments.store import Store
 from fedlora_kit.papers.plan import plan
 from fedlora_kit.papers.runs_of import runs_of
@@ -139,11 +140,26 @@ def test_the_warning_gives_the_plans_time() -> None:
     half = devices.slow_without_gpu("small", given, lambda spec: RATE, share=2)
     assert half is not None
     assert plan_.time_text(1800 * total.device_hours) in half
+    assert f"{total.missing} runs to train, 1 of 2 shares here, " in half
+
+
+def test_planning_that_fails_is_no_warning_and_no_error(caplog: pytest.LogCaptureFixture) -> None:
+    def rate(spec: object) -> None:
+        raise ZeroDivisionError("a broken clock")
+
+    caplog.set_level(logging.DEBUG, "fedlora_kit")
+    assert devices.slow_without_gpu("small", {ITEM: {"seeds": 1}}, rate) is None  # type: ignore[arg-type]
+    (record,) = [r for r in caplog.records if r.name == devices.__name__]
+    assert record.levelname == "DEBUG"
+    assert "a broken clock" in caplog.text
 
 
 def test_there_is_no_warning_without_need(monkeypatch: pytest.MonkeyPatch) -> None:
-    def rate(spec: object) -> None:
-        raise AssertionError("nothing is to be measured")
+    measured: list[object] = []
+
+    def rate(spec: object) -> Rate:
+        measured.append(spec)
+        return RATE
 
     given = {ITEM: {"seeds": 1}}
     assert devices.slow_without_gpu("smoke", given, rate) is None
@@ -157,6 +173,7 @@ def test_there_is_no_warning_without_need(monkeypatch: pytest.MonkeyPatch) -> No
     assert devices.slow_without_gpu("small", given, rate) is None
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert devices.slow_without_gpu("small", {ITEM: {"seeds": 2}}, rate) is None
+    assert measured == []
 
 
 def test_a_batch_warns_once_and_runs(notebook: Path, tmp_path: Path) -> None:

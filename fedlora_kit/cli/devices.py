@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import shutil
@@ -9,12 +10,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fedlora_kit.errors import BadValue, FedloraError
+from fedlora_kit.errors import BadValue
 
 if TYPE_CHECKING:
     from fedlora_kit.papers.plan import RateOf
 
 _SMOKE = "smoke"
+_log = logging.getLogger(__name__)
 
 
 def check_device(name: str) -> None:
@@ -69,8 +71,9 @@ def slow_without_gpu(
 ) -> str | None:
     """One sentence about the time that a profile made for GPUs takes here; None where there is no need.
 
-    There is none for smoke, with a GPU, for items whose runs are all in the store, and where the CPU was
-    asked for. The time is the plan's (`fedlora plan`), of the runs that are still to be trained.
+    There is none for smoke, with a GPU, for items whose runs are all in the store, where the CPU was asked
+    for, and where planning fails: a warning stops no command. The time is the plan's
+    (`fedlora plan`), of the runs that are still to be trained.
 
     Args:
         parameters: item -> its notebook's parameters, typed.
@@ -92,11 +95,13 @@ def slow_without_gpu(
 
     try:
         total = plan(profile, planned, rate_of or rates(None, "auto")).totals
-    except (FedloraError, TypeError):
-        return None  # a setting that an item refuses, or does not know: its own error says it better
+        jobs = default_jobs()
+    except Exception:  # such as a setting that an item refuses: its own error says it better, and stops
+        _log.debug("the time without a GPU cannot be planned", exc_info=True)
+        return None
     if not total.missing:
         return None
-    of = f", a {share}th of them here" if share > 1 else ""
+    of = f", 1 of {share} shares here" if share > 1 else ""
     known = total.missing - total.unknown
     time = (
         f"about {time_text(3600 * total.device_hours / share)}"
@@ -106,6 +111,6 @@ def slow_without_gpu(
     rest = f" ({total.unknown} of them could not be estimated)" if known and total.unknown else ""
     return (
         f"no GPU here: profile {profile} has {total.missing} runs to train{of}, {time} on this machine's CPU "
-        f"one after the other, {default_jobs()} go at a time{rest}; `fedlora plan` has the parts, and "
+        f"one after the other, {jobs} go at a time{rest}; `fedlora plan` has the parts, and "
         "--set device=cpu leaves this warning out"
     )
