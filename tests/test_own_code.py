@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,8 +10,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from fedlora_kit.batch import own_code
-from fedlora_kit.batch.kernel import private_kernel
+from fedlora_kit.batch import own_code, pool
+from fedlora_kit.batch.kernel import KERNEL_NAME, private_kernel
 from fedlora_kit.cli import app
 from fedlora_kit.errors import BadValue
 from fedlora_kit.methods.base import METHODS
@@ -75,15 +73,52 @@ def test_its_content_decides_whether_an_item_runs_again(mine: Path, monkeypatch:
     assert len({without, first, key()}) == 3
 
 
-def test_a_kernel_knows_it(mine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(own_code.VARIABLE, str(mine))
-    with private_kernel() as spec:
-        assert json.loads((spec / "kernel.json").read_text())["argv"][0] == sys.executable
-        start_up = Path(os.environ["IPYTHONDIR"]) / "profile_default" / "startup" / "00-own.py"
-        code = f"{start_up.read_text()}\nfrom fedlora_kit.methods import METHODS\nprint('{mine.stem}' in "
-        code += "{name.replace('-', '_') for name in METHODS})"
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "True"
+def test_a_kernel_knows_it(mine: Path) -> None:
+    from jupyter_client.manager import start_new_kernel
+
+    own_code.name_files([mine])
+    said: list[str] = []
+    with private_kernel():
+        manager, client = start_new_kernel(kernel_name=KERNEL_NAME)
+        try:
+            reply = client.execute_interactive(
+                "import sys; from fedlora_kit.methods.base import METHODS; print(sys.executable, "
+                f"METHODS['{mine.stem.replace('_', '-')}'].title, 'own_code' in globals())",
+                timeout=120,
+                output_hook=lambda message: said.append(message["content"].get("text", "")),
+            )
+        finally:
+            client.stop_channels()
+            manager.shutdown_kernel(now=True)
+    assert reply["content"]["status"] == "ok", said
+    assert "".join(said) == f"{sys.executable} Mine False\n"
+
+
+@pytest.mark.parametrize("before", [None, "", "/there/before.py"])
+def test_a_command_names_files_for_itself_alone(
+    mine: Path, monkeypatch: pytest.MonkeyPatch, before: str | None
+) -> None:
+    if before is None:
+        monkeypatch.delenv(own_code.VARIABLE)
+    else:
+        monkeypatch.setenv(own_code.VARIABLE, before)
+    named: list[list[Path]] = []
+    monkeypatch.setattr(pool, "reproduce", lambda *_: named.append(own_code.files()) or 1 / 0)
+    words = ["reproduce", "fed-hello/table2"]
+    assert isinstance(CliRunner().invoke(app, [*words, "--with", str(mine)]).exception, ZeroDivisionError)
+    assert os.environ.get(own_code.VARIABLE) == before
+    CliRunner().invoke(app, words)
+    assert named == [[mine], [Path(before)] if before else []]
+
+
+def test_a_path_that_would_be_taken_for_two_is_refused(tmp_path: Path, mine: Path) -> None:
+    folder = tmp_path / f"a{os.pathsep}b"
+    folder.mkdir()
+    path = mine.rename(folder / mine.name)
+    with pytest.raises(BadValue, match="in its path, which parts paths") as raised:
+        own_code.name_files([path])
+    assert "move the file" in raised.value.remedy
+    assert mine.stem not in sys.modules
 
 
 def test_it_is_for_the_machine_s_own_notebooks(mine: Path) -> None:

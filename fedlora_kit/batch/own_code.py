@@ -11,7 +11,8 @@ import hashlib
 import importlib.util
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from fedlora_kit.errors import BadValue, FedloraError
@@ -26,13 +27,34 @@ def files() -> list[Path]:
     return [Path(name) for name in os.environ.get(VARIABLE, "").split(os.pathsep) if name]
 
 
+@contextmanager
+def within() -> Iterator[None]:
+    """Files that are named inside the block are named until its end: another command of the same process
+    does not carry them along."""
+    before = os.environ.get(VARIABLE)
+    try:
+        yield
+    finally:
+        os.environ.pop(VARIABLE, None)
+        if before is not None:
+            os.environ[VARIABLE] = before
+
+
 def name_files(paths: Iterable[Path]) -> None:
-    """Import the files here, and have the processes that this one starts from now on import them, too.
+    """Import the files here, and have the processes that this one starts from now on import them, too; to
+    the end of a block `within`, where there is one.
 
     Raises:
-        BadValue: a file that is missing, or that cannot be imported.
+        BadValue: a file that is missing, whose path has the character that parts paths, or that cannot be
+            imported.
     """
     whole = [(Path.cwd() / path.expanduser()).resolve() for path in paths]
+    for path in whole:
+        if os.pathsep in str(path):
+            raise BadValue(
+                f"{path} has a {os.pathsep!r} in its path, which parts paths in {VARIABLE}",
+                "move the file, or rename its folder",
+            )
     load(whole)
     os.environ[VARIABLE] = os.pathsep.join(map(str, whole))
 

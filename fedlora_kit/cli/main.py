@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from fedlora_kit import __version__
+from fedlora_kit.batch import own_code
 from fedlora_kit.cli import backbones, completion, queries, replay
 from fedlora_kit.cli.common import Commands, JsonFlag, print_json
 from fedlora_kit.cli.federate import federate
@@ -72,10 +73,12 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def _root(
+    ctx: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and stop.")
     ] = False,
-) -> None: ...
+) -> None:
+    ctx.with_resource(own_code.within())
 
 
 @app.command()
