@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+import fedlora_kit
 from fedlora_kit.batch import local_engine as engine
 from fedlora_kit.batch import pool as notebooks
 from fedlora_kit.batch.local_engine import LocalBatch, Trained, train_items
@@ -51,10 +52,11 @@ class Stand:
         self.started.append(processes)
         return self
 
-    def submit(self, work, description, device, root):
+    def submit(self, work, description, key, device, root):
         assert work is train
         assert device == "cpu"
         spec, future = RunSpec.parse(description), Future()
+        assert spec.key() == key
         self.specs.append(spec)
         try:
             future.set_result(self.outcome(spec, Store(Path(root))))
@@ -360,7 +362,10 @@ def test_a_warm_process_trains_what_a_local_run_gives(tmp_path):
     bad = spec.model_copy(update={"local": spec.local.model_copy(update={"lr": 1e30})})
     pool = WarmPool(1, tmp_path / "log", preload=())
     try:
-        ends = [pool.submit(train, s.model_dump(mode="json"), "cpu", str(store.root)) for s in (spec, bad)]
+        ends = [
+            pool.submit(train, s.model_dump(mode="json"), s.key(), "cpu", str(store.root))
+            for s in (spec, bad)
+        ]
         good, diverged = (end.result(timeout=120) for end in ends)
     finally:
         pool.close()
@@ -377,9 +382,46 @@ def test_other_errors_are_told(tmp_path, monkeypatch):
         raise ZeroDivisionError("x")
 
     monkeypatch.setattr(run_module, "run_federation", breaking)
-    spec = runs_of("start_here", "smoke", seeds=1)[0].model_dump(mode="json")
-    assert train(spec, "cpu", str(tmp_path)).error == "ZeroDivisionError: x"
-    assert train(spec, "nonsense", str(tmp_path)).status == "error"
+    spec = runs_of("start_here", "smoke", seeds=1)[0]
+    description, key = spec.model_dump(mode="json"), spec.key()
+    assert train(description, key, "cpu", str(tmp_path)).error == "ZeroDivisionError: x"
+    assert train(description, key, "nonsense", str(tmp_path)).status == "error"
+    assert "other code" in train(description, "0" * 16, "cpu", str(tmp_path)).error
+
+
+def test_processes_import_the_package_of_the_one_that_asks(tmp_path, monkeypatch):
+    """Whatever lies in the folder that the command is given in."""
+    (tmp_path / "fedlora_kit").mkdir()
+    (tmp_path / "fedlora_kit" / "__init__.py").write_text("")
+    (tmp_path / "fedlora_kit" / "errors.py").write_text("class BadValue: ...")
+    program = (
+        "import inspect, sys\n"
+        "if __name__ == '__main__':\n"
+        "    sys.path.insert(0, sys.argv[1])\n"
+        "    from fedlora_kit.batch.warm import WarmPool\n"
+        "    from fedlora_kit.errors import BadValue\n"
+        "    pool = WarmPool(1, preload=('fedlora_kit.errors',))\n"
+        "    print(pool.submit(inspect.getsourcefile, BadValue).result())\n"
+        "    pool.close()\n"
+    )
+    root = Path(fedlora_kit.__file__).resolve().parent.parent
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "command.py").write_text(program)
+    command = [sys.executable, str(tmp_path / "bin" / "command.py"), str(root)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.stdout.strip() == str(root / "fedlora_kit" / "errors.py"), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("trained", "together"),
+    [
+        (Trained(1, 0, {}, {"x": "y"}), True),
+        (Trained(1, 0, {"0": "killed"}, {}), False),
+        (Trained(1, 0, {}, {}, on_cpu=False), False),
+    ],
+)
+def test_notebooks_run_side_by_side_where_that_is_safe(trained, together):
+    assert trained.side_by_side == together
 
 
 def test_a_process_that_dies_breaks_its_pool_and_the_next_one_works():

@@ -47,12 +47,21 @@ class Trained:
         finished, failed: runs trained now that are in the store, and that diverged.
         left: of the items' runs, those that are left to the notebooks: what stopped them, by key.
         unplanned: items whose runs could not be named, and why.
+        on_cpu: whether the device that trains is a CPU.
     """
 
     finished: int
     failed: int
     left: Mapping[str, str]
     unplanned: Mapping[str, str]
+    on_cpu: bool = True
+
+    @property
+    def side_by_side(self) -> bool:
+        """Whether notebooks may run at the same time now: what they still train shares the cores, and needs
+        no GPU, nor the memory that a process was killed for.
+        """
+        return self.on_cpu and not self.left
 
 
 def train_items(
@@ -98,7 +107,7 @@ def train_items(
     finally:
         batch.close()
     _log.info("%d runs trained, %d failed, %d left", batch.finished, batch.failed, len(batch.left))
-    return Trained(batch.finished, batch.failed, batch.left, unplanned)
+    return Trained(batch.finished, batch.failed, batch.left, unplanned, on_cpu)
 
 
 def rough_seconds(spec: RunSpec) -> float | None:
@@ -157,7 +166,7 @@ class LocalBatch:
             self._keys.add(key)
             try:
                 stored = self._stored(key)
-            except FedloraError as error:  # an entry that cannot be read
+            except (FedloraError, OSError) as error:  # an entry that cannot be read
                 self.left[key] = str(error)
                 continue
             if stored:
@@ -237,8 +246,8 @@ class LocalBatch:
         return self._pool
 
     def _submit(self, one: _Waiting) -> None:
-        spec, device, _ = one.run
-        future = self._open().submit(train, spec.model_dump(mode="json"), device, str(self.store.root))
+        description, root = one.run.spec.model_dump(mode="json"), str(self.store.root)
+        future = self._open().submit(train, description, one.key, one.run.device, root)
         self._running[future] = (one, time.monotonic())
 
     def _end(self, one: _Waiting, outcome: Outcome) -> None:
@@ -282,10 +291,10 @@ class _Waiting:
 
 
 def _key(spec: RunSpec) -> str | None:
-    """A run's key; None where its data or its backbone are not on this machine."""
+    """A run's key; None where its data or its backbone are not on this machine, or cannot be read."""
     try:
         return spec.key()
-    except FedloraError:
+    except (FedloraError, OSError):
         return None
 
 

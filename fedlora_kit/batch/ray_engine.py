@@ -105,7 +105,7 @@ class Batch:
         missing = [key for key in new if not self._stored(key)]
         published = set(self._remote.keys(missing))
         for key in missing:
-            spec, device, _ = new[key]
+            spec, device = new[key].spec, new[key].device
             if key in published and self._fetch(key):
                 self._over.add(key)
             elif external(spec):

@@ -88,16 +88,16 @@ def train_share(
 
     def take(runs: Iterable[Wanted], label: str) -> None:
         mine: dict[str, dict[str, RunSpec]] = {}
-        for spec, where, _ in runs:
-            key = spec.key()
+        for run in runs:
+            key = run.spec.key()
             if not shard.takes(key):
                 others.add(key)
             elif key not in done:
-                mine.setdefault(where, {})[key] = spec
+                mine.setdefault(run.device, {})[key] = run.spec
         say(f"share {shard.number} of {shard.of}, {label}: {sum(map(len, mine.values()))} runs")
         for where, specs in mine.items():
-            for run in train(list(specs.values()), device=where, store=store, label=label):
-                done[run.key] = run
+            for finished in train(list(specs.values()), device=where, store=store, label=label):
+                done[finished.key] = finished
 
     take([run for one in planned.values() for run in one.first()], "runs")
     grids = {item: one for item, one in planned.items() if one.runs.after is not None}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from fedlora_kit.experiments.spec import RunSpec
 from fedlora_kit.experiments.store import Store
@@ -13,7 +13,8 @@ from fedlora_kit.papers.planned import Runs
 from fedlora_kit.papers.runs_of import planned_runs
 
 
-class Wanted(NamedTuple):
+@dataclass(frozen=True)
+class Wanted:
     """A run that an item asks for.
 
     Attributes:

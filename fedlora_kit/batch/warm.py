@@ -1,7 +1,7 @@
 """Warm processes that train runs: the libraries are imported once, by a server that forks the workers.
 
-The server (`multiprocessing`'s forkserver) only imports: it computes nothing, so that no thread and no GPU is
-in use where it forks. A worker ends with the process that asked for it, whatever ends that one: each waits on
+The server (`multiprocessing`'s forkserver) only imports: no thread computes and no GPU is in use where it
+forks. A worker ends with the process that asked for it, whatever ends that one: each waits on
 a pipe whose other end only that process holds.
 """
 
@@ -23,6 +23,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Literal, ParamSpec, TypeVar
 
+import fedlora_kit
 from fedlora_kit.batch.kernel import environment
 from fedlora_kit.batch.runner import QUIET
 from fedlora_kit.errors import FedloraError
@@ -59,8 +60,13 @@ class Outcome:
     error: str = ""
 
 
-def train(description: Mapping[str, Any], device: str, root: str) -> Outcome:
-    """Train a run into the store at ``root``, in this process; never raises for what a run can do wrong."""
+def train(description: Mapping[str, Any], key: str, device: str, root: str) -> Outcome:
+    """Train a run into the store at ``root``, in this process; never raises for what a run can do wrong.
+
+    Args:
+        key: the run's, as the asking process has it. One with another code or other backbones would train
+            another run: that is an error.
+    """
     import torch
 
     from fedlora_kit.experiments.run import RunFailed, run
@@ -74,7 +80,13 @@ def train(description: Mapping[str, Any], device: str, root: str) -> Outcome:
     try:
         if resolve_device(device).type == "cpu":
             torch.set_num_threads(1)
-        run(RunSpec.parse(dict(description)), device=device, store=Store(Path(root)))
+        spec = RunSpec.parse(dict(description))
+        if spec.key() != key:
+            raise FedloraError(
+                f"a training process would train run {spec.key()} and not {key}",
+                "it found other code or other backbones than the command did",
+            )
+        run(spec, device=device, store=Store(Path(root)))
     except RunFailed as failed:
         status, error = "failed", str(failed.record.get("error", "unknown"))
     except FedloraError as refused:
@@ -108,7 +120,7 @@ class WarmPool:
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(list(preload))
         threads = {name: os.environ.get(name, "1") for name in _ONE_THREAD} if one_thread else {}
-        with environment({**QUIET, **threads}), _no_interrupts():
+        with environment({**QUIET, **threads, **_same_code()}), _no_interrupts():
             forkserver.ensure_running()  # takes the environment as it is now
         ours, self._lifeline = context.Pipe(duplex=False)
         self._ours = ours  # open until every worker has its copy
@@ -129,6 +141,13 @@ class WarmPool:
         self._lifeline.close()
         self._executor.shutdown(wait=True, cancel_futures=True)
         self._ours.close()
+
+
+def _same_code() -> dict[str, str]:
+    """Variables with which the server imports what this process has imported, wherever it is started."""
+    root = str(Path(fedlora_kit.__file__).resolve().parent.parent)
+    rest = os.environ.get("PYTHONPATH")
+    return {"PYTHONSAFEPATH": "1", "PYTHONPATH": os.pathsep.join([root, rest]) if rest else root}
 
 
 def _begin(lifeline: Connection, variables: Mapping[str, str], log: str) -> None:

@@ -264,7 +264,7 @@ def _here(profile: str, log: Path, reporter: Reporter, *, warm: bool) -> Prepare
         if done.left:
             key, reason = next(iter(done.left.items()))
             say(f"{len(done.left)} runs are left to their notebooks; {key}: {reason} (see {log})")
-        return True
+        return done.side_by_side
 
     return train
 

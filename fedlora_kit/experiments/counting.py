@@ -166,7 +166,7 @@ class Counter:
             checkpointing=self.spec.model.gradient_checkpointing,
             first_token=first,
         )
-        again = len(above) if self.spec.model.gradient_checkpointing else 0
+        again = len(above) - first if self.spec.model.gradient_checkpointing else 0
         return Work(
             batch * flops, (len(layers) + 1 + again) * passes / group, (len(above) + 1) * passes / group
         )

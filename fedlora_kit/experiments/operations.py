@@ -86,7 +86,7 @@ def backward_flops(
     total = head_flops(shape, tokens, labels)
     for layer in passed:
         states = 1.0 if first_token and layer == passed[-1] else tokens
-        if checkpointing:  # the layers are run again, and the gradient goes all the way down
+        if checkpointing and states == tokens:  # run again; the gradient goes all the way down
             total += _layer_forward(shape, adapters, tokens, states)
         if layer > reached[0] or checkpointing:
             total += _layer_backward(shape, adapters, tokens, states)

@@ -3,11 +3,12 @@
 RoBERTa's, BERT's and ViT's heads read the first token's last state and no other. So the last layer needs
 keys and values of all tokens, but queries, attention's output and the MLP of the first one alone: the same
 scores and the same gradients, and in a model of L layers nearly 1/L less work, forward and backward.
+Gradient checkpointing passes this layer by: it keeps little.
 """
 
 from __future__ import annotations
 
-from types import MethodType
+from functools import partial
 from typing import Any
 
 import torch
@@ -34,13 +35,13 @@ def read_first_token(model: nn.Module) -> bool:
     if not layers or getattr(layers[-1], "is_decoder", False):
         return False
     last = layers[-1]
-    # a bound method: a deep copy of the model binds it to its own layer
-    last.forward = MethodType(_FORWARDS[type(last).__name__], last)
+    # bound by partial: a copy of the model, deep or pickled, binds it to its own layer
+    last.forward = partial(_FORWARDS[type(last).__name__], last)
     return True
 
 
 def _bert(
-    self: Any, hidden: torch.Tensor, mask: torch.Tensor | None = None, *_: Any, **__: Any
+    self: Any, hidden: torch.Tensor, attention_mask: torch.Tensor | None = None, *_: Any, **__: Any
 ) -> torch.Tensor:
     """`RobertaLayer` and `BertLayer`; hidden: (B, T, width)."""
     first, inner = hidden[:, :1], self.attention.self
@@ -48,7 +49,7 @@ def _bert(
         inner.query(first),
         inner.key(hidden),
         inner.value(hidden),
-        mask,
+        attention_mask,
         inner.num_attention_heads,
         inner.dropout.p if self.training else 0.0,
     )
@@ -56,7 +57,7 @@ def _bert(
 
 
 def _vit(
-    self: Any, hidden: torch.Tensor, mask: torch.Tensor | None = None, *_: Any, **__: Any
+    self: Any, hidden: torch.Tensor, attention_mask: torch.Tensor | None = None, *_: Any, **__: Any
 ) -> torch.Tensor:
     """`ViTLayer`; hidden: (B, T, width)."""
     normed, inner = self.layernorm_before(hidden), self.attention
@@ -64,7 +65,7 @@ def _vit(
         inner.q_proj(normed[:, :1]),
         inner.k_proj(normed),
         inner.v_proj(normed),
-        mask,
+        attention_mask,
         inner.num_attention_heads,
         inner.attention_dropout if self.training else 0.0,
     )

@@ -14,6 +14,8 @@ from fedlora_kit.errors import FedloraError
 def checkpoint_gradients(model: nn.Module) -> nn.Module:
     """Let ``model`` recompute each layer in the backward pass instead of keeping its activations.
 
+    But for a last layer that computes one token's state (`models.first_token`).
+
     With ``use_reentrant=True``: the other kind runs the layer's forward pass inside the backward pass, past
     the hooks that collect per-example gradients, which are then silently missing. The re-entrant kind needs
     an input that requires a gradient, hence the second call. Gradients are the same.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,7 +25,7 @@ from fedlora_kit.training.checks import check
 from fedlora_kit.training.client_states import ClientStates
 from fedlora_kit.training.cohort import Cohort, Hooks
 from fedlora_kit.training.fisher import fisher_scores
-from fedlora_kit.training.host_memory import keep_freed_memory
+from fedlora_kit.training.host_memory import freed_memory_kept
 from fedlora_kit.training.noise_plan import noise_of_clients
 from fedlora_kit.training.records import privacy_report, round_record, teach_again
 from fedlora_kit.training.scores import global_scores, local_scores
@@ -130,8 +130,6 @@ def run_federation(
     sizes = [len(c) for c in fed.clients]
     noise = noise_of_clients(fed.privacy, sizes, fed.local.batch_size, fed.rounds.rounds * fed.local.steps)
     ledger = Ledger(len(sizes), fed.privacy.delta, fed.privacy.accountant) if fed.privacy else None
-    if fed.device.type == "cpu":
-        keep_freed_memory()
     personal = ClientStates(fed.device) if personal is None else personal
     begin = Snapshot(0, slot.read(), personal, [], None)
     now = begin if resume is None else _resumed(fed, slot, resume, personal)
@@ -140,7 +138,8 @@ def run_federation(
         ledger.restore(now.ledger)
 
     cohort_training = Cohort(fed, slot, noise)
-    with _quiet_randomness(fed.device), cohort_training.hooks as hooks:
+    memory = freed_memory_kept() if fed.device.type == "cpu" else nullcontext()
+    with _quiet_randomness(fed.device), memory, cohort_training.hooks as hooks:
         fed.model.train()
         for r in range(now.next_round, fed.rounds.rounds):
             updates, results, payloads = [], [], []
