@@ -8,34 +8,18 @@ of a run.
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import fedlora_kit
 from fedlora_kit.batch import own_code
+from fedlora_kit.batch.surroundings import environment, in_front, python_path
 from fedlora_kit.errors import FedloraError
 
 KERNEL_NAME = "python3"
-
-
-@contextmanager
-def environment(changes: Mapping[str, str]) -> Iterator[None]:
-    """Set environment variables inside the block, and put them back after it."""
-    before = {name: os.environ.get(name) for name in changes}
-    os.environ.update(changes)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
 
 
 @contextmanager
@@ -58,10 +42,9 @@ def private_kernel() -> Iterator[Path]:
             start_up = Path(folder) / "ipython" / "profile_default" / "startup"
             start_up.mkdir(parents=True)
             (start_up / "00-own.py").write_text(own_code.START_UP, encoding="utf-8")
-        package_root = str(Path(fedlora_kit.__file__).resolve().parent.parent)
         changes = {
-            "JUPYTER_PATH": _front(folder, os.environ.get("JUPYTER_PATH")),
-            "PYTHONPATH": _front(package_root, os.environ.get("PYTHONPATH")),
+            "JUPYTER_PATH": in_front(folder, "JUPYTER_PATH"),
+            "PYTHONPATH": python_path(),
             "IPYTHONDIR": str(Path(folder) / "ipython"),
         }
         with environment(changes):
@@ -104,7 +87,3 @@ def start_and_ask(seconds: float = 60.0) -> str:
     if answer != sys.executable:
         raise FedloraError(f"the notebook kernel is another Python: {answer or 'no answer'}", remedy)
     return answer
-
-
-def _front(first: str, rest: str | None) -> str:
-    return os.pathsep.join([first, rest]) if rest else first

@@ -11,10 +11,11 @@ import hashlib
 import importlib.util
 import os
 import sys
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
+from fedlora_kit.batch.surroundings import environment
 from fedlora_kit.errors import BadValue, FedloraError
 
 VARIABLE = "FEDLORA_WITH"
@@ -27,17 +28,10 @@ def files() -> list[Path]:
     return [Path(name) for name in os.environ.get(VARIABLE, "").split(os.pathsep) if name]
 
 
-@contextmanager
-def within() -> Iterator[None]:
+def within() -> AbstractContextManager[None]:
     """Files that are named inside the block are named until its end: another command of the same process
     does not carry them along."""
-    before = os.environ.get(VARIABLE)
-    try:
-        yield
-    finally:
-        os.environ.pop(VARIABLE, None)
-        if before is not None:
-            os.environ[VARIABLE] = before
+    return environment({VARIABLE: os.environ.get(VARIABLE, "")})
 
 
 def name_files(paths: Iterable[Path]) -> None:

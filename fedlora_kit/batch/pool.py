@@ -14,16 +14,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
-import fedlora_kit
 from fedlora_kit.batch import cache
 from fedlora_kit.batch.folders import LOG_FILE, NOTEBOOK_FILE, Staging, exclusive
 from fedlora_kit.batch.progress import Reporter, Running, Silent
 from fedlora_kit.batch.runner import notebook_path, values_for
 from fedlora_kit.batch.status import FAILED, OK, PLANNED, UNCHANGED, Runnable, Status, now, read_status
+from fedlora_kit.batch.surroundings import python_path
 from fedlora_kit.errors import BadValue, UnknownName
 from fedlora_kit.experiments.atomic import disk_guard
 
-#: item -> its notebook's parameters; trains what the items need, and says whether it did
+#: item -> its notebook's parameters; trains what they need, and says whether they may go side by side
 Prepare = Callable[[dict[str, dict[str, Any]]], bool]
 
 PROFILES = ("smoke", "small", "paper")
@@ -73,7 +73,7 @@ def reproduce(
         force: run even what is unchanged.
         timeout: seconds that one cell may take; ``None``: no limit.
         prepare: called before the first notebook starts, with item -> parameters of those that will run: it
-            trains what they need, and says whether it did.
+            trains what they need, and says whether they may go side by side.
 
     Raises:
         UnknownName, BadValue: an unknown profile or parameter, a wrong value; nothing has run then.
@@ -111,10 +111,10 @@ def reproduce(
                 waiting.append((item, crashed))
         children: list[_Child] = []
         try:
-            trained = False
+            together = False
             if prepare is not None and waiting:
-                trained = prepare({item.id: values[item.id] for item, _ in waiting})
-            jobs = jobs or (_fitting(len(waiting)) if trained else 1)
+                together = prepare({item.id: values[item.id] for item, _ in waiting})
+            jobs = jobs or (_fitting(len(waiting)) if together else 1)
             reporter.begin(len(with_notebook))
             for item in with_notebook:
                 if statuses[item.id].status == UNCHANGED:
@@ -124,7 +124,7 @@ def reproduce(
                 while waiting and len(children) < jobs:
                     item, crashed = waiting.pop(0)
                     children.append(_start(item, crashed, settings, output_dir, timeout, share))
-                    if trained:
+                    if together:
                         children[-1].running.expected = None  # it was the time of its training, too
                     reporter.start(children[-1].running)
                 time.sleep(_TICK)
@@ -154,9 +154,8 @@ def _start(
     staging.open()
     before = read_status(staging.final)
     expected = before.seconds if before is not None and before.status == OK else None
-    root = str(Path(fedlora_kit.__file__).resolve().parent.parent)
     environment = {"FEDLORA_JOBS": str(share), **os.environ}
-    environment["PYTHONPATH"] = os.pathsep.join(p for p in (root, os.environ.get("PYTHONPATH")) if p)
+    environment["PYTHONPATH"] = python_path()
     errors = (staging.root / "worker.log").open("w+b")
     process = subprocess.Popen(
         [sys.executable, "-m", "fedlora_kit.batch.worker"],

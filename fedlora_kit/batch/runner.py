@@ -21,9 +21,10 @@ from fedlora_kit import paths
 from fedlora_kit.batch.cache import cache_key as key_of
 from fedlora_kit.batch.cache import versions
 from fedlora_kit.batch.folders import LOG_FILE, NOTEBOOK_FILE, Staging
-from fedlora_kit.batch.kernel import KERNEL_NAME, environment, private_kernel
+from fedlora_kit.batch.kernel import KERNEL_NAME, private_kernel
 from fedlora_kit.batch.parameters import resolve
 from fedlora_kit.batch.status import FAILED, OK, Runnable, Status, now
+from fedlora_kit.batch.surroundings import environment
 from fedlora_kit.errors import BadValue, FedloraError
 from fedlora_kit.experiments import atomic
 from fedlora_kit.reporting.outputs import STAGING_VARIABLE, read_claims

@@ -23,9 +23,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Literal, ParamSpec, TypeVar
 
-import fedlora_kit
-from fedlora_kit.batch.kernel import environment
 from fedlora_kit.batch.runner import QUIET
+from fedlora_kit.batch.surroundings import environment, python_path
 from fedlora_kit.errors import FedloraError
 
 P = ParamSpec("P")
@@ -120,7 +119,8 @@ class WarmPool:
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(list(preload))
         threads = {name: os.environ.get(name, "1") for name in _ONE_THREAD} if one_thread else {}
-        with environment({**QUIET, **threads, **_same_code()}), _no_interrupts():
+        same_code = {"PYTHONSAFEPATH": "1", "PYTHONPATH": python_path()}  # wherever this process was started
+        with environment({**QUIET, **threads, **same_code}), _no_interrupts():
             forkserver.ensure_running()  # takes the environment as it is now
         ours, self._lifeline = context.Pipe(duplex=False)
         self._ours = ours  # open until every worker has its copy
@@ -141,13 +141,6 @@ class WarmPool:
         self._lifeline.close()
         self._executor.shutdown(wait=True, cancel_futures=True)
         self._ours.close()
-
-
-def _same_code() -> dict[str, str]:
-    """Variables with which the server imports what this process has imported, wherever it is started."""
-    root = str(Path(fedlora_kit.__file__).resolve().parent.parent)
-    rest = os.environ.get("PYTHONPATH")
-    return {"PYTHONSAFEPATH": "1", "PYTHONPATH": os.pathsep.join([root, rest]) if rest else root}
 
 
 def _begin(lifeline: Connection, variables: Mapping[str, str], log: str) -> None:

@@ -6,7 +6,6 @@ The level of the logger ``fedlora_kit`` is all there is to it: ERROR is quiet, I
 from __future__ import annotations
 
 import logging
-import os
 import sys
 import warnings
 from contextlib import ExitStack
@@ -14,6 +13,8 @@ from functools import lru_cache
 from typing import Annotated, Any
 
 import typer
+
+from fedlora_kit.batch.surroundings import environment
 
 LOGGER = "fedlora_kit"
 _BARS = ("TQDM_DISABLE", "HF_HUB_DISABLE_PROGRESS_BARS", "HF_DATASETS_DISABLE_PROGRESS_BARS")
@@ -78,9 +79,7 @@ def _quiet(ctx: typer.Context, value: bool) -> None:
     logging.getLogger(LOGGER).setLevel(logging.ERROR)
     stack.enter_context(warnings.catch_warnings())
     warnings.simplefilter("ignore")
-    for name in _BARS:
-        stack.callback(_put_back, name, os.environ.get(name))
-        os.environ[name] = "1"
+    stack.enter_context(environment(dict.fromkeys(_BARS, "1")))
 
 
 def _verbose(ctx: typer.Context, value: int) -> None:
@@ -127,10 +126,3 @@ def _handler() -> logging.Handler:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter(_PLAIN, "%H:%M:%S"))
     return handler
-
-
-def _put_back(name: str, value: str | None) -> None:
-    if value is None:
-        os.environ.pop(name, None)
-    else:
-        os.environ[name] = value
