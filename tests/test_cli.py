@@ -14,6 +14,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from cli_tools import LARGE_DELTA
 from typer.testing import CliRunner, Result
 
 from fedlora_kit import __version__
@@ -170,24 +171,11 @@ def test_noise_refuses_impossible_budgets(option: str, value: str, said: str) ->
 
 
 def test_a_large_delta_is_a_warning_that_names_the_rule() -> None:
-    words = (
-        "noise",
-        "--epsilon",
-        "6",
-        "--delta",
-        "1e-3",
-        "--batch",
-        "10",
-        "--examples",
-        "1000",
-        "--steps",
-        "10",
-    )
-    result = call(*words)
+    result = call(*LARGE_DELTA)
     assert result.exit_code == 0
     assert "delta < 1/n" in result.stderr
     assert "warning" not in result.stdout
-    assert len(json.loads(call(*words, "--json").stdout)["warnings"]) == 1
+    assert len(json.loads(call(*LARGE_DELTA, "--json").stdout)["warnings"]) == 1
 
 
 def test_runs_lists_finished_and_failed_runs() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from cli_tools import LARGE_DELTA
 from typer.testing import CliRunner, Result
 
 from fedlora_kit.batch.progress import Running, Silent
@@ -20,20 +21,6 @@ from fedlora_kit.experiments.many import run_all
 from fedlora_kit.experiments.spec import RunSpec
 from fedlora_kit.experiments.store import Store
 from fedlora_kit.papers.runs_of import runs_of
-
-WARNED = (
-    "noise",
-    "--epsilon",
-    "6",
-    "--delta",
-    "1e-3",
-    "--batch",
-    "10",
-    "--examples",
-    "1000",
-    "--steps",
-    "10",
-)
 
 
 @pytest.fixture
@@ -92,9 +79,9 @@ def test_quiet_and_verbose_exclude_each_other(words: tuple[str, ...]) -> None:
     assert "exclude each other" in call(*words, code=2).stderr
 
 
-@pytest.mark.parametrize("words", [("-q", *WARNED), (*WARNED, "--quiet")])
+@pytest.mark.parametrize("words", [("-q", *LARGE_DELTA), (*LARGE_DELTA, "--quiet")])
 def test_quiet_leaves_out_warnings_and_keeps_results_and_errors(words: tuple[str, ...]) -> None:
-    loud, quiet = call(*WARNED), call(*words)
+    loud, quiet = call(*LARGE_DELTA), call(*words)
     assert "warning: delta" in loud.stderr
     assert (quiet.stdout, quiet.stderr) == (loud.stdout, "")
     assert "error: no run" in call("-q", "show", "abc", code=2).stderr

@@ -10,11 +10,31 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from fedlora_kit.cli import completion
 from fedlora_kit.cli.verbosity import options
 from fedlora_kit.errors import BadValue, FedloraError, UnknownName
 
 JsonFlag = Annotated[
     bool, typer.Option("--json", help="Print JSON instead of a table; its form is described above.")
+]
+#: which items a command is about, and their notebooks' parameters
+Items = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[ITEM]...",
+        help="Item ids, or a paper's name for all its items. None: all.",
+        autocompletion=completion.items,
+    ),
+]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        "-s",
+        metavar="KEY=VALUE",
+        help="A notebook's parameter, as for reproduce.",
+        autocompletion=completion.settings,
+    ),
 ]
 
 

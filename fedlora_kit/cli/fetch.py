@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fedlora_kit.cli import completion
-from fedlora_kit.cli.common import print_table
+from fedlora_kit.cli.common import Items, Settings, print_table
 from fedlora_kit.cli.plan import size_text
 from fedlora_kit.cli.verbosity import say
 from fedlora_kit.errors import BadValue, UnknownName
@@ -25,24 +25,8 @@ def fetch(
             "--profile", "-p", help="small or paper; smoke needs nothing.", autocompletion=completion.profiles
         ),
     ],
-    items: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="[ITEM]...",
-            help="Item ids, or a paper's name for all its items. None: all.",
-            autocompletion=completion.items,
-        ),
-    ] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            "-s",
-            metavar="KEY=VALUE",
-            help="A notebook's parameter, as for reproduce.",
-            autocompletion=completion.settings,
-        ),
-    ] = None,
+    items: Items = None,
+    settings: Settings = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what would be fetched.")] = False,
 ) -> None:
     """Build a mirror of the Hub with all that items need, on a machine that has a network.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fedlora_kit.cli import completion
-from fedlora_kit.cli.common import JsonFlag, print_json, print_table
+from fedlora_kit.cli.common import Items, JsonFlag, Settings, print_json, print_table
 from fedlora_kit.cli.devices import check_device
 from fedlora_kit.errors import BadValue, UnknownName
 
@@ -19,28 +19,12 @@ if TYPE_CHECKING:
 
 
 def plan(
-    items: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="[ITEM]...",
-            help="Item ids, or a paper's name for all its items. None: all.",
-            autocompletion=completion.items,
-        ),
-    ] = None,
+    items: Items = None,
     profile: Annotated[
         str,
         typer.Option("--profile", "-p", help="smoke, small or paper.", autocompletion=completion.profiles),
     ] = "smoke",
-    settings: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            "-s",
-            metavar="KEY=VALUE",
-            help="A notebook's parameter, as for reproduce.",
-            autocompletion=completion.settings,
-        ),
-    ] = None,
+    settings: Settings = None,
     tflops: Annotated[
         float | None,
         typer.Option(
