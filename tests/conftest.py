@@ -24,7 +24,7 @@ def _own_store(tmp_path, monkeypatch):
 
 @pytest.fixture
 def hub_server(tmp_path, monkeypatch):
-    """A stand-in of the Hub (`hub_server.HubServer`) that every library asks, with empty caches; no waiting."""
+    """A stand-in of the Hub (`hub_server.HubServer`) that every library asks; empty caches, no waiting."""
     import datasets
     import huggingface_hub.constants as hub
     import huggingface_hub.file_download as download

@@ -234,8 +234,13 @@ class _Handler(BaseHTTPRequestHandler):
                     if file.endswith(LARGE):
                         about["lfs"] = {"sha256": _sha256(data), "size": len(data), "pointerSize": 134}
                 siblings.append(about)
-            self._json({"id": name, "sha": commit, "private": False, "gated": "manual" if repository.gated else False,
-                        "disabled": False, "tags": [], "downloads": 0, "likes": 0, "siblings": siblings})  # fmt: skip
+            gated = "manual" if repository.gated else False
+            self._json(
+                {
+                    **{"id": name, "sha": commit, "gated": gated, "private": False, "disabled": False},
+                    **{"tags": [], "downloads": 0, "likes": 0, "siblings": siblings},
+                }
+            )
         elif what == "tree":
             self._tree(files, below, "true" in str(query.get("recursive", "")).lower(), commit)
         else:
