@@ -228,19 +228,15 @@ class _Handler(BaseHTTPRequestHandler):
             full = "true" in str(query.get("blobs", "")).lower()
             siblings = []
             for file, data in sorted(files.items()):
-                about: dict[str, Any] = {"rfilename": file}
+                row: dict[str, Any] = {"rfilename": file}
                 if full:
-                    about |= {"size": len(data), "blobId": _git_id(data)}
+                    row |= {"size": len(data), "blobId": _git_id(data)}
                     if file.endswith(LARGE):
-                        about["lfs"] = {"sha256": _sha256(data), "size": len(data), "pointerSize": 134}
-                siblings.append(about)
+                        row["lfs"] = {"sha256": _sha256(data), "size": len(data), "pointerSize": 134}
+                siblings.append(row)
             gated = "manual" if repository.gated else False
-            self._json(
-                {
-                    **{"id": name, "sha": commit, "gated": gated, "private": False, "disabled": False},
-                    **{"tags": [], "downloads": 0, "likes": 0, "siblings": siblings},
-                }
-            )
+            about = {"id": name, "sha": commit, "gated": gated, "private": False, "disabled": False}
+            self._json(about | {"tags": [], "downloads": 0, "likes": 0, "siblings": siblings})
         elif what == "tree":
             self._tree(files, below, "true" in str(query.get("recursive", "")).lower(), commit)
         else:
