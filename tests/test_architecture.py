@@ -17,6 +17,8 @@ FLOORS = [
     "errors",
     "paths",
     "mirror",
+    "hub_errors",
+    "hub",
     "randomness",
     "looks",
     "partition",
