@@ -21,14 +21,11 @@ from fedlora_kit.batch import fetch_tables, in_mirror
 from fedlora_kit.batch.fetch_plan import Listing, Piece, RemoteFile, Target, targets
 from fedlora_kit.errors import FedloraError
 from fedlora_kit.experiments.atomic import disk_guard, sync_file, sync_folder, write_json
+from fedlora_kit.hub_errors import Unreachable
 
 STAGING = ".fetch"
 #: pieces in a row without an answer, after which the others are not asked for: each would wait as long
 PATIENCE = 2
-
-
-class Unreachable(FedloraError):
-    """The Hub gives no answer, or none for now."""
 
 
 class Source(Protocol):
@@ -172,9 +169,7 @@ class _Turns:
         self.missed: list[Missed] = []
         self._silent = 0
 
-    def take(
-        self, piece: Piece, do: Callable[[], None], is_held: Callable[[], bool] = lambda: False
-    ) -> None:
+    def take(self, piece: Piece, do: Callable[[], None], is_held: Callable[[], bool] = lambda: False) -> None:
         """Do one; where that fails and ``is_held()``, nothing is missed."""
         try:
             if self._silent >= PATIENCE:

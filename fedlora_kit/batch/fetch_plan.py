@@ -115,7 +115,7 @@ class Chore:
     """What `fedlora fetch` cannot do: a sentence about it.
 
     Attributes:
-        places: files below the mirror that are there once it is done; empty where the mirror does not show it.
+        places: files below the mirror that are there once it is done; empty where it leaves none there.
     """
 
     text: str
@@ -161,8 +161,8 @@ def wanted(specs: Iterable[RunSpec]) -> Wanted:
             folder = f"datasets/{kind.hub_id}/tasks"
             files = [f"{label}.json" for label in kind.label_names]
             text = (
-                f"{kind.hub_id} is no table on the Hub: put {', '.join(files)} from github.com/{kind.hub_id}, "
-                f"folder tasks, into {folder} of the mirror"
+                f"{kind.hub_id} is no table on the Hub: put {', '.join(files)} from "
+                f"github.com/{kind.hub_id}, folder tasks, into {folder} of the mirror"
             )
             by_hand[Chore(text, tuple(f"{folder}/{file}" for file in files))] = None
         else:
@@ -195,8 +195,8 @@ def _of_model(piece: Piece, files: list[RemoteFile]) -> list[Target]:
     if "config.json" not in names or not any(name.endswith(".safetensors") for name in names):
         raise FedloraError(
             f"{piece.title} has no config.json with safetensors weights",
-            "only safetensors are taken: other formats may hold code; register the model at a revision that has "
-            f"them (register_backbone), or put its files into models/{piece.repo} of the mirror by hand",
+            "only safetensors are taken: other formats may hold code; register the model at a revision that "
+            f"has them (register_backbone), or put its files into models/{piece.repo} of the mirror by hand",
         )
     if "model.safetensors" in names:  # whole: the parts would be the same weights again
         chosen = [f for f in chosen if "-of-" not in f.name and f.name != "model.safetensors.index.json"]
@@ -237,7 +237,7 @@ def _tables(piece: Piece, kind: Task, split: str, files: list[RemoteFile]) -> tu
     """The parquet files of a split, in order: ``train-00000-of-00002.parquet`` in the folders that the Hub's
     data sets use, or ``train/0000.parquet``, as the Hub's own conversion names them."""
     config = f"(?:{re.escape(kind.config)}/)?" if kind.config else "(?:[^/]+/)?"
-    part = rf"(?:-\d{{5}}-of-(?P<of>\d{{5}})(?:-[0-9a-f]+)?|/(?P<part>\d{{4}}))?"
+    part = r"(?:-\d{5}-of-(?P<of>\d{5})(?:-[0-9a-f]+)?|/(?P<part>\d{4}))?"
     name = re.compile(rf"(?:data/)?{config}(?:data/)?{re.escape(split)}{part}\.parquet")
     found = [(file, match) for file in files if (match := name.fullmatch(file.name))]
     own = [pair for pair in found if kind.config and f"{kind.config}/" in pair[0].name]

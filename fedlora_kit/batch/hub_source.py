@@ -126,7 +126,7 @@ class HubSource:
 
 def _pause(error: BaseException, tries: int) -> float | None:
     """Seconds until another try makes sense; None: it does not."""
-    from huggingface_hub.utils import parse_ratelimit_headers
+    from huggingface_hub.utils import parse_ratelimit_headers  # type: ignore[attr-defined]
 
     first: BaseException | None = error
     while first is not None:

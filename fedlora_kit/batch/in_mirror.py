@@ -41,40 +41,44 @@ def same(file: Path, remote: RemoteFile) -> bool:
 
 
 def holds(hub: Path, piece: Piece) -> bool:
-    """Whether a mirror has a whole piece, asked for where the Hub does not give it.
+    """Whether a mirror has a whole piece of its own, asked for where the Hub does not give it.
 
-    A file that the list has from another revision than the pinned one does not count.
+    A file that does not fit the mirror's list, or that the list has from another commit, does not count.
 
     Raises:
-        FedloraError: a table is there and of no use.
+        FedloraError: a table, or the index of a model's weights, was put there and is of no use.
     """
-    folder = f"models/{piece.repo}"
-    places = [f"{folder}/{name}" for name in _model_files(hub / folder)]
-    if piece.task is not None:
+    if piece.task is None:
+        folder = f"models/{piece.repo}"
+        places = [f"{folder}/{name}" for name in _model_files(hub, folder)]
+    else:
         places = [place_of(piece.task, split) for split in splits(piece.task)]
-    listed = mirror.listed(hub)
-    for place in places:
-        file, record = paths.inside(hub, place), listed.get(place)
-        if not file.is_file():
-            return False
-        if record is not None:
-            if piece.revision and record.get("from", {}).get("revision") != piece.revision:
-                return False
-            mirror.check(file, hub)
+    files = [paths.inside(hub, place) for place in places]
+    if not all(file.is_file() for file in files):
+        return False
+    try:
+        for file in files:
+            mirror.check(file, hub, piece.revision)
+    except FedloraError:
+        return False
     if piece.task is not None:
         for place in places:
             check_table(hub, place, piece.task)
     return True
 
 
-def _model_files(folder: Path) -> list[str]:
+def _model_files(hub: Path, folder: str) -> list[str]:
     """The files without which a model cannot be loaded: its configuration and its weights."""
-    index = folder / "model.safetensors.index.json"
+    index = paths.inside(hub, f"{folder}/model.safetensors.index.json")
+    if not index.is_file():
+        return ["config.json", "model.safetensors"]
     try:
-        weights = set(json.loads(index.read_text("utf-8"))["weight_map"].values()) if index.is_file() else set()
-    except (ValueError, KeyError, TypeError, AttributeError):
-        weights = set()
-    return ["config.json", *sorted(weights or {"model.safetensors"})]
+        return ["config.json", *sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise FedloraError(
+            f"the mirror's {folder}/{index.name} does not name the files of the weights",
+            "put the model's own file there, or remove it",
+        ) from error
 
 
 def check_table(hub: Path, place: str, task: Task) -> None:
@@ -95,7 +99,8 @@ def check_table(hub: Path, place: str, task: Task) -> None:
     lost = [column for column in columns_of(task) if column not in names]
     if lost:
         raise FedloraError(
-            f"the mirror's {place} has no column {', '.join(lost)} (task {task.name}); it has {', '.join(names)}",
+            f"the mirror's {place} has no column {', '.join(lost)} (task {task.name}); "
+            f"it has {', '.join(names)}",
             "name the columns that it has in a task of your own (columns, label_column, group_column; "
             "register_task), or put a table with those columns there",
         )

@@ -64,12 +64,13 @@ def fetch(
 
 def _from_the_hub(needed: Wanted, hub: Path, dry_run: bool) -> list[Missed]:
     """List what there is and fetch it; what cannot be had."""
-    from fedlora_kit.batch.fetch import Unreachable, by_hand, look, missing
+    from fedlora_kit.batch.fetch import by_hand, look, missing
     from fedlora_kit.batch.fetch import fetch as bring
     from fedlora_kit.batch.hub_source import HubSource
     from fedlora_kit.experiments.atomic import disk_guard
+    from fedlora_kit.hub_errors import Unreachable
 
-    source = HubSource()
+    source = HubSource(say=say)
     survey = look(needed.pieces, source, hub)
     if len(survey.missed) == len(needed.pieces) and isinstance(survey.missed[0].error, Unreachable):
         _without_network(needed, hub)
