@@ -1,7 +1,7 @@
 """What went wrong between this machine and the Hub, in words: one cause and one remedy.
 
-`huggingface_hub` and `datasets` wrap the answer of the Hub in errors of several kinds. The status, where there
-is one, is looked for in the whole chain.
+`huggingface_hub` and `datasets` wrap the answer of the Hub in errors of several kinds. The status, where
+there is one, is looked for in the whole chain.
 """
 
 from __future__ import annotations
@@ -59,9 +59,10 @@ def in_words(error: BaseException, what: str, *, page: str = "", otherwise: str 
         return Unreachable(
             f"{what}: the Hub gives no answer in time{half}", _or("try again later", otherwise)
         )
-    if any(_no_line(e) for e in chain):
+    broken = [type(e).__name__ for e in chain if _no_line(e)]
+    if broken:
         return Unreachable(
-            f"{what}: the Hub cannot be reached ({type(chain[-1]).__name__}){half}",
+            f"{what}: the Hub cannot be reached ({broken[-1]}){half}",
             _or("connect this machine to the network", otherwise),
         )
     first = next((line for line in str(error).splitlines() if line.strip()), "")[:200]
@@ -81,7 +82,8 @@ def _answered(error: Any, what: str, half: str, otherwise: str) -> FedloraError:
         return FedloraError(f"{what}: the Hub has no such revision {told}", "look at the revision's name")
     if isinstance(error, EntryNotFoundError):
         return FedloraError(
-            f"{what}: the repository has no such file {told}", "look at the names of its files, or its revision"
+            f"{what}: the repository has no such file {told}",
+            "look at the names of its files, or its revision",
         )
     if isinstance(error, RepositoryNotFoundError):
         return FedloraError(
@@ -101,9 +103,7 @@ def _answered(error: Any, what: str, half: str, otherwise: str) -> FedloraError:
             _or("wait five minutes; the limit is higher for who is logged in (hf auth login)", otherwise),
         )
     if status == 408 or status >= 500:
-        return Unreachable(
-            f"{what}: the Hub is out of order {told}{half}", _or("try again later", otherwise)
-        )
+        return Unreachable(f"{what}: the Hub is out of order {told}{half}", _or("try again later", otherwise))
     return FedloraError(f"{what}: the Hub refuses it {told}{half}", "look at the names and the revision")
 
 

@@ -62,7 +62,7 @@ def check(file: Path, hub: Path | None = None, revision: str = "") -> None:
     if is_commit(revision) and is_commit(came) and came != revision:
         raise FedloraError(
             f"the mirror's {name} is of commit {came[:12]}, and {revision[:12]} is pinned",
-            f"fetch it again: fedlora fetch --to {hub}; or name the mirror's commit where the revision is pinned",
+            f"fetch it again: fedlora fetch --to {hub}",
         )
 
 

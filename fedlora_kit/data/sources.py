@@ -1,8 +1,8 @@
 """Where examples come from: the caller, the kit itself, a local mirror, or the Hub.
 
 ``FEDLORA_HUB=/some/dir`` names a mirror: ``datasets/<id>/<config>/<split>.parquet`` (for Natural Instructions
-``datasets/<id>/tasks/*.json``). Without it the Hub is asked through ``datasets``, at one commit; what comes from
-another one, or from a folder that has the data set's name, is never taken. No script of a data set is ever run.
+``datasets/<id>/tasks/*.json``). Without it the Hub is asked through ``datasets``, at one commit; another one, or
+a folder that has the data set's name, is never taken. No script of a data set is ever run.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import numpy.typing as npt
 from fedlora_kit import hub, mirror, paths
 from fedlora_kit.data import held_out, natural_instructions
 from fedlora_kit.data.examples import whole_numbers
+from fedlora_kit.data.hub_table import hub_table
 from fedlora_kit.data.task import Examples, Task
 from fedlora_kit.errors import FedloraError
 
@@ -95,25 +96,7 @@ def _table(spec: Task, split: str) -> Any:
 
     datasets.disable_progress_bars()
     mirrored = paths.hub_dir()
-    if mirrored is not None:
-        return _mirror_table(mirrored, spec, split)
-    place = f"datasets/{spec.hub_id}/{f'{spec.config}/' * bool(spec.config)}{split}.parquet"
-    commit = hub.commit("dataset", spec.hub_id, spec.revision)
-    try:
-        table = datasets.load_dataset(
-            f"hf://datasets/{spec.hub_id}",  # never a folder of that name in the working directory
-            spec.config or None,
-            split=split,
-            revision=commit,
-            keep_in_memory=False,
-        )
-    except Exception as error:
-        raise hub.why_not("dataset", spec.hub_id, commit, error, place) from error
-    files = [Path(file["filename"]) for file in table.cache_files]
-    if not files or not all(commit in file.parts for file in files):
-        why = hub.why_not("dataset", spec.hub_id, commit, FileNotFoundError("it fell back to its cache"), place)
-        raise type(why)(f"{why.problem}; the cache holds another revision, which is not taken", why.remedy)
-    return table
+    return hub_table(spec, split) if mirrored is None else _mirror_table(mirrored, spec, split)
 
 
 def _mirror_table(mirrored: Path, spec: Task, split: str) -> Any:

@@ -24,7 +24,8 @@ from fedlora_kit.data.tasks import get_task
 from fedlora_kit.errors import FedloraError
 from fedlora_kit.experiments.shapes import shape_of
 from fedlora_kit.experiments.spec import RunSpec
-from fedlora_kit.models.backbones import backbone_folder, load_tokenizer
+from fedlora_kit.models.backbones import backbone_folder
+from fedlora_kit.models.tokenizer import load_tokenizer
 
 #: examples that are tokenised to learn how long they are
 SAMPLE = 256
