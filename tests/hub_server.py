@@ -69,6 +69,7 @@ class HubServer:
         self.repositories: dict[tuple[str, str], Repository] = {}
         self.faults: list[Fault] = []
         self.requests: list[tuple[str, str]] = []
+        self.ranges: list[str] = []  # the range that every request asks for
         self.tokens: list[str] = []  # the authorization of every request
         self.valid_token = "hf_valid"  # lets its owner into gated repositories; another one is refused
         self._lock = threading.Lock()
@@ -141,6 +142,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         sent = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         self.hub.requests.append((self.command, self.path))
+        self.hub.ranges.append(self.headers.get("Range") or "")
         self.hub.tokens.append(self.headers.get("authorization") or "")
         self.rule = self.hub.take_fault(self.command, self.path)
         if self.rule is not None:

@@ -14,7 +14,8 @@ from fedlora_kit.cli import app
 from fedlora_kit.cli import fetch as command
 from fedlora_kit.data.sources import load_task
 from fedlora_kit.data.tasks import get_task
-from fedlora_kit.models.backbones import backbone, load_backbone, load_tokenizer
+from fedlora_kit.models.backbones import backbone, load_backbone
+from fedlora_kit.models.tokenizer import load_tokenizer
 
 GATED, PROXIES = "meta-llama/Llama-2-7b-hf", "TNILab/cifar100_proxydata"
 ROBERTA, DOLLY, SST2 = "FacebookAI/roberta-base", "databricks/databricks-dolly-15k", "nyu-mll/glue"

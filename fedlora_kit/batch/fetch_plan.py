@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Literal
 
@@ -12,15 +13,10 @@ from fedlora_kit.data.task import Task
 from fedlora_kit.data.tasks import get_task
 from fedlora_kit.errors import FedloraError
 from fedlora_kit.experiments.spec import RunSpec
+from fedlora_kit.hub import CONFIGURATION, TOKENIZER, WEIGHTS
 from fedlora_kit.models.backbones import backbone
 from fedlora_kit.papers.plan import model_bytes, task_bytes
 
-#: files of a model that loading reads: configuration, tokenizer, image preprocessing, safetensors weights
-MODEL_FILES = re.compile(
-    r"(config|generation_config|tokenizer|tokenizer_config|special_tokens_map|added_tokens|vocab"
-    r"|preprocessor_config|model\.safetensors\.index)\.json"
-    r"|vocab\.txt|merges\.txt|tokenizer\.model|model(-\d{5}-of-\d{5})?\.safetensors"
-)
 #: the kit's backbones that are built from a mirror's own data -> the tasks whose data that is
 BUILT_FROM = {
     "kit/text-mirror": ("sst2", "qnli"),
@@ -190,7 +186,8 @@ def targets(piece: Piece, files: Iterable[RemoteFile]) -> list[Target]:
 
 
 def _of_model(piece: Piece, files: list[RemoteFile]) -> list[Target]:
-    chosen = [file for file in files if MODEL_FILES.fullmatch(file.name)]
+    read = (*CONFIGURATION, *TOKENIZER, *WEIGHTS)
+    chosen = [file for file in files if any(fnmatchcase(file.name, pattern) for pattern in read)]
     names = {file.name for file in chosen}
     if "config.json" not in names or not any(name.endswith(".safetensors") for name in names):
         raise FedloraError(
