@@ -10,8 +10,9 @@ from typing import Any, TypeVar
 from fedlora_kit.batch.fetch_plan import Listing, Piece, RemoteFile
 from fedlora_kit.hub_errors import DISK, in_words
 
-#: how often the Hub is asked, where it says that another try may help
-TRIES = 4
+#: how often the Hub is asked, where it says that another try may help; of a download `huggingface_hub` makes
+#: several tries of its own
+TRIES, TRIES_OF_DOWNLOADS = 4, 2
 #: seconds that one question may take, with all waiting between its tries: twice the Hub's window of 5 minutes
 MOST_WAITING = 600.0
 #: seconds until a list of files counts as not given; `huggingface_hub` itself would wait for ever
@@ -101,10 +102,11 @@ class HubSource:
                     local_dir=folder,
                     endpoint=self._endpoint,
                 ),
+                TRIES_OF_DOWNLOADS,
             )
         )
 
-    def _ask(self, piece: Piece, question: Callable[[], Answer]) -> Answer:
+    def _ask(self, piece: Piece, question: Callable[[], Answer], most: int = TRIES) -> Answer:
         started = time.monotonic()
         tries = 0
         while True:
@@ -116,7 +118,7 @@ class HubSource:
                 tries += 1
                 pause = _pause(error, tries)
                 gone = time.monotonic() - started
-                if pause is None or tries == TRIES or gone + pause > MOST_WAITING:
+                if pause is None or tries == most or gone + pause > MOST_WAITING:
                     page = piece.repo if piece.kind == "model" else f"datasets/{piece.repo}"
                     raise in_words(error, piece.title, page=page) from error
             if pause > 5:
