@@ -88,14 +88,15 @@ def _answered(error: Any, what: str, half: str, otherwise: str) -> FedloraError:
     if isinstance(error, RepositoryNotFoundError):
         return FedloraError(
             f"{what} is not on the Hub, or not for everybody {told}",
-            f"look at its name; if it is private: {_login()}",
+            f"look at its name; if that is right, {_login()}",
         )
     if status == 401:
-        return FedloraError(f"{what}: the Hub does not accept your token {told}", _login())
+        yours = "does not accept your token" if has_token() else "asks for a token"
+        return FedloraError(f"{what}: the Hub {yours} {told}", _login())
     if status == 403:
         return FedloraError(
             f"{what}: the Hub does not let you have it {told}",
-            "use a token with the right to read it: hf auth login",
+            "log in with a token that may read it: hf auth login",
         )
     if status == 429:
         return Unreachable(
@@ -103,8 +104,13 @@ def _answered(error: Any, what: str, half: str, otherwise: str) -> FedloraError:
             _or("wait five minutes; the limit is higher for who is logged in (hf auth login)", otherwise),
         )
     if status == 408 or status >= 500:
-        return Unreachable(f"{what}: the Hub is out of order {told}{half}", _or("try again later", otherwise))
-    return FedloraError(f"{what}: the Hub refuses it {told}{half}", "look at the names and the revision")
+        late = "gives no answer in time" if status in (408, 504) else "is out of order"
+        return Unreachable(f"{what}: the Hub {late} {told}{half}", _or("try again later", otherwise))
+    says = "has no such page" if status == 404 else "refuses it"
+    return FedloraError(
+        f"{what}: the Hub {says} {told}{half}",
+        "look at the name, the revision, and HF_ENDPOINT if that is set",
+    )
 
 
 def has_token() -> bool:
@@ -116,8 +122,8 @@ def has_token() -> bool:
 
 def _login() -> str:
     if has_token():
-        return "log in anew: hf auth login; and unset HF_TOKEN if it holds an old token"
-    return "log in: hf auth login"
+        return "log in anew (hf auth login), and unset HF_TOKEN if it holds an old token"
+    return "log in (hf auth login)"
 
 
 def _agreement(page: str) -> str:
@@ -126,7 +132,7 @@ def _agreement(page: str) -> str:
     accept = f"accept it on {constants.ENDPOINT}/{page}" if page else "accept it on its page"
     if has_token():
         return f"{accept} with the account that your token belongs to, and wait until it is granted"
-    return f"{accept}, and log in: hf auth login"
+    return f"{accept}, and log in (hf auth login)"
 
 
 def _or(remedy: str, otherwise: str) -> str:
