@@ -20,7 +20,9 @@ class Unreachable(FedloraError):
     """The Hub gives no answer on this machine, or none for now: another try may succeed."""
 
 
-def in_words(error: BaseException, what: str, *, page: str = "", otherwise: str = "") -> FedloraError:
+def in_words(
+    error: BaseException, what: str, *, page: str = "", otherwise: str = "", partly: bool = False
+) -> FedloraError:
     """The one clear error for a failed request.
 
     Args:
@@ -28,12 +30,13 @@ def in_words(error: BaseException, what: str, *, page: str = "", otherwise: str 
         what: names what was asked for ("model FacebookAI/roberta-base").
         page: of the repository below the Hub's address ("datasets/nyu-mll/glue"), for an agreement.
         otherwise: another way to it, added to the remedy.
+        partly: a part of it is on this machine, from a download that broke off.
 
     Returns:
         Unreachable: no network, no answer in time, too many requests, the Hub is out of order, or it must not
             be asked (``HF_HUB_OFFLINE``). FedloraError: the Hub says no, or the disk does.
     """
-    from huggingface_hub.errors import GatedRepoError, IncompleteSnapshotError, OfflineModeIsEnabled
+    from huggingface_hub.errors import GatedRepoError, OfflineModeIsEnabled
 
     chain = list(_chain(error))
     disk = next((e for e in chain if isinstance(e, OSError) and e.errno in DISK), None)
@@ -44,7 +47,6 @@ def in_words(error: BaseException, what: str, *, page: str = "", otherwise: str 
         )
     gated = any(isinstance(e, GatedRepoError) for e in chain)
     answered = next((e for e in chain if getattr(e, "response", None) is not None), None)
-    partly = any(isinstance(e, IncompleteSnapshotError) for e in chain)
     half = "; what is on this machine is not complete" if partly else ""
     if gated:
         return FedloraError(f"{what} asks for an agreement first", _agreement(page))
