@@ -5,13 +5,14 @@ Downloads, caches and retries are `huggingface_hub`'s. A folder of the working d
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 from fedlora_kit.errors import FedloraError
-from fedlora_kit.hub_errors import in_words
+from fedlora_kit.hub_errors import Unreachable, in_words
 from fedlora_kit.mirror import is_commit
 
 Kind = Literal["model", "dataset"]
@@ -24,6 +25,8 @@ TOKENIZER = (
 )
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "model-*-of-*.safetensors")
 
+#: seconds that a question to the Hub may take
+TIMEOUT = 10.0
 _PATIENCE = 60.0  # seconds for which a failure is told again without asking
 _resolved: dict[tuple[Kind, str, str], str] = {}
 _failed: dict[tuple[Kind, str, str], tuple[float, FedloraError]] = {}
@@ -40,8 +43,6 @@ def commit(kind: Kind, repo: str, revision: str) -> str:
     Raises:
         FedloraError: the Hub gives no answer and this machine knows none, or there is no such revision.
     """
-    from huggingface_hub import HfApi
-
     if is_commit(revision):
         return revision
     asked = (kind, repo, revision)
@@ -50,26 +51,44 @@ def commit(kind: Kind, repo: str, revision: str) -> str:
         if failure is not None and time.monotonic() - when < _PATIENCE:
             raise type(failure)(failure.problem, failure.remedy)
         try:
-            _resolved[asked] = str(HfApi().resolve_revision(repo, repo_type=kind, revision=revision or None))
-        except Exception as error:
-            failure = explained(error, kind, repo, revision)
-            _failed[asked] = (time.monotonic(), failure)
-            raise failure from error
+            _resolved[asked] = _resolve(kind, repo, revision)
+        except FedloraError as error:
+            _failed[asked] = (time.monotonic(), error)
+            raise
     return _resolved[asked]
 
 
-def explained(error: Exception, kind: Kind, repo: str, revision: str, place: str = "") -> FedloraError:
+def _resolve(kind: Kind, repo: str, revision: str) -> str:
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import RevisionResolutionError
+
+    api, named = HfApi(), revision or None
+    try:
+        api.repo_info(repo, repo_type=kind, revision=named, timeout=TIMEOUT)  # the next call has no limit
+        return str(api.resolve_revision(repo, repo_type=kind, revision=named).resolved)
+    except Exception as error:
+        failure = explained(error, kind, repo, revision)
+        if isinstance(failure, Unreachable):
+            with contextlib.suppress(RevisionResolutionError):
+                known = api.resolve_revision(repo, repo_type=kind, revision=named, local_files_only=True)
+                return str(known.resolved)
+        raise failure from error
+
+
+def explained(
+    error: Exception, kind: Kind, repo: str, revision: str, place: str = "", partly: bool = False
+) -> FedloraError:
     """A failed request in words.
 
     Args:
         place: where a mirror would have it.
+        partly: a part of it is on this machine.
     """
     what = f"{'data set' if kind == 'dataset' else 'model'} {repo}{f' at {revision[:12]}' * bool(revision)}"
     place = place or f"{kind}s/{repo}"
     page = f"datasets/{repo}" if kind == "dataset" else repo
-    return in_words(
-        error, what, page=page, otherwise=f"set FEDLORA_HUB to a mirror that holds {place} (fedlora fetch)"
-    )
+    mirrored = f"set FEDLORA_HUB to a mirror that holds {place} (fedlora fetch)"
+    return in_words(error, what, page=page, otherwise=mirrored, partly=partly)
 
 
 def why_not(kind: Kind, repo: str, revision: str, error: Exception, place: str = "") -> FedloraError:
@@ -83,7 +102,7 @@ def why_not(kind: Kind, repo: str, revision: str, error: Exception, place: str =
     from huggingface_hub import HfApi
 
     try:
-        HfApi().repo_info(repo, repo_type=kind, revision=revision or None)
+        HfApi().repo_info(repo, repo_type=kind, revision=revision or None, timeout=TIMEOUT)
     except Exception as cause:
         error = cause
     return explained(error, kind, repo, revision, place)
@@ -93,15 +112,19 @@ def model_folder(repo: str, revision: str, patterns: Sequence[str]) -> Path:
     """The folder of a model's files at its revision (it bears the commit's name), downloaded where needed.
 
     Args:
-        patterns: which files, such as `CONFIGURATION` and `WEIGHTS`.
+        patterns: which files: `CONFIGURATION` and others.
 
     Raises:
         FedloraError: they cannot be had, or are not complete here.
     """
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import hf_hub_download, snapshot_download, try_to_load_from_cache
 
     wanted = commit("model", repo, revision)
     try:
+        hf_hub_download(
+            repo, "config.json", revision=wanted
+        )  # gives up after a while; the next call does not
         return Path(snapshot_download(repo, revision=wanted, allow_patterns=list(patterns)))
     except Exception as error:
-        raise explained(error, "model", repo, wanted) from error
+        partly = isinstance(try_to_load_from_cache(repo, "config.json", revision=wanted), str)
+        raise explained(error, "model", repo, wanted, partly=partly) from error

@@ -20,7 +20,9 @@ class Unreachable(FedloraError):
     """The Hub gives no answer on this machine, or none for now: another try may succeed."""
 
 
-def in_words(error: BaseException, what: str, *, page: str = "", otherwise: str = "") -> FedloraError:
+def in_words(
+    error: BaseException, what: str, *, page: str = "", otherwise: str = "", partly: bool = False
+) -> FedloraError:
     """The one clear error for a failed request.
 
     Args:
@@ -28,12 +30,13 @@ def in_words(error: BaseException, what: str, *, page: str = "", otherwise: str 
         what: names what was asked for ("model FacebookAI/roberta-base").
         page: of the repository below the Hub's address ("datasets/nyu-mll/glue"), for an agreement.
         otherwise: another way to it, added to the remedy.
+        partly: a part of it is on this machine, from a download that broke off.
 
     Returns:
         Unreachable: no network, no answer in time, too many requests, the Hub is out of order, or it must not
             be asked (``HF_HUB_OFFLINE``). FedloraError: the Hub says no, or the disk does.
     """
-    from huggingface_hub.errors import GatedRepoError, IncompleteSnapshotError, OfflineModeIsEnabled
+    from huggingface_hub.errors import GatedRepoError, OfflineModeIsEnabled
 
     chain = list(_chain(error))
     disk = next((e for e in chain if isinstance(e, OSError) and e.errno in DISK), None)
@@ -44,7 +47,6 @@ def in_words(error: BaseException, what: str, *, page: str = "", otherwise: str 
         )
     gated = any(isinstance(e, GatedRepoError) for e in chain)
     answered = next((e for e in chain if getattr(e, "response", None) is not None), None)
-    partly = any(isinstance(e, IncompleteSnapshotError) for e in chain)
     half = "; what is on this machine is not complete" if partly else ""
     if gated:
         return FedloraError(f"{what} asks for an agreement first", _agreement(page))
@@ -88,14 +90,15 @@ def _answered(error: Any, what: str, half: str, otherwise: str) -> FedloraError:
     if isinstance(error, RepositoryNotFoundError):
         return FedloraError(
             f"{what} is not on the Hub, or not for everybody {told}",
-            f"look at its name; if it is private: {_login()}",
+            f"look at its name; if that is right, {_login()}",
         )
     if status == 401:
-        return FedloraError(f"{what}: the Hub does not accept your token {told}", _login())
+        yours = "does not accept your token" if has_token() else "asks for a token"
+        return FedloraError(f"{what}: the Hub {yours} {told}", _login())
     if status == 403:
         return FedloraError(
             f"{what}: the Hub does not let you have it {told}",
-            "use a token with the right to read it: hf auth login",
+            "log in with a token that may read it: hf auth login",
         )
     if status == 429:
         return Unreachable(
@@ -103,8 +106,13 @@ def _answered(error: Any, what: str, half: str, otherwise: str) -> FedloraError:
             _or("wait five minutes; the limit is higher for who is logged in (hf auth login)", otherwise),
         )
     if status == 408 or status >= 500:
-        return Unreachable(f"{what}: the Hub is out of order {told}{half}", _or("try again later", otherwise))
-    return FedloraError(f"{what}: the Hub refuses it {told}{half}", "look at the names and the revision")
+        late = "gives no answer in time" if status in (408, 504) else "is out of order"
+        return Unreachable(f"{what}: the Hub {late} {told}{half}", _or("try again later", otherwise))
+    says = "has no such page" if status == 404 else "refuses it"
+    return FedloraError(
+        f"{what}: the Hub {says} {told}{half}",
+        "look at the name, the revision, and HF_ENDPOINT if that is set",
+    )
 
 
 def has_token() -> bool:
@@ -116,8 +124,8 @@ def has_token() -> bool:
 
 def _login() -> str:
     if has_token():
-        return "log in anew: hf auth login; and unset HF_TOKEN if it holds an old token"
-    return "log in: hf auth login"
+        return "log in anew (hf auth login), and unset HF_TOKEN if it holds an old token"
+    return "log in (hf auth login)"
 
 
 def _agreement(page: str) -> str:
@@ -126,7 +134,7 @@ def _agreement(page: str) -> str:
     accept = f"accept it on {constants.ENDPOINT}/{page}" if page else "accept it on its page"
     if has_token():
         return f"{accept} with the account that your token belongs to, and wait until it is granted"
-    return f"{accept}, and log in: hf auth login"
+    return f"{accept}, and log in (hf auth login)"
 
 
 def _or(remedy: str, otherwise: str) -> str:

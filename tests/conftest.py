@@ -31,7 +31,16 @@ def hub_server(tmp_path, monkeypatch):
     import huggingface_hub.utils._http as http
     from hub_server import HubServer
 
+    from fedlora_kit import hub as kit_hub
+    from fedlora_kit import paths
+
     server, cache = HubServer(), tmp_path / "hub-cache"
+    own = tmp_path / "home" / "data"  # decoded images are known by their commit, which is a pretence here
+    own.mkdir(parents=True)
+    (own / "backbones").symlink_to(paths.data_dir() / "backbones")
+    monkeypatch.setenv("FEDLORA_HOME", str(own.parent))
+    monkeypatch.setattr(kit_hub, "_resolved", {})
+    monkeypatch.setattr(kit_hub, "_failed", {})
     for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
         monkeypatch.delenv(name, raising=False)
     for module, values in (

@@ -1,9 +1,9 @@
 """Super-NaturalInstructions: task files as upstream keeps them, one file a kind of work.
 
 A file is JSON: ``Definition`` (the instruction: a list of strings, in older files one string) and
-``Instances``, each with an ``input`` and an ``output``, a list of the answers that count as right. It also holds
-worked examples (``Positive Examples``), which are neither trained on nor scored here. The data set is no table
-on the Hub; the files are ``tasks/*.json`` of github.com/allenai/natural-instructions.
+``Instances``, each with an ``input`` and an ``output``, a list of the answers that count as right. It also
+holds worked examples (``Positive Examples``), which are neither trained on nor scored here. The data set is
+no table on the Hub; the files are ``tasks/*.json`` of github.com/allenai/natural-instructions.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Where examples come from: the caller, the kit itself, a local mirror, or the Hub.
 
 ``FEDLORA_HUB=/some/dir`` names a mirror: ``datasets/<id>/<config>/<split>.parquet`` (for Natural Instructions
-``datasets/<id>/tasks/*.json``). Without it the Hub is asked through ``datasets``, at one commit; another one, or
-a folder that has the data set's name, is never taken. No script of a data set is ever run.
+``datasets/<id>/tasks/*.json``). Without it the Hub is asked through ``datasets``, at one commit; another one,
+or a folder that has the data set's name, is never taken. No script of a data set is ever run.
 """
 
 from __future__ import annotations
