@@ -55,14 +55,14 @@ def check(file: Path, hub: Path | None = None, revision: str = "") -> None:
         raise FedloraError(
             f"the mirror's {name} is damaged: it is not the file that {LIST} lists "
             f"({size} bytes, {record['bytes']} listed)",
-            f"fetch it again: fedlora fetch --to {hub}",
+            f"fetch it again: fedlora fetch -p PROFILE --to {hub}",
         )
     origin = record.get("from")
     came = str(origin.get("revision", "")) if isinstance(origin, dict) else ""
     if is_commit(revision) and is_commit(came) and came != revision:
         raise FedloraError(
             f"the mirror's {name} is of commit {came[:12]}, and {revision[:12]} is pinned",
-            f"fetch it again: fedlora fetch --to {hub}",
+            f"fetch it again: fedlora fetch -p PROFILE --to {hub}",
         )
 
 
@@ -87,7 +87,7 @@ def check_folder(folder: Path, hub: Path | None = None, revision: str = "") -> N
             if not file.is_file():
                 raise FedloraError(
                     f"the mirror has no {name}, which {LIST} lists",
-                    f"fetch it again: fedlora fetch --to {hub}",
+                    f"fetch it again: fedlora fetch -p PROFILE --to {hub}",
                 )
             check(file, hub, revision)
 

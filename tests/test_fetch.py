@@ -14,8 +14,9 @@ import pytest
 from typer.testing import CliRunner
 
 from fedlora_kit import mirror
+from fedlora_kit.batch import fetch as fetching
 from fedlora_kit.batch import fetch_tables, hub_source
-from fedlora_kit.batch.fetch import STAGING, fetch, look, missing
+from fedlora_kit.batch.fetch import STAGING, Missed, by_hand, fetch, look, missing
 from fedlora_kit.batch.fetch_plan import Listing, Piece, RemoteFile, targets, wanted
 from fedlora_kit.cli import app
 from fedlora_kit.data.sources import load_task
@@ -312,6 +313,31 @@ def test_lines_become_a_table(hub, monkeypatch):
     bring(hub, source, [dolly])
     made = pd.read_parquet(hub / "datasets/databricks/databricks-dolly-15k/train.parquet")
     assert made.to_dict("records") == rows
+
+
+def test_a_fetch_killed_before_a_file_is_in_place_goes_on(hub, monkeypatch):
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    source = Stand()
+    with monkeypatch.context() as here:
+        here.setattr(fetching.os, "replace", killed)
+        with pytest.raises(KeyboardInterrupt):
+            bring(hub, source, [SST2])
+    assert len(bring(hub, source, [SST2])) == 2
+    assert by_hand(jobs_of(hub, source, [SST2]), hub) == []
+
+
+def test_what_an_earlier_call_began_is_kept_while_its_piece_gives_no_answer(hub):
+    source = Stand(stop_at=2)  # the second part of a table
+    with pytest.raises(Unreachable):
+        bring(hub, source, [SST2])
+    begun = set((hub / STAGING).rglob("*.parquet"))
+    assert begun
+    for kept, error in ((True, Unreachable("later", "wait")), (False, None)):
+        missed = [Missed(SST2, error)] if error else []
+        fetch(jobs_of(hub, source, [MODEL]), hub, source, lambda _: None, missed)
+        assert set((hub / STAGING).rglob("*.parquet")) == (begun if kept else set())
 
 
 def test_a_name_that_leads_out_is_refused(hub):

@@ -5,7 +5,6 @@ import json
 import re
 import socket
 import time
-from functools import lru_cache
 from pathlib import Path
 
 import datasets
@@ -35,20 +34,16 @@ from fedlora_kit.models.tokenizer import load_tokenizer
 GATED, ROBERTA = "meta-llama/Llama-2-7b-hf", "FacebookAI/roberta-base"
 DOLLY, GLUE = "databricks/databricks-dolly-15k", "nyu-mll/glue"
 
-PLAN = command._wanted
-
-
-@lru_cache
-def needed(profile):
-    return PLAN(None, profile, None)
-
 
 @pytest.fixture
 def profiles(hub_server, monkeypatch):
-    """The stand-in with all pieces; a profile is planned once."""
+    """The stand-in with all pieces, and what each profile needs, planned once."""
     hub_profiles.serve(hub_server)
-    monkeypatch.setattr(command, "_wanted", lambda items, profile, settings: needed(profile))
-    return hub_server
+    with monkeypatch.context() as here:
+        here.delenv("FEDLORA_HOME")  # the notebooks are in the repository
+        needed = {profile: command._wanted(None, profile, None) for profile in ("small", "paper")}
+    monkeypatch.setattr(command, "_wanted", lambda items, profile, settings: needed[profile])
+    return hub_server, needed
 
 
 def run(hub, profile="paper", *more):
@@ -90,13 +85,14 @@ def add(server, *names):
 def test_both_profiles_are_fetched_whole_and_load(profiles, tmp_path, monkeypatch):
     """Small at once; paper with a gated and a missing piece, then cured."""
     hub = tmp_path / "hub"
+    server, needed = profiles
     done = run(hub, "small")
     assert done.exit_code == 0, done.output
     assert "the mirror has all of it" in done.output
     assert not (hub / STAGING).exists()
 
-    profiles.repositories["models", GATED].gated = True
-    food = profiles.repositories.pop(("datasets", "ethz/food101"))
+    server.repositories["models", GATED].gated = True
+    food = server.repositories.pop(("datasets", "ethz/food101"))
     for dry in (("--dry-run",), ()):
         before = files_below(hub)
         half = run(hub, "paper", *dry)
@@ -106,24 +102,23 @@ def test_both_profiles_are_fetched_whole_and_load(profiles, tmp_path, monkeypatc
         assert re.search(gated, half.output)
         assert re.search(r"ethz/food101.* is not on the Hub", half.output)
         assert (files_below(hub) == before) == bool(dry)
-    wanted = {p.repo for p in needed("paper").pieces}
+    wanted = {p.repo for p in needed["paper"].pieces}
     there = {record["from"]["repo"] for record in mirror.listed(hub).values()}
     assert wanted - there == {GATED, "ethz/food101"}
     assert not (hub / STAGING).exists()
 
-    monkeypatch.setenv("HF_TOKEN", profiles.valid_token)
-    profiles.repositories["datasets", "ethz/food101"] = food
-    asked = len(profiles.requests)
+    monkeypatch.setenv("HF_TOKEN", server.valid_token)
+    server.repositories["datasets", "ethz/food101"] = food
+    asked = len(server.requests)
     whole = run(hub, "paper")
     assert whole.exit_code == 0, whole.output
-    downloads = [path for _, path in profiles.requests[asked:] if "/resolve/" in path]
+    downloads = [path for _, path in server.requests[asked:] if "/resolve/" in path]
     assert downloads
     assert all(GATED in path or "ethz/food101" in path for path in downloads)
 
-    profiles.close()  # from here on there is the mirror alone
+    server.close()  # from here on there is the mirror alone
     monkeypatch.setenv("FEDLORA_HUB", str(hub))
-    monkeypatch.setenv("FEDLORA_HOME", str(tmp_path / "home"))
-    for each in {p.title: p for name in ("paper", "small") for p in needed(name).pieces}.values():
+    for each in {p.title: p for name in ("paper", "small") for p in needed[name].pieces}.values():
         if each.task is not None:
             assert len(load_task(each.task).train) > 0
             continue
@@ -160,7 +155,6 @@ def test_an_image_folder_becomes_what_datasets_makes_of_it(hub_server, tmp_path,
         raw = [table.cast_column("image", datasets.Image(decode=False))["image"] for table in (made, theirs)]
         for one, other in zip(*raw, strict=True):
             assert one["bytes"] == Path(other["path"]).read_bytes()
-    monkeypatch.setenv("FEDLORA_HOME", str(tmp_path / "home"))
     online = load_task(task)
     monkeypatch.setenv("FEDLORA_HUB", str(hub))
     mirrored = load_task(task)
@@ -172,7 +166,7 @@ def test_an_image_folder_becomes_what_datasets_makes_of_it(hub_server, tmp_path,
 def bring(hub, pieces):
     """Fetch pieces; what was missed."""
     survey = look(pieces, HubSource(), hub)
-    return [*survey.missed, *fetch(survey.jobs, hub, HubSource(), lambda _: None)[1]]
+    return fetch(survey.jobs, hub, HubSource(), lambda _: None, survey.missed)[1]
 
 
 # --- put there by hand

@@ -126,17 +126,24 @@ def _those(state: in_mirror.State, jobs: Sequence[Job], hub: Path) -> list[tuple
 
 
 def fetch(
-    jobs: Sequence[Job], hub: Path, source: Source, say: Callable[[str], object] = print
+    jobs: Sequence[Job],
+    hub: Path,
+    source: Source,
+    say: Callable[[str], object] = print,
+    missed: Sequence[Missed] = (),
 ) -> tuple[list[Target], list[Missed]]:
-    """Bring what is missing into the mirror: the files that were fetched, and the pieces that were not.
+    """Bring what is missing into the mirror: the files that were fetched, and all pieces that were not.
 
     May be interrupted at any moment, and called again.
+
+    Args:
+        missed: what `look` could not find; what an earlier call began of it is kept.
 
     Raises:
         FedloraError: the disk is full, or cannot be written.
     """
     done: list[Target] = []
-    turns, todo = _Turns(), missing(jobs, hub)
+    turns, todo = _Turns(missed), missing(jobs, hub)
     kept = by_hand(jobs, hub)
 
     def bring(job: Job, own: Sequence[Target]) -> None:
@@ -149,7 +156,7 @@ def fetch(
     with disk_guard(hub):
         for job, target in _those("by hand", jobs, hub):
             if (job, target) not in kept:
-                _list(hub, job, target)
+                _list(hub, job, target, hub / target.place)
         for job in jobs:
             own = [target for owner, target in todo if owner is job]
             if own:
@@ -165,8 +172,8 @@ def fetch(
 class _Turns:
     """Pieces one after the other: one that cannot be had is noted, and the next one is tried."""
 
-    def __init__(self) -> None:
-        self.missed: list[Missed] = []
+    def __init__(self, missed: Sequence[Missed] = ()) -> None:
+        self.missed = list(missed)
         self._silent = 0
 
     def take(self, piece: Piece, do: Callable[[], None], is_held: Callable[[], bool] = lambda: False) -> None:
@@ -209,22 +216,18 @@ def _one(job: Job, target: Target, hub: Path, source: Source) -> None:
         ready = work / "made.parquet"
         fetch_tables.make(target.how, parts, ready, target.classes)
     sync_file(ready)
+    _list(hub, job, target, ready)  # first: what is in place and not listed counts as put there by hand
     place.parent.mkdir(parents=True, exist_ok=True)
     os.replace(ready, place)
     sync_folder(place.parent)
-    _list(hub, job, target)
     for file in parts[1:] if target.how == "copy" else parts:
         file.unlink(missing_ok=True)
 
 
-def _list(hub: Path, job: Job, target: Target) -> None:
+def _list(hub: Path, job: Job, target: Target, file: Path) -> None:
     """Write a file of the mirror into its list."""
-    place = hub / target.place
-    record = {
-        "sha256": mirror.file_sha256(place),
-        "bytes": place.stat().st_size,
-        "from": _origin(job, target),
-    }
+    digest, size = mirror.file_sha256(file), file.stat().st_size
+    record = {"sha256": digest, "bytes": size, "from": _origin(job, target)}
     write_json(hub / mirror.LIST, {"format": 1, "files": {**mirror.listed(hub), target.place: record}})
 
 

@@ -216,18 +216,13 @@ def _of_split(piece: Piece, kind: Task, split: str, files: list[RemoteFile]) -> 
         f"{piece.title} has no split {split} that the kit can read: no parquet file of that name, no folder "
         f"{split} with one folder of images a class; it has {names}{', …' if len(files) > 5 else ''}",
         f"put the split into the mirror by hand, as {place}: a parquet file with the columns "
-        f"{', '.join(columns_of(kind))}; the same command accepts it",
+        f"{', '.join(kind.source_columns)}; the same command accepts it",
     )
 
 
 def place_of(kind: Task, split: str) -> str:
     """The path below a mirror of one split of a data set."""
     return "/".join(filter(None, ["datasets", kind.hub_id, kind.config, f"{split}.parquet"]))
-
-
-def columns_of(kind: Task) -> tuple[str, ...]:
-    """The columns of its source that a task reads."""
-    return tuple(filter(None, [*kind.columns, kind.label_column, kind.group_column]))
 
 
 def _tables(piece: Piece, kind: Task, split: str, files: list[RemoteFile]) -> tuple[RemoteFile, ...]:

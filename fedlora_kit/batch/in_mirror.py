@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fedlora_kit import mirror, paths
-from fedlora_kit.batch.fetch_plan import Piece, RemoteFile, Target, columns_of, place_of, splits
+from fedlora_kit.batch.fetch_plan import Piece, RemoteFile, Target, place_of, splits
 from fedlora_kit.data.task import Task
 from fedlora_kit.errors import FedloraError
 
@@ -96,7 +96,7 @@ def check_table(hub: Path, place: str, task: Task) -> None:
             f"the mirror's {place} is no parquet file that can be read ({type(error).__name__})",
             "remove it, and the same command fetches it; or put another one there",
         ) from error
-    lost = [column for column in columns_of(task) if column not in names]
+    lost = [column for column in task.source_columns if column not in names]
     if lost:
         raise FedloraError(
             f"the mirror's {place} has no column {', '.join(lost)} (task {task.name}); "

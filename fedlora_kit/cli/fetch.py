@@ -95,8 +95,7 @@ def _from_the_hub(needed: Wanted, hub: Path, dry_run: bool) -> list[Missed]:
         return survey.missed
     with disk_guard(hub):
         hub.mkdir(parents=True, exist_ok=True)
-    done, lost = bring(survey.jobs, hub, source, say)
-    missed = [*survey.missed, *lost]
+    done, missed = bring(survey.jobs, hub, source, say, survey.missed)
     whole = f"; the mirror has all of it: FEDLORA_HUB={hub}" if not missed else ""
     typer.echo(f"{len(done)} files fetched{whole}")
     return missed

@@ -165,8 +165,8 @@ def _of_classes(spec: Task, examples: Examples) -> Examples:
 
 def _from_table(spec: Task, split: str, table: Any) -> Examples:
     _checked(spec, split, table)
-    for column in (*spec.columns, spec.label_column, spec.group_column):
-        empty = [row for row, value in enumerate(table[column]) if value is None] if column else []
+    for column in spec.source_columns:
+        empty = [row for row, value in enumerate(table[column]) if value is None]
         if empty:
             raise FedloraError(
                 f"{spec.hub_id} ({split}): column {column} is empty in row {empty[0]} ({len(empty)} rows in "
@@ -197,13 +197,13 @@ def _labels(spec: Task, split: str, column: Any) -> npt.NDArray[np.int64]:
 
 def _checked(spec: Task, split: str, table: Any) -> Any:
     """The table, if it has the task's columns."""
-    wanted = [c for c in (*spec.columns, spec.label_column, spec.group_column) if c]
-    missing = [c for c in wanted if c not in table.column_names]
+    missing = [c for c in spec.source_columns if c not in table.column_names]
     if missing:
         raise FedloraError(
             f"{spec.hub_id} ({split}) has no column {', '.join(missing)}; "
             f"it has {', '.join(table.column_names)}",
-            "the file is not the data set that its name says; fetch it again",
+            "if it is the right data set, name its columns in a task of your own (register_task); otherwise "
+            "fetch it again",
         )
     return table
 

@@ -74,6 +74,11 @@ class Task:
     layout: Literal["table", "task_files"] = "table"
 
     @property
+    def source_columns(self) -> tuple[str, ...]:
+        """All columns that are read from the source."""
+        return tuple(filter(None, (*self.columns, self.label_column, self.group_column)))
+
+    @property
     def num_labels(self) -> int:
         """Number of classes."""
         return len(self.label_names)

@@ -94,8 +94,9 @@ class Published:
 
 
 #: Examples: the data sets' cards on the Hub (GLUE, GSM8K, Dolly, CIFAR-100, Food-101, LexGLUE); of
-#: DomainNet-121 the Hub shows 32.7k and 3.63k images, 121 classes of 270 and 30. Tokens: means measured on samples of SST-2 and QNLI with RoBERTa's tokenizer, of GSM8K, Dolly and Natural Instructions (8
-#: task files of at most 600 instances) with prompt template and RoBERTa's tokenizer; QQP, MNLI and LEDGAR:
+#: DomainNet-121 the Hub shows 32.7k and 3.63k images, 121 classes of 270 and 30. Tokens: means measured on
+#: samples of SST-2 and QNLI with RoBERTa's tokenizer, of GSM8K, Dolly and Natural Instructions (8 task
+#: files of at most 600 instances) with prompt template and RoBERTa's tokenizer; QQP, MNLI and LEDGAR:
 #: estimates of ours. Megabytes: what such files weigh, rounded; an order of magnitude.
 PUBLISHED: dict[str, Published] = {
     "sst2": Published(67_349, {"validation": 872}, 13, megabytes=4),
