@@ -13,7 +13,7 @@ from tiny import text_data
 from fedlora_kit.data import batches, tasks
 from fedlora_kit.data.batches import physical_batches, poisson_batches, shuffled_batches
 from fedlora_kit.data.encoded import EncodedImages
-from fedlora_kit.data.sources import fingerprint, load_split, load_task
+from fedlora_kit.data.sources import fingerprint, load_task
 from fedlora_kit.data.task import Examples, Task
 from fedlora_kit.data.tasks import TASKS, register_task
 from fedlora_kit.errors import BadValue, FedloraError, UnknownName
@@ -173,16 +173,6 @@ def test_the_fingerprint_follows_the_bytes(mirror):
     assert before == fingerprint(tasks.get_task("sst2"))
     datasets.Dataset.from_dict({"sentence": ["y"], "label": [1]}).to_parquet(str(mirror / "train.parquet"))
     assert fingerprint(tasks.get_task("sst2")) != before
-
-
-def test_without_a_mirror_the_hub_is_named(monkeypatch):
-    monkeypatch.setattr(
-        datasets, "load_dataset", lambda *a, **k: (_ for _ in ()).throw(ConnectionError("no network"))
-    )
-    with pytest.raises(FedloraError, match="nyu-mll/glue.*Hub") as error:
-        load_split(tasks.get_task("qnli"), "train")
-    assert "FEDLORA_HUB" in error.value.remedy
-    assert fingerprint(tasks.get_task("qnli")).startswith("hub:nyu-mll/glue@bcdcba79")
 
 
 def test_the_callers_own_examples(monkeypatch):

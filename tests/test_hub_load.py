@@ -1,4 +1,4 @@
-"""What is loaded is what is named: pinned commits, online, offline, from a cache and from a mirror; where that
+"""What is loaded is what is named: pinned commits, online, offline, from a cache and a mirror; where that
 cannot be, one error with the cause."""
 
 import json
@@ -15,6 +15,7 @@ from hub_contents import KIT, dolly, glue, image_folder, llama, only_bin, robert
 from huggingface_hub import file_download
 
 from fedlora_kit import hub, mirror
+from fedlora_kit.cli import doctor
 from fedlora_kit.data.encoded import encode_text
 from fedlora_kit.data.examples import Examples
 from fedlora_kit.data.sources import fingerprint, load_split, load_task
@@ -279,6 +280,28 @@ def test_a_download_that_was_cut_is_told_and_taken_up_again(server, monkeypatch)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
     server.faults.remove(rule)
     assert same_weights(load_backbone(ROBERTA, 2, 0), 0)
+
+
+def test_the_doctor_asks_the_hub_once(hub_server, monkeypatch, tmp_path):
+    hub_server.add(ROBERTA, {}, commit=BACKBONES[ROBERTA].revision)
+    found = doctor.hub()
+    assert (found.verdict, len(hub_server.requests)) == ("ok", 1)
+    assert "answers; no token" in found.found
+    monkeypatch.setenv("HF_TOKEN", "hf_valid")
+    assert "a token is there" in doctor.hub().found
+    monkeypatch.setenv("HF_TOKEN", "hf_old")
+    assert doctor.hub().verdict == "warn"
+    assert "does not accept your token" in doctor.hub().found
+    hub_server.fault(".", status=429)
+    assert "too many requests" in doctor.hub().found
+    hub_server.close()
+    gone = doctor.hub()
+    assert "cannot be reached" in gone.found
+    assert "FEDLORA_HUB" in gone.remedy
+    asked = len(hub_server.requests)
+    monkeypatch.setenv("FEDLORA_HUB", str(tmp_path))
+    assert doctor.hub().found == "not asked, as there is a mirror"
+    assert len(hub_server.requests) == asked
 
 
 # --- tokenizers

@@ -286,21 +286,15 @@ def test_a_missing_split_and_a_wrong_column(mirror):
         load_task(get_task("cifar100"))
 
 
-def test_food101_is_asked_for_by_its_hub_id(monkeypatch, tmp_path):
-    asked = {}
-
-    def load_dataset(name, config, split, revision):
-        asked[split] = (name, config, revision)
-        values = [
-            {"bytes": png(np.full((h, w, 3), 7, np.uint8)), "path": None} for h, w in ((9, 12), (20, 8))
-        ]
-        table = datasets.Dataset.from_dict({"image": values, "label": [3, 100]})
-        return table.cast_column("image", datasets.Image())
-
-    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
-    monkeypatch.setattr(paths, "data_dir", lambda: tmp_path)
+def test_food101_is_read_in_the_hubs_layout(hub_server):
+    values = [{"bytes": png(np.full((h, w, 3), 7, np.uint8)), "path": None} for h, w in ((9, 12), (20, 8))]
+    table = datasets.Dataset.from_dict({"image": values, "label": [3, 100]})
+    out = io.BytesIO()
+    table.cast_column("image", datasets.Image()).to_parquet(out)
+    names = ("data/train-00000-of-00001.parquet", "data/validation-00000-of-00001.parquet")
+    files = dict.fromkeys(names, out.getvalue())
+    hub_server.add("ethz/food101", files, commit=get_task("food101").revision, kind="dataset", refs=())
     loaded = load_task(get_task("food101"))
-    assert asked == dict.fromkeys(("train", "validation"), ("ethz/food101", "default", None))
     assert loaded.train.columns[0].shape == (2, 3, 256, 256)
     assert loaded.train.labels.tolist() == [3, 100]
 

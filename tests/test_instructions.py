@@ -353,6 +353,38 @@ def test_natural_instructions_from_a_mirror(tmp_path, monkeypatch):
     assert fingerprint(task) != before
 
 
+def test_older_task_files_have_strings_where_newer_ones_have_lists(tmp_path, monkeypatch):
+    monkeypatch.setenv("FEDLORA_HUB", str(tmp_path))
+    newer = [{"input": f"in {i}", "output": [f"out {i}"]} for i in range(12)]
+    older = [{"input": f"in {i}", "output": f"out {i}"} for i in range(12)]
+    write_ni(tmp_path, "a", newer, Definition=["Do this.", " Then that. "])
+    new = load_task(own_task("a")).train
+    write_ni(tmp_path, "a", older, Definition="Do this. Then that.")
+    old = load_task(own_task("a")).train
+    assert old.columns == new.columns
+    assert old.references == new.references
+    assert old.columns[0][0] == "Do this. Then that."
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"Definition": 7}, "Definition"),
+        ({"Definition": ["Do", 7]}, "Definition"),
+        ({"Definition": {"en": "Do"}}, "Definition"),
+        ({"Instances": [{"input": ["x"], "output": ["y"]}]}, "input is no string"),
+        ({"Instances": [{"input": "x", "output": [7]}]}, "output"),
+        ({"Instances": [{"input": "x", "output": None}]}, "output"),
+    ],
+)
+def test_other_forms_of_a_task_file_are_refused_by_name(tmp_path, monkeypatch, more, said):
+    monkeypatch.setenv("FEDLORA_HUB", str(tmp_path))
+    file = write_ni(tmp_path, "a", instances())
+    file.write_text(json.dumps({**json.loads(file.read_text()), **more}))
+    with pytest.raises(FedloraError, match=f"a.json is not a task file .* TypeError .*{said}"):
+        load_task(own_task("a"))
+
+
 def test_what_natural_instructions_needs(tmp_path, monkeypatch):
     monkeypatch.delenv("FEDLORA_HUB", raising=False)
     task = get_task("natural_instructions")

@@ -32,7 +32,7 @@ class Check:
 def examine() -> list[Check]:
     """All checks, in order. A check that itself breaks is a failure, not a traceback."""
     checks = []
-    for function in (python, packages, kernel, device, mirror, disk, store):
+    for function in (python, packages, kernel, device, mirror, hub, disk, store):
         try:
             checks.append(function())
         except Exception as error:
@@ -141,6 +141,29 @@ def mirror() -> Check:
             "mirror", "fail", found, "it holds neither datasets/ nor models/: correct or unset FEDLORA_HUB"
         )
     return Check("mirror", "ok", found)
+
+
+def hub() -> Check:
+    """Whether the Hub answers (one request), and whether requests carry a token."""
+    from huggingface_hub import HfApi, constants
+
+    from fedlora_kit.hub import TIMEOUT
+    from fedlora_kit.hub_errors import has_token, in_words
+    from fedlora_kit.models.backbones import backbone
+
+    if paths.hub_dir() is not None:
+        return Check("hub", "ok", "not asked, as there is a mirror")
+    if constants.HF_HUB_OFFLINE:
+        return Check("hub", "ok", "not asked, as HF_HUB_OFFLINE is set")
+    known = backbone("FacebookAI/roberta-base")
+    try:
+        HfApi().repo_info(known.name, revision=known.revision, timeout=TIMEOUT)
+    except Exception as error:
+        otherwise = "name a mirror with FEDLORA_HUB (smoke needs neither)"
+        told = in_words(error, constants.ENDPOINT, otherwise=otherwise)
+        return Check("hub", "warn", told.problem, told.remedy)
+    token = "a token is there" if has_token() else "no token: Llama 2 asks for one (hf auth login)"
+    return Check("hub", "ok", f"{constants.ENDPOINT} answers; {token}")
 
 
 def disk() -> Check:

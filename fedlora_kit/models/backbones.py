@@ -261,12 +261,12 @@ def from_anywhere(name: str, load: Any, options: dict[str, Any], files: tuple[st
     try:  # no remote code: said aloud; left open, transformers would ask the user
         return load(str(folder), local_files_only=True, trust_remote_code=False, **options)
     except Exception as error:
-        remedy = f"remove {folder} and fetch it again"
+        remedy = f"remove {folder}, and fetch or build it again"
         if not (folder / "tokenizer.json").is_file() and (folder / "tokenizer.model").is_file():
             remedy = "its tokenizer has no tokenizer.json: python -m pip install sentencepiece protobuf"
         first = str(error).splitlines()[0][:160] if str(error) else ""
         raise FedloraError(
-            f"model {name}: the files in {folder} cannot be read ({type(error).__name__}: {first})", remedy
+            f"model {name}: the folder is damaged ({type(error).__name__}: {first})", remedy
         ) from error
 
 
