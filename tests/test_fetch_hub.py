@@ -17,7 +17,7 @@ from hub_server import HEAD
 from typer.testing import CliRunner
 
 from fedlora_kit import mirror
-from fedlora_kit.batch import hub_source
+from fedlora_kit.batch import fetch_tables, hub_source
 from fedlora_kit.batch.fetch import PATIENCE, STAGING, fetch, look
 from fedlora_kit.batch.fetch_plan import Chore, Piece, Wanted
 from fedlora_kit.batch.hub_source import HubSource
@@ -146,6 +146,7 @@ def test_an_image_folder_becomes_what_datasets_makes_of_it(hub_server, tmp_path,
         hub_id="somebody/pictures", config="default", revision=HEAD, store_side=16,
     )  # fmt: skip
     hub = tmp_path / "hub"
+    monkeypatch.setattr(fetch_tables, "ROWS", 5)
     assert bring(hub, [Piece("dataset", task.hub_id, HEAD, task)]) == []
     for split in ("train", "test"):
         made = datasets.Dataset.from_parquet(str(hub / f"datasets/somebody/pictures/default/{split}.parquet"))

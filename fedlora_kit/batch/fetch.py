@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -161,12 +162,19 @@ def fetch(
             own = [target for owner, target in todo if owner is job]
             if own:
                 turns.take(job.piece, partial(bring, job, own))
-    for job in jobs:  # what is left of a break is kept for the next call
-        if not any(m.piece is job.piece and isinstance(m.error, Unreachable) for m in turns.missed):
-            shutil.rmtree(_work(hub, job), ignore_errors=True)
+    _clear(hub, [job for job in jobs if all(each.piece is not job.piece for each in turns.missed)])
     if not turns.missed:
         shutil.rmtree(hub / STAGING, ignore_errors=True)
     return done, turns.missed
+
+
+def _clear(hub: Path, whole: Sequence[Job]) -> None:
+    """Remove what is left of finished jobs; what was begun of others is kept for the next call."""
+    for job in whole:
+        shutil.rmtree(_work(hub, job), ignore_errors=True)
+    for folder, _, _ in os.walk(hub / STAGING, topdown=False):
+        with suppress(OSError):  # not empty
+            os.rmdir(folder)
 
 
 class _Turns:
