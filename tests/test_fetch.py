@@ -21,7 +21,7 @@ from fedlora_kit.batch.fetch_plan import Piece, RemoteFile, targets, wanted
 from fedlora_kit.batch.hub_source import HubSource, Unreachable
 from fedlora_kit.cli import app
 from fedlora_kit.data.sources import load_task
-from fedlora_kit.data.tasks import get_task
+from fedlora_kit.data.tasks import GLUE_REVISION, get_task
 from fedlora_kit.errors import FedloraError
 from fedlora_kit.experiments.run import run
 from fedlora_kit.experiments.spec import RunSpec
@@ -29,7 +29,7 @@ from fedlora_kit.models.backbones import BACKBONES, Backbone, load_backbone, reg
 from fedlora_kit.papers.runs_of import planned_runs
 
 KIT = Path(__file__).resolve().parent.parent / "data" / "backbones" / "text-tiny"
-COMMIT = "c" * 40
+COMMIT = GLUE_REVISION
 MODEL = Piece("model", "somebody/small", COMMIT)
 SST2 = Piece("dataset", "nyu-mll/glue", COMMIT, get_task("sst2"))
 SPEC = {
