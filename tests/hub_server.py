@@ -79,7 +79,8 @@ class HubServer:
         threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
 
     def close(self) -> None:
-        """Stop answering: the network is gone."""
+        """Stop answering, on open lines as well: the network is gone."""
+        self.faults.insert(0, Fault(".", drop=True))
         self._server.shutdown()
         self._server.server_close()
 

@@ -25,6 +25,7 @@ from fedlora_kit.errors import FedloraError
 from fedlora_kit.hub_errors import Unreachable
 from fedlora_kit.models.backbones import BACKBONES, Backbone, backbone_fingerprint, load_backbone
 from fedlora_kit.models.tokenizer import load_tokenizer
+from fedlora_kit.papers.runs_of import planned_runs
 
 MOVED = "f" * 40
 ROBERTA = "FacebookAI/roberta-base"
@@ -172,6 +173,20 @@ def test_a_model_without_a_pin_has_its_commit_in_the_key(hub_server, monkeypatch
     hub_server.add("somebody/small", roberta(1), commit="3" * 40)
     assert backbone_fingerprint("somebody/small") == f"hub:somebody/small@{'3' * 40}"
     assert same_weights(load_backbone("somebody/small", 2, 0), 1)
+
+
+def test_a_key_asks_for_a_commit_and_downloads_nothing(hub_server):
+    hub_server.add("TNILab/DomainNet_FL", {"README.md": b""}, commit="4" * 40, kind="dataset")
+    spec = planned_runs("fed-hello/domainnet", "paper", seeds=1).specs()[0]
+    key = spec.key()
+    assert not any("/resolve/" in path or "/tree/" in path for _, path in hub_server.requests)
+    hub._resolved.clear()
+    hub_server.close()
+    assert spec.key() == key  # what this machine saw last
+    hub._resolved.clear()
+    shutil.rmtree(huggingface_hub.constants.HF_HUB_CACHE)
+    with pytest.raises(Unreachable, match="DomainNet_FL: the Hub cannot be reached"):
+        spec.key()
 
 
 # --- one clear error

@@ -172,6 +172,14 @@ def test_checkpoints_are_published_at_intervals(tmp_path, remote, monkeypatch):
     assert published == [[], [], [], [3], [3], [3]]
 
 
+def test_a_job_says_where_the_hub_is_and_carries_no_token(scratch, remote, monkeypatch):
+    for name in ("HF_HUB_CACHE", "HF_ENDPOINT", "HF_TOKEN"):
+        monkeypatch.setenv(name, "x")
+    told = json.loads(sent(spec(), remote))["environment"]
+    assert told["HF_HUB_CACHE"] == told["HF_ENDPOINT"] == "x"
+    assert "HF_TOKEN" not in told
+
+
 def test_a_worker_keeps_its_own_settings(scratch, remote, monkeypatch):
     monkeypatch.setenv("HF_HOME", "/mine")
     text = sent(spec(), remote, environment={"HF_HOME": "/theirs", "FEDLORA_X": "1"})

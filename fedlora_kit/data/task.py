@@ -31,7 +31,8 @@ class Task:
             task the question and the answer, or instruction, input and response).
         train_split: split to train on.
         eval_splits: scored name -> split, e.g. ``{"matched": "validation_matched"}``.
-        hub_id, config, revision: the data set on the Hub; empty when ``loader`` gives the examples.
+        hub_id, config, revision: the data set on the Hub; empty when ``loader`` gives the examples. A
+            revision that is no commit, or none, is looked up once a process; the commit stands in the keys.
         loader: split name -> examples, for built-in tasks and for data handed over by the caller.
         max_length: longest encoded example, in tokens; longer ones are cut (causal tasks: see ``too_long``).
         prompt: causal tasks: name of the template around the question (see `data.prompts`).

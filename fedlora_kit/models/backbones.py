@@ -1,7 +1,7 @@
 """Backbones by name: the kit's own small ones, those of a mirror, those of the Hub.
 
-A name is ``kit/<short>`` or a Hub id. Every id has a pinned revision; weights are safetensors only, and
-no code of a model repository is run.
+A name is ``kit/<short>`` or a Hub id. Every id has a pinned commit, and no other one is loaded; weights are
+safetensors only, and no code of a model repository is run.
 """
 
 from __future__ import annotations
@@ -88,8 +88,8 @@ def backbone(name: str) -> Backbone:
 def register_backbone(new: Backbone, *, replace: bool = False) -> Backbone:
     """Make another model of the Hub (or of the mirror) known by its id.
 
-    Its architecture must be one of `models.targets.TARGETS`. Give a revision, so that a run's key means
-    something.
+    Its architecture must be one of `models.targets.TARGETS`. Give a commit as its
+    revision; of another one, or of none, the newest commit is taken, and stands in the keys of runs.
 
     Raises:
         BadValue: the name is taken and ``replace`` is false, or it claims to be one of the kit's own.
