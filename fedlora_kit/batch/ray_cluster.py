@@ -10,6 +10,7 @@ from contextlib import suppress
 from typing import Any
 
 from fedlora_kit.batch.ray_worker import read_reply, train
+from fedlora_kit.devices import free_bytes
 from fedlora_kit.errors import FedloraError
 from fedlora_kit.experiments.placing import share_of_gpu
 
@@ -93,11 +94,11 @@ class RayCluster:
             self._ray.shutdown()
 
     def _smallest_card(self) -> int | None:
-        """Bytes of the smallest GPU, asked of every node once; None if one does not say."""
+        """Bytes that are free on the smallest GPU, asked of every node once; None if one does not say."""
         if self._card is None and self._with_gpu:
             from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-            probe = self._ray.remote(num_cpus=0, num_gpus=0.01, max_retries=0)(_card_bytes)
+            probe = self._ray.remote(num_cpus=0, num_gpus=0.01, max_calls=1, max_retries=0)(free_bytes)
             here = [NodeAffinitySchedulingStrategy(node, soft=False) for node in self._with_gpu]
             asked = [probe.options(scheduling_strategy=place).remote() for place in here]
             self._card = 0
@@ -127,9 +128,3 @@ def need_ray() -> Any:
 def _task(text: str) -> str:
     """What Ray runs: text in, text out."""
     return train(text, need_ray().get_runtime_context().get_node_id())
-
-
-def _card_bytes() -> int:
-    import torch
-
-    return int(torch.cuda.mem_get_info()[1])
