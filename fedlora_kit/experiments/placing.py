@@ -24,6 +24,15 @@ def wanted_device(spec: RunSpec, asked: str) -> str:
     return "cpu" if asked.strip() == "auto" and spec.model.backbone.startswith("kit/") else asked.strip()
 
 
+def tiny_device(asked: str) -> torch.device:
+    """The device for one of the kit's own backbones, ready to compute: see `wanted_device`.
+
+    Raises:
+        BadValue, FedloraError: see `devices.resolve_device`.
+    """
+    return resolve_device("cpu" if asked.strip() == "auto" else asked)
+
+
 def on_cpu(spec: RunSpec, asked: str) -> bool:
     """Whether a run is trained on this machine's CPU. Starts nothing.
 
