@@ -6,7 +6,7 @@ import math
 
 import torch
 
-from fedlora_kit.devices import kind_of, resolve_device
+from fedlora_kit.devices import OutOfMemory, kind_of, resolve_device
 from fedlora_kit.errors import FedloraError
 from fedlora_kit.experiments.estimate import estimate
 from fedlora_kit.experiments.spec import RunSpec
@@ -71,4 +71,4 @@ def share_of_gpu(needed: int | None, card: int | None) -> float:
 
 def out_of_memory(error: BaseException) -> bool:
     """Whether a GPU's memory was too small: such a run may be tried again with a GPU of its own."""
-    return isinstance(error, torch.OutOfMemoryError)
+    return isinstance(error, (OutOfMemory, torch.OutOfMemoryError))
