@@ -74,12 +74,14 @@ def train(text: str, node: str) -> str:
     scratch = _scratch() / node / wanted["key"]
     try:
         reply = _train(wanted, scratch)
-    except FedloraError as error:
-        reply = {"status": "error", "error": str(error)}
     except Exception as error:
-        traceback.print_exc(file=sys.stderr)
-        kind = "out of memory" if type(error).__name__ == "OutOfMemoryError" else "error"
-        reply = {"status": kind, "error": f"{type(error).__name__}: {error}"}
+        from fedlora_kit.experiments.placing import out_of_memory
+
+        said = str(error)
+        if not isinstance(error, FedloraError):
+            traceback.print_exc(file=sys.stderr)
+            said = f"{type(error).__name__}: {error}"
+        reply = {"status": "out of memory" if out_of_memory(error) else "error", "error": said}
     if reply["status"] in ("finished", "failed"):
         shutil.rmtree(scratch, ignore_errors=True)  # else its checkpoints help the next try
     return to_json({**reply, "key": wanted["key"]})
@@ -88,6 +90,7 @@ def train(text: str, node: str) -> str:
 def _train(wanted: Mapping[str, Any], scratch: Path) -> dict[str, Any]:
     import torch
 
+    from fedlora_kit.devices import hide_gpus
     from fedlora_kit.experiments.run import RunFailed, run
     from fedlora_kit.experiments.spec import RunSpec
 
@@ -106,6 +109,7 @@ def _train(wanted: Mapping[str, Any], scratch: Path) -> dict[str, Any]:
     if entry is None:
         threads = torch.get_num_threads()
         if wanted["device"] == "cpu":
+            hide_gpus()
             torch.set_num_threads(1)  # as `run_all`: the number of threads may change the last bits
         try:
             entry = run(spec, device=wanted["device"], store=store)
