@@ -19,6 +19,7 @@ FLOORS = [
     "mirror",
     "randomness",
     "looks",
+    "columns",
     "partition",
     "data",
     "models",

@@ -45,7 +45,10 @@ class Task:
         held_out: where the source has the training split only: examples of each class that make up the split
             "test" (see `data.held_out`); 0 where the source has its own test split.
         layout: "table" (one table a split), or "task_files" (see `data.natural_instructions`).
-        label_column: column of the classes, as integers, or as names from ``label_names``; empty for none.
+        label_column: column of the classes, as integers, or as names from ``label_names``; empty for none. A
+            file that names its integers (`datasets.ClassLabel`) is read by those names.
+        label_order: "named": ``label_names`` are the classes' names. "alphabetical": their names are not
+            known here; they are those of the file, in alphabetical order.
         store_side: images only: side in pixels of the squares that the images are brought to when they are
             decoded (see `data.images`); None where all have one size already.
     """
@@ -72,6 +75,7 @@ class Task:
     too_long: TooLong = "error"
     held_out: int = 0
     layout: Literal["table", "task_files"] = "table"
+    label_order: Literal["named", "alphabetical"] = "named"
 
     @property
     def num_labels(self) -> int:

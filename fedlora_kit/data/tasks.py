@@ -190,6 +190,7 @@ TASKS: dict[str, Task] = {
             eval_splits={"test": "test"},
             hub_id="TNILab/DomainNet_FL",
             config="default",
+            label_order="alphabetical",
             group_column="domain",
             store_side=256,
         ),
