@@ -8,6 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from tiny_causal import CPU, causal_model, tokenizer
 
 from fedlora_kit.data import get_task, load_task
@@ -258,6 +260,35 @@ def test_no_prompt_is_in_both_parts():
     train = part(more, "train", 2)
     assert len(train) == 36
     assert not set(train.columns[0]) & set(part(more, "test", 2).columns[0])
+
+
+def test_of_equal_prompts_the_same_example_is_held_out_in_any_order():
+    """Ten prompts with four answers each: some answer is held out, and no order of the rows changes it."""
+    asked = [f"question {i % 10}" for i in range(40)]
+    answers = [f"answer {i}" for i in range(40)]
+    data = Examples((asked, [""] * 40, answers), [0] * 40, [[a, f"or {a}"] for a in answers])
+    found = [
+        part(data.take(np.random.default_rng(seed).permutation(40)), "test", 5).columns[-1]
+        for seed in range(9)
+    ]
+    assert len(found[0]) == 1
+    assert {tuple(answer) for answer in found} == {tuple(found[0])}
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 12)), min_size=1, max_size=60), st.integers(1, 9))
+def test_every_class_keeps_something_to_train_on(pairs, per_class):
+    """Whatever prompts classes share; and of a class at most a sixth of its prompts is asked, or one."""
+    labels, asked = map(list, zip(*pairs, strict=True))
+    texts = ([f"question {i}" for i in asked], [f"answer {i}" for i in range(len(asked))])
+    data = Examples(texts, labels)
+    train, test = part(data, "train", per_class), part(data, "test", per_class)
+    assert set(train.labels) == set(labels)
+    assert not set(train.columns[0]) & set(test.columns[0])
+    for label in set(labels):
+        prompts = {a for a, b in zip(asked, labels, strict=True) if b == label}
+        assert (test.labels == label).sum() <= max(1, min(per_class, len(prompts) // 6))
+    if len(set(asked)) > len(set(labels)):  # no class needs every prompt: some can be asked
+        assert len(test)
 
 
 # --- Dolly and Natural Instructions from a mirror ----------------------------------------------------------
