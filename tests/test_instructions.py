@@ -5,10 +5,10 @@ import doctest
 import json
 from dataclasses import replace
 
+import hypothesis
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
 from hypothesis import strategies as st
 from tiny_causal import CPU, causal_model, tokenizer
 
@@ -275,7 +275,9 @@ def test_of_equal_prompts_the_same_example_is_held_out_in_any_order():
     assert {tuple(answer) for answer in found} == {tuple(found[0])}
 
 
-@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 12)), min_size=1, max_size=60), st.integers(1, 9))
+@hypothesis.given(
+    st.lists(st.tuples(st.integers(0, 3), st.integers(0, 12)), min_size=1, max_size=60), st.integers(1, 9)
+)
 def test_every_class_keeps_something_to_train_on(pairs, per_class):
     """Whatever prompts classes share; and of a class at most a sixth of its prompts is asked, or one."""
     labels, asked = map(list, zip(*pairs, strict=True))

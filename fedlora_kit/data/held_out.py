@@ -17,12 +17,12 @@ LARGEST_SHARE = 1 / 6
 def part(examples: Examples, split: str, per_class: int) -> Examples:
     """The split "train" or "test" of examples that come as one.
 
-    Of each class one example for each of the ``per_class`` prompts (all columns but the last) with the
-    smallest SHA-256 is the test part: of at most a sixth of the class's prompts, and of at least one. A prompt
-    that is the last one that some class could train on stays for training. Of the examples of a class with
-    one prompt, the one with the smallest SHA-256 of its answers is taken. So the choice depends on the texts
-    alone: not on a seed, nor on the order of the rows. Training examples that share their prompt with a test
-    example are left out of both parts.
+    The test part has one example of each class for each of the ``per_class`` prompts (all columns but the
+    last) with the smallest SHA-256: for at most a sixth of the class's prompts, and for at least one. But the
+    last prompt that a class could train on stays for training. Of a class's examples with the same prompt,
+    the one whose answers have the smallest SHA-256 is taken. So the choice depends on the texts alone: not on
+    a seed, nor on the order of the rows. Training examples that share their prompt with a test example are
+    left out of both parts.
 
     Args:
         examples: text columns; the last one is the response.

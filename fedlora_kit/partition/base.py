@@ -12,7 +12,7 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from fedlora_kit.columns import group_values
+from fedlora_kit.columns import group_values, plain
 from fedlora_kit.errors import BadValue, UnknownName
 from fedlora_kit.randomness import Streams, checked_seed
 
@@ -185,10 +185,10 @@ def checked_groups(groups: npt.ArrayLike | None, labels: Indices) -> npt.NDArray
     """Groups as an array beside ``labels``: whole numbers or strings, one an example; BadValue otherwise."""
     if groups is None:
         return None
-    array = group_values(groups, "the column of groups")
-    if array.shape != labels.shape:
-        raise BadValue(f"groups have shape {array.shape}, labels {labels.shape}", "give one group an example")
-    return array
+    shape = np.shape(plain(groups))
+    if shape != labels.shape:
+        raise BadValue(f"groups have shape {shape}, labels {labels.shape}", "give one group an example")
+    return group_values(groups, "the column of groups")
 
 
 def round_to_total(shares: npt.NDArray[np.float64], total: int) -> Indices:
