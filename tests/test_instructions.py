@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import strategies as st
+from rouge_score.tokenizers import DefaultTokenizer
 from tiny_causal import CPU, causal_model, tokenizer
 
 from fedlora_kit.data import get_task, load_task
@@ -24,7 +25,8 @@ from fedlora_kit.data.prompts import PROMPTS, template
 from fedlora_kit.data.sources import fingerprint
 from fedlora_kit.data.task import Examples
 from fedlora_kit.errors import BadValue, FedloraError, UnknownName
-from fedlora_kit.training import scoring
+from fedlora_kit.training import any_script, scoring
+from fedlora_kit.training.any_script import AnyScript
 from fedlora_kit.training.evaluation import evaluate
 from fedlora_kit.training.generation import generate
 from fedlora_kit.training.objective import example_losses
@@ -37,6 +39,7 @@ ALL = np.arange(6)
 def test_doctests():
     assert doctest.testmod(prompts_module).failed == 0
     assert doctest.testmod(scoring).failed == 0
+    assert doctest.testmod(any_script).failed == 0
 
 
 # --- prompts ---------------------------------------------------------------------------------------------
@@ -96,6 +99,30 @@ def test_rouge_l_equals_the_textbook_where_no_word_has_a_suffix():
     for _ in range(40):
         answer, reference = (" ".join(rng.choice(words, rng.integers(1, 7))) for _ in range(2))
         assert rouge_l([answer], [[reference]])[0] == pytest.approx(by_hand(answer, reference))
+
+
+@hypothesis.given(st.text(st.characters(max_codepoint=126), max_size=60))
+def test_words_of_ascii_are_rouge_scores_own(text):
+    assert AnyScript().tokenize(text) == DefaultTokenizer(use_stemmer=True).tokenize(text)
+
+
+@pytest.mark.parametrize(
+    ("answer", "reference", "expected"),
+    [
+        ("我爱北京", "我爱上海", 0.5),
+        ("Это красный дом", "это красный", 0.8),
+        ("Müller café", "M ller caf", 0.0),
+        ("１２３", "123", 1.0),
+        ("ที่นี่", "ที่นี้", 0.5),  # a letter with another mark is another one
+        ("हिन्दी भाषा", "हिन्दी", 2 / 3),
+        ("cafe\u0301", "café", 1.0),
+        ("…", "…", 0.0),
+    ],
+)
+def test_rouge_l_of_any_script(answer, reference, expected):
+    scores = answer_scores([answer, answer], [[reference], [answer]], "rouge_l_any_script")
+    assert scores["rouge_l"] == pytest.approx((expected + (answer != "…")) / 2)
+    assert scores["accuracy"] >= 0.5
 
 
 def test_the_best_reference_counts():
