@@ -2,9 +2,9 @@
 
 ``data/cache/images/<digest>/`` holds ``images.npy``, uint8 (n, 3, height, width), ``labels.npy``,
 ``names.json`` (what the source calls the labels, or null), and ``groups.npy`` where the task names a column
-of groups. All are images of one size: that of the source, or (`Task.store_side`) the middle square, resized
-when decoded. A folder appears there whole or not at all, may be removed at any time, and is found again by
-the source's bytes. Orientation tags of photographs are not applied.
+of groups. All are images of one size: that of the source, or (`Task.store_side`, `store_fit`) of a square
+that each is brought to when decoded. A folder appears there whole or not at all, may be removed at any time,
+and is found again by the source's bytes. Orientation tags of photographs are not applied.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def stored_images(spec: Task, split: str, source: str, table: Callable[[], Any])
         FedloraError: a damaged or missing image, or images of different sizes; the message names the row.
     """
     parts = [_VERSION, spec.hub_id, spec.config, split, source, spec.columns[0], spec.label_column]
-    parts += [str(spec.store_side), *filter(None, [spec.group_column])]
+    parts += [str(spec.store_side), spec.store_fit, *filter(None, [spec.group_column])]
     folder = (
         paths.data_dir() / "cache" / "images" / hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
     )
@@ -74,6 +74,8 @@ def _read(folder: Path, grouped: bool) -> tuple[Examples, list[str] | None] | No
         if pixels.dtype != np.uint8 or pixels.ndim != 4 or len(pixels) != len(labels):
             raise ValueError("not what was written")
         names = json.loads((folder / "names.json").read_text(encoding="utf-8"))
+        if names is not None and not (isinstance(names, list) and all(isinstance(n, str) for n in names)):
+            raise ValueError("not what was written")
         groups = np.load(folder / "groups.npy", allow_pickle=False) if grouped else None
         if groups is not None and len(groups) != len(labels):
             raise ValueError("not what was written")
@@ -89,7 +91,7 @@ def _decode(spec: Task, split: str, table: Any, folder: Path) -> None:
     labels, names = file_labels(table, spec.label_column, where)
     if len(labels) == 0:
         raise FedloraError(f"split {split!r} of {spec.name} has no examples", "check the source of the data")
-    blocks = _blocks(_undecoded(table, spec.columns[0]), spec.columns[0], spec.store_side, where)
+    blocks = _blocks(_undecoded(table, spec.columns[0]), spec, where)
     part = folder.with_name(f".{folder.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
     try:
         part.mkdir(parents=True)
@@ -148,12 +150,15 @@ def _undecoded(table: Any, column: str) -> Any:
     return table
 
 
-def _blocks(table: Any, column: str, side: int | None, where: str) -> Iterator[list[Pixels]]:
+def _blocks(table: Any, spec: Task, where: str) -> Iterator[list[Pixels]]:
     """Decoded images in order, by several threads (Pillow computes outside the interpreter's lock)."""
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         for start in range(0, len(table), _BLOCK):
-            values = table[start : start + _BLOCK][column]
-            jobs = [pool.submit(decode, v, side, f"row {start + i} of {where}") for i, v in enumerate(values)]
+            values = table[start : start + _BLOCK][spec.columns[0]]
+            jobs = [
+                pool.submit(decode, value, spec.store_side, f"row {start + i} of {where}", spec.store_fit)
+                for i, value in enumerate(values)
+            ]
             yield [job.result() for job in jobs]
 
 
@@ -165,13 +170,14 @@ def _of_the_hub(path: Path) -> bool:
     return path.is_file() and any(path.resolve().is_relative_to(Path(k).resolve()) for k in known)
 
 
-def decode(value: object, side: int | None, where: str) -> Pixels:
+def decode(value: object, side: int | None, where: str, fit: str = "crop") -> Pixels:
     """One image as uint8 (3, height, width).
 
     Args:
         value: ``{"bytes": …, "path": …}`` as `datasets` stores images, or the bytes of an image file.
-        side: the shorter side is resized to this many pixels and the middle square cut out; None: as it is.
+        side: of the square that the image is brought to, in pixels; None: as it is.
         where: names the image in an error.
+        fit: "crop" resizes the shorter side and cuts out the middle square, "stretch" resizes both sides.
 
     Raises:
         FedloraError: there is no image, or it cannot be decoded.
@@ -192,9 +198,10 @@ def decode(value: object, side: int | None, where: str) -> Pixels:
     except Exception as error:  # Pillow raises many kinds for damaged files
         raise FedloraError(f"{where} cannot be decoded: {type(error).__name__}", remedy) from error
     if side is not None:
-        wide, high = picture.size
-        edge = min(wide, high)
-        left, top = (wide - edge) // 2, (high - edge) // 2
-        box = (left, top, left + edge, top + edge)
-        picture = picture.crop(box).resize((side, side), Image.Resampling.BILINEAR)
+        if fit == "crop":
+            wide, high = picture.size
+            edge = min(wide, high)
+            left, top = (wide - edge) // 2, (high - edge) // 2
+            picture = picture.crop((left, top, left + edge, top + edge))
+        picture = picture.resize((side, side), Image.Resampling.BILINEAR)
     return np.ascontiguousarray(np.asarray(picture, dtype=np.uint8).transpose(2, 0, 1))

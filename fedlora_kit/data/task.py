@@ -9,8 +9,9 @@ from typing import Literal
 from fedlora_kit.data.examples import Column as Column
 from fedlora_kit.data.examples import Examples as Examples
 
-#: how a causal model's answers are scored: by GSM8K's final number, or by ROUGE-L (see `training.scoring`)
-Metric = Literal["final_number", "rouge_l"]
+#: how a causal model's answers are scored: by GSM8K's final number, or by ROUGE-L: that of the papers, for
+#: English, or one for texts in any script (see `training.scoring`)
+Metric = Literal["final_number", "rouge_l", "rouge_l_any_script"]
 #: what becomes of a causal task's examples that are longer than its ``max_length``
 TooLong = Literal["error", "leave_out"]
 
@@ -51,6 +52,7 @@ class Task:
             known here; they are those of the file, in alphabetical order.
         store_side: images only: side in pixels of the squares that the images are brought to when they are
             decoded (see `data.images`); None where all have one size already.
+        store_fit: how: "crop" cuts out the middle square, "stretch" keeps all of the image.
     """
 
     name: str
@@ -69,6 +71,7 @@ class Task:
     classes: tuple[int, ...] = ()
     external: str = ""
     store_side: int | None = None
+    store_fit: Literal["crop", "stretch"] = "crop"
     prompt: str = ""
     max_new_tokens: int = 0
     metric: Metric = "final_number"

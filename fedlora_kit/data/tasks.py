@@ -57,6 +57,7 @@ def _cifar100_proxy(of: Task) -> Task:
         revision=CIFAR100_PROXY_REVISION,
         classes=of.classes,
         store_side=256,
+        store_fit="stretch",  # as the released code
     )
 
 
