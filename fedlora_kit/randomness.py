@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import numbers
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
@@ -97,6 +97,21 @@ def checked_seed(seed: object) -> int:
     if isinstance(seed, bool) or not isinstance(seed, numbers.Integral) or seed < 0:
         raise BadValue(f"seed {seed!r} cannot be used", "give an integer of 0 or more")
     return int(seed)
+
+
+#: seeds of one item, at most: a number far above is a seed that somebody meant, not how many of them
+MOST_SEEDS = 1000
+
+
+def checked_seeds(seeds: object) -> range:
+    """So many seeds, from 0: ``range(seeds)``; BadValue if it is no whole number from 1 to `MOST_SEEDS`."""
+    whole = isinstance(seeds, numbers.Integral) and not isinstance(seeds, bool)
+    if not whole or not 1 <= cast(int, seeds) <= MOST_SEEDS:
+        raise BadValue(
+            f"seeds={seeds!r} cannot be used",
+            f"give the number of seeds, 1 to {MOST_SEEDS} (they are counted from 0; claims need at least 2)",
+        )
+    return range(int(cast(int, seeds)))
 
 
 def _id_text(value: object) -> str:

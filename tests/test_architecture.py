@@ -22,6 +22,7 @@ FLOORS = [
     "hub",
     "randomness",
     "looks",
+    "columns",
     "partition",
     "data",
     "models",

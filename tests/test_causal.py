@@ -35,16 +35,19 @@ def test_doctests():
         ("a\n#### 72", "72"),
         ("#### 1,080", "1080"),
         ("#### -12", "-12"),
-        ("#### 0.50 litres", "0.5"),
-        ("#### 18.", "18"),
-        ("####9", "9"),
+        ("#### 0.50 litres", "0.50"),
+        ("#### 18.", "18."),
+        ("####9", None),
+        ("####  9", None),
+        ("####\n9", None),
         ("#### 5\n#### 6", "5"),
         ("#### 100", "100"),
-        ("#### -0", "0"),
+        ("#### -0", "-0"),
+        ("#### 12345678901234567890123456789012", "12345678901234567890123456789012"),
         ("the answer is 72", None),
         ("", None),
         ("#### none", None),
-        ("#### 1.2.3", None),
+        ("#### 1.2.3", "1.2.3"),
         ("####", None),
     ],
 )
@@ -53,8 +56,8 @@ def test_the_final_number_follows_the_rule(text, number):
 
 
 def test_an_answer_without_a_number_is_wrong():
-    said = ["#### 3", "3", "#### 3.0", "#### 4"]
-    assert right_answers(said, [("#### 3",)] * 4, "final_number") == [True, False, True, False]
+    said = ["#### 3", "3", "#### 3.0", "#### 4", "####3", "#### 3,"]
+    assert right_answers(said, [("#### 3",)] * 6, "final_number") == [True, False, False, False, False, True]
 
 
 def test_the_answers_of_the_built_in_problems_are_right_and_the_splits_are_apart():

@@ -154,8 +154,10 @@ def test_heads_and_held_out_examples(head, tmp_path):
         model={"backbone": toy.BACKBONE, "lora": {"rank": 2, "alpha": 4, "head": head}},
         data={"task": "toy", "holdout": 10, "client_holdout": 0.3},
         method={"name": "fedsa-lora"},
+        rounds={"rounds": 2, "cohort": 1},  # some clients are never drawn, and scored all the same
     )
     alone, spread = both(spec, tmp_path)
+    assert {record["scored_clients"] for record in alone.history} == {5}
     assert (spread.results, spread.history) == (alone.results, alone.history)
     assert "local" in spread.results
     assert not (spread.path / "personal").exists()  # what stays with a client never came to the server

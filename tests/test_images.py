@@ -173,6 +173,9 @@ def test_the_middle_square_is_resized():
     array = np.zeros((8, 20, 3), dtype=np.uint8)
     array[:, 6:14] = 200  # the middle square of an image 20 wide and 8 high
     assert (decode(png(array), 4, "x") == 200).all()
+    kept = decode(png(array), 4, "x", fit="stretch")  # all of the image, its edges too
+    assert kept.shape == (3, 4, 4)
+    assert (kept != 200).any()
 
 
 @pytest.mark.parametrize(

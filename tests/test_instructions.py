@@ -5,9 +5,12 @@ import doctest
 import json
 from dataclasses import replace
 
+import hypothesis
 import numpy as np
 import pytest
 import torch
+from hypothesis import strategies as st
+from rouge_score.tokenizers import DefaultTokenizer
 from tiny_causal import CPU, causal_model, tokenizer
 
 from fedlora_kit.data import get_task, load_task
@@ -22,7 +25,8 @@ from fedlora_kit.data.prompts import PROMPTS, template
 from fedlora_kit.data.sources import fingerprint
 from fedlora_kit.data.task import Examples
 from fedlora_kit.errors import BadValue, FedloraError, UnknownName
-from fedlora_kit.training import scoring
+from fedlora_kit.training import any_script, scoring
+from fedlora_kit.training.any_script import AnyScript
 from fedlora_kit.training.evaluation import evaluate
 from fedlora_kit.training.generation import generate
 from fedlora_kit.training.objective import example_losses
@@ -35,6 +39,7 @@ ALL = np.arange(6)
 def test_doctests():
     assert doctest.testmod(prompts_module).failed == 0
     assert doctest.testmod(scoring).failed == 0
+    assert doctest.testmod(any_script).failed == 0
 
 
 # --- prompts ---------------------------------------------------------------------------------------------
@@ -94,6 +99,30 @@ def test_rouge_l_equals_the_textbook_where_no_word_has_a_suffix():
     for _ in range(40):
         answer, reference = (" ".join(rng.choice(words, rng.integers(1, 7))) for _ in range(2))
         assert rouge_l([answer], [[reference]])[0] == pytest.approx(by_hand(answer, reference))
+
+
+@hypothesis.given(st.text(st.characters(max_codepoint=126), max_size=60))
+def test_words_of_ascii_are_rouge_scores_own(text):
+    assert AnyScript().tokenize(text) == DefaultTokenizer(use_stemmer=True).tokenize(text)
+
+
+@pytest.mark.parametrize(
+    ("answer", "reference", "expected"),
+    [
+        ("我爱北京", "我爱上海", 0.5),
+        ("Это красный дом", "это красный", 0.8),
+        ("Müller café", "M ller caf", 0.0),
+        ("１２３", "123", 1.0),
+        ("ที่นี่", "ที่นี้", 0.5),  # a letter with another mark is another one
+        ("हिन्दी भाषा", "हिन्दी", 2 / 3),
+        ("cafe\u0301", "café", 1.0),
+        ("…", "…", 0.0),
+    ],
+)
+def test_rouge_l_of_any_script(answer, reference, expected):
+    scores = answer_scores([answer, answer], [[reference], [answer]], "rouge_l_any_script")
+    assert scores["rouge_l"] == pytest.approx((expected + (answer != "…")) / 2)
+    assert scores["accuracy"] >= 0.5
 
 
 def test_the_best_reference_counts():
@@ -258,6 +287,37 @@ def test_no_prompt_is_in_both_parts():
     train = part(more, "train", 2)
     assert len(train) == 36
     assert not set(train.columns[0]) & set(part(more, "test", 2).columns[0])
+
+
+def test_of_equal_prompts_the_same_example_is_held_out_in_any_order():
+    """Ten prompts with four answers each: some answer is held out, and no order of the rows changes it."""
+    asked = [f"question {i % 10}" for i in range(40)]
+    answers = [f"answer {i}" for i in range(40)]
+    data = Examples((asked, [""] * 40, answers), [0] * 40, [[a, f"or {a}"] for a in answers])
+    found = [
+        part(data.take(np.random.default_rng(seed).permutation(40)), "test", 5).columns[-1]
+        for seed in range(9)
+    ]
+    assert len(found[0]) == 1
+    assert {tuple(answer) for answer in found} == {tuple(found[0])}
+
+
+@hypothesis.given(
+    st.lists(st.tuples(st.integers(0, 3), st.integers(0, 12)), min_size=1, max_size=60), st.integers(1, 9)
+)
+def test_every_class_keeps_something_to_train_on(pairs, per_class):
+    """Whatever prompts classes share; and of a class at most a sixth of its prompts is asked, or one."""
+    labels, asked = map(list, zip(*pairs, strict=True))
+    texts = ([f"question {i}" for i in asked], [f"answer {i}" for i in range(len(asked))])
+    data = Examples(texts, labels)
+    train, test = part(data, "train", per_class), part(data, "test", per_class)
+    assert set(train.labels) == set(labels)
+    assert not set(train.columns[0]) & set(test.columns[0])
+    for label in set(labels):
+        prompts = {a for a, b in zip(asked, labels, strict=True) if b == label}
+        assert (test.labels == label).sum() <= max(1, min(per_class, len(prompts) // 6))
+    if len(set(asked)) > len(set(labels)):  # no class needs every prompt: some can be asked
+        assert len(test)
 
 
 # --- Dolly and Natural Instructions from a mirror ----------------------------------------------------------

@@ -114,6 +114,17 @@ def test_a_checkouts_notebook_is_found(checkout: Path, monkeypatch: pytest.Monke
     ]
 
 
+@pytest.mark.parametrize("seeds", [-1, 0, 10**20], ids=str)
+def test_a_users_notebook_refuses_an_impossible_number_of_seeds(mine: Path, seeds: int) -> None:
+    cells = nbformat.read(mine / "my_question.ipynb", as_version=4).cells
+    code = [cell.source for cell in cells if cell.cell_type == "code"]
+    space: dict[str, object] = {}
+    exec(code[0], space)
+    space["seeds"] = seeds
+    with pytest.raises(BadValue, match=f"seeds={seeds} cannot be used"):
+        exec("\n".join(code[1:]), space)
+
+
 def test_the_notebook_has_the_sections_of_the_contract(mine: Path) -> None:
     cells = nbformat.read(mine / "my_question.ipynb", as_version=4).cells
     prose = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import doctest
 import importlib
 import pkgutil
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from partition_tools import LABELS
 import fedlora_kit.partition
 from fedlora_kit.conformance.partitions import CHECKS, covers_every_example, is_a_partition
 from fedlora_kit.errors import BadValue, UnknownName
-from fedlora_kit.partition import label_counts, partition_figure, partitioner, partitioner_names
+from fedlora_kit.partition import IID, label_counts, partition_figure, partitioner, partitioner_names
 from fedlora_kit.partition.base import round_to_total
 
 CASES = {
@@ -63,6 +64,24 @@ def test_what_every_partitioner_holds(check, name):
 def test_what_is_no_partition(parts, said):
     with pytest.raises(AssertionError, match=said):
         is_a_partition([np.array(part, None if part else np.int64) for part in parts], 5, 2)
+
+
+@dataclass(frozen=True)
+class Forgetful(IID):
+    name = "forgetful"
+
+    def _deal(self, labels, groups):
+        return [part[1:] for part in super()._deal(labels, groups)]
+
+
+def test_an_example_that_is_lost_on_the_way_is_no_split():
+    with pytest.raises(AssertionError, match="'forgetful' dealt 8 of 10 examples, and promises all"):
+        Forgetful(2).split(np.zeros(10, int))
+    shares = partitioner("label_shares", num_clients=2, shares=[[0.5, 0.5], [0.9, 0.1]])
+    assert not shares.deals_all()
+    for leftovers, all_of_them in (("deal", True), ("drop", False)):
+        settings = {"num_clients": 2, "classes_per_client": 1, "leftovers": leftovers}
+        assert partitioner("pathological_domains", **settings).deals_all() == all_of_them
 
 
 def test_the_registry_names_what_it_knows():

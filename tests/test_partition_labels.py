@@ -146,12 +146,27 @@ def test_dirichlet_stays_finite_at_a_tiny_alpha():
     check_cover(Dirichlet(2, 1e-8, seed=0).split(LABELS), LABELS, 2)
 
 
-@pytest.mark.parametrize("alpha", [0, -0.5, np.inf, np.nan, "1", True])
+@pytest.mark.parametrize("alpha", [0, -0.5, 2e9, 1e308, np.inf, np.nan, "1", True])
 def test_impossible_alphas(alpha):
     with pytest.raises(BadValue, match="alpha"):
         Dirichlet(2, alpha)
     with pytest.raises(BadValue, match="alpha"):
         partitioner("quantity_skew", num_clients=2, alpha=alpha)
+    with pytest.raises(BadValue, match="beta"):
+        partitioner("pathological", num_clients=2, classes_per_client=1, beta=alpha)
+
+
+@pytest.mark.parametrize("name", ["dirichlet", "quantity_skew", "pathological"])
+def test_the_largest_concentration_deals_equal_parts(name):
+    dial = (
+        {"classes_per_client": 2, "mode": "dirichlet", "beta": 1e9}
+        if name == "pathological"
+        else {"alpha": 1e9}
+    )
+    labels = np.arange(400) % 2
+    parts = partitioner(name, num_clients=5, **dial).split(labels)
+    check_cover(parts, labels, 5)
+    assert {abs(len(part) - 80) for part in parts} <= {0, 1, 2}
 
 
 def test_minimums_that_cannot_be():

@@ -190,6 +190,54 @@ def test_the_global_score_is_of_the_one_global_adapter_where_there_is_one():
         assert outcome.history[-1]["eval"]["validation"]["loss"] == pytest.approx(np.mean(losses), rel=1e-6)
 
 
+DRAWN_LATE = {
+    "fedsa-lora": {"method_name": "fedsa-lora"},
+    "local-only": {"method_name": "local-only", "lora": LoraSettings(rank=2, head="aggregated")},
+    "personal head": {"lora": LoraSettings(rank=2, head="personal")},
+    "ditto": {"method_name": "ditto", "lora": LoraSettings(rank=2, head="personal")},
+}
+
+
+@pytest.mark.parametrize("case", DRAWN_LATE)
+def test_clients_that_were_never_drawn_are_scored_as_they_would_start(case):
+    """Against an oracle that takes one client after the other, whoever has trained."""
+    fed = federation(
+        sizes=(12, 3, 5, 9, 4, 6), rounds=FederationSettings(rounds=2, cohort=1), **DRAWN_LATE[case]
+    )
+    snapshots = []
+    outcome = run_federation(fed, save=lambda now: snapshots.append(copy.deepcopy(now)))
+    assert 1 <= len(outcome.personal) <= 2
+    slot = AdapterSlot(fed.model)
+    for now, record in zip(snapshots, outcome.history, strict=True):
+        scores = []
+        for k in range(6):
+            own = now.personal.get(k, {})
+            if case in ("personal head", "ditto"):
+                own = {n: t for n, t in own.items() if ".lora_" not in n}
+            slot.write({**now.state, **own})
+            scores.append(evaluate(fed.model, fed.evals["validation"], CPU, 4096))
+        for metric, value in record["eval"]["validation"].items():
+            assert value == pytest.approx(np.mean([s[metric] for s in scores]), rel=1e-6), metric
+        assert record["scored_clients"] == 6
+        drawn = np.mean([scores[k]["loss"] for k in now.personal])  # another mean, or nothing is shown
+        assert drawn != pytest.approx(record["eval"]["validation"]["loss"], rel=2e-6)
+
+
+def test_a_thousand_clients_that_never_trained_are_scored_once(monkeypatch):
+    calls = []
+
+    def counted(*args):
+        calls.append(1)
+        return evaluate(*args)
+
+    monkeypatch.setattr("fedlora_kit.training.scores.evaluate", counted)
+    clients = [text_data(3, seed=7)] * 1000
+    fed = federation("local-only", clients=clients, rounds=FederationSettings(rounds=2, cohort=2))
+    outcome = run_federation(fed)
+    assert outcome.history[-1]["scored_clients"] == 1000
+    assert len(calls) <= (2 + 1) + (4 + 1)
+
+
 def test_held_out_parts_must_fit_the_clients():
     with pytest.raises(BadValue, match="2 held-out parts for 3 clients"):
         run_federation(federation(held_out=held_out()[:2]))

@@ -143,6 +143,9 @@ def test_fewer_layers_cost_less():
 def test_personal_heads_are_scored_one_by_one():
     personal = estimate(spec(model={**TEXT["model"], "lora": {"head": "personal"}}))
     assert personal.evaluation_flops == pytest.approx(3 * estimate(spec()).evaluation_flops)
+    few = estimate(spec(method={"name": "local-only"}, rounds={"rounds": 1, "cohort": 1}))
+    once = estimate(spec(rounds={"rounds": 1, "cohort": 1}))
+    assert few.evaluation_flops == pytest.approx(2 * once.evaluation_flops)  # the other two are one model
 
 
 def test_without_data_and_network_the_published_sizes_count(monkeypatch):

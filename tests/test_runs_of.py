@@ -4,6 +4,7 @@ import ast
 import importlib
 import math
 import re
+from functools import partial
 from pathlib import Path
 
 import jupytext
@@ -17,8 +18,10 @@ from fedlora_kit.experiments import run as one_run
 from fedlora_kit.experiments.many import Finished
 from fedlora_kit.experiments.spec import RunSpec
 from fedlora_kit.experiments.store import Store
+from fedlora_kit.papers import fed_hello_patterns, ffa_figure1, ffa_theorem1
 from fedlora_kit.papers.item_runs import RUNS
 from fedlora_kit.papers.items import ITEMS
+from fedlora_kit.papers.lessons import at_scale
 from fedlora_kit.papers.runs_of import planned_runs, runs_of
 
 NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
@@ -204,5 +207,15 @@ def test_unknown_names_are_refused():
             runs_of(item, "huge")
         with pytest.raises(UnknownName, match="colour"):
             runs_of(item, "smoke", colour="red")
-    with pytest.raises(BadValue, match="seeds=0"):
-        runs_of("start_here", "smoke", seeds=0)
+
+
+@pytest.mark.parametrize("seeds", [0, -1, 1001, 10**20, True], ids=str)
+def test_no_item_takes_an_impossible_number_of_seeds(seeds):
+    without = {"ffa-lora/figure1", "fed-hello/patterns", "fed-hello/resources"}  # no runs in the store
+    without |= {"lessons/privacy_audit", "lessons/at_scale"}
+    asks = [partial(runs_of, item, "smoke") for item in RUNS if item not in without]
+    asks += [ffa_figure1.measure, ffa_theorem1.measure, partial(fed_hello_patterns.setting, "smoke")]
+    for ask in (*asks, at_scale.shared_specs):
+        with pytest.raises(BadValue, match=f"seeds={seeds}") as error:
+            ask(seeds=seeds)
+        assert "number of seeds, 1 to 1000" in error.value.remedy

@@ -9,6 +9,9 @@ def _names(text: str) -> tuple[str, ...]:
     return tuple(text.split())
 
 
+#: a name on the Hub -> the name meant
+MISSPELT = {"cra": "crab"}
+
 CIFAR100 = _names(
     """
     apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly
@@ -63,7 +66,8 @@ LEDGAR = tuple(
     )
 )
 
-#: the data card's list could be read in part only (0 to 49, in alphabetical order), so these are numbers
+#: the data card's list could be read in part only (0 to 49, in alphabetical order), so these are numbers of
+#: their places in the alphabet
 DOMAINNET121 = tuple(f"class {number:03d}" for number in range(121))
 
 #: a deed and a thing, each in the first of its words

@@ -7,20 +7,22 @@ import hashlib
 import numpy as np
 import numpy.typing as npt
 
-from fedlora_kit.data.examples import Examples
+from fedlora_kit.data.examples import Column, Examples
 from fedlora_kit.errors import UnknownName
 
-#: at most this share of a class is held out, so that a small class keeps examples to train on
+#: at most this share of a class's prompts is held out, so that a small class keeps examples to train on
 LARGEST_SHARE = 1 / 6
 
 
 def part(examples: Examples, split: str, per_class: int) -> Examples:
     """The split "train" or "test" of examples that come as one.
 
-    Of each class the ``per_class`` examples with the smallest SHA-256 of their prompt (all columns but the
-    last) are the test part, at most a sixth of the class and at least one. So the choice depends on the texts
-    alone: not on a seed, nor on the order of the rows. Training examples that share their prompt with a test
-    example are left out of both parts.
+    The test part has one example of each class for each of the ``per_class`` prompts (all columns but the
+    last) with the smallest SHA-256: for at most a sixth of the class's prompts, and for at least one. But the
+    last prompt that a class could train on stays for training. Of a class's examples with the same prompt,
+    the one whose answers have the smallest SHA-256 is taken. So the choice depends on the texts alone: not on
+    a seed, nor on the order of the rows. Training examples that share their prompt with a test example are
+    left out of both parts.
 
     Args:
         examples: text columns; the last one is the response.
@@ -30,24 +32,37 @@ def part(examples: Examples, split: str, per_class: int) -> Examples:
     """
     if split not in ("train", "test"):
         raise UnknownName("split", split, ["train", "test"])
-    digests = _prompt_digests(examples)
+    prompts = _digests(*examples.columns[:-1])
+    more = ["\x01".join(accepted) for accepted in examples.references] or [""] * len(examples)
+    answers = _digests(examples.columns[-1], more)
     test: list[int] = []
-    for label in np.unique(examples.labels):
-        rows = np.flatnonzero(examples.labels == label)
-        wanted = max(1, min(per_class, int(len(rows) * LARGEST_SHARE)))
-        first: dict[str, int] = {}  # one example a prompt: the first
-        for row in rows:
-            first.setdefault(digests[row], int(row))
-        test += [first[digest] for digest in sorted(first)[:wanted]]
+    asked: set[str] = set()
+    of_class = {
+        int(label): np.flatnonzero(examples.labels == label).tolist() for label in np.unique(examples.labels)
+    }
+    to_train = {label: {prompts[row] for row in rows} for label, rows in of_class.items()}
+    for rows in of_class.values():
+        one: dict[str, int] = {}  # one example a prompt
+        for row in sorted(rows, key=answers.__getitem__):
+            one.setdefault(prompts[row], row)
+        wanted = max(1, min(per_class, int(len(one) * LARGEST_SHARE)))
+        for prompt in sorted(one):
+            if wanted and {prompt} not in to_train.values():
+                test.append(one[prompt])
+                asked.add(prompt)
+                wanted -= 1
+                for left in to_train.values():
+                    left.discard(prompt)
     if split == "test":
         return examples.take(_indices(sorted(test)))
-    asked = {digests[row] for row in test}
-    return examples.take(_indices([row for row, digest in enumerate(digests) if digest not in asked]))
+    return examples.take(_indices([row for row, prompt in enumerate(prompts) if prompt not in asked]))
 
 
-def _prompt_digests(examples: Examples) -> list[str]:
-    prompts = zip(*examples.columns[:-1], strict=True)
-    return [hashlib.sha256("\x00".join(map(str, prompt)).encode()).hexdigest() for prompt in prompts]
+def _digests(*columns: Column) -> list[str]:
+    """SHA-256 of each row's texts."""
+    return [
+        hashlib.sha256("\x00".join(map(str, row)).encode()).hexdigest() for row in zip(*columns, strict=True)
+    ]
 
 
 def _indices(rows: list[int]) -> npt.NDArray[np.int64]:

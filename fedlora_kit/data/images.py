@@ -1,21 +1,23 @@
 """Images of the Hub or a mirror, decoded once and kept as bytes in a memory-mapped file.
 
-``data/cache/images/<digest>/`` holds ``images.npy``, uint8 (n, 3, height, width), ``labels.npy``, and
-``groups.npy`` where the task names a column of groups. All are images of one size: that of the source, or
-(`Task.store_side`) the middle square, resized when decoded. A folder appears there whole or not at all, may
-be removed at any time, and is found again by the source's bytes. Orientation tags of photographs are not
-applied.
+``data/cache/images/<digest>/`` holds ``images.npy``, uint8 (n, 3, height, width), ``labels.npy``,
+``names.json`` (what the source calls the labels, or null), and ``groups.npy`` where the task names a column
+of groups. All are images of one size: that of the source, or (`Task.store_side`, `store_fit`) of a square
+that each is brought to when decoded. A folder appears there whole or not at all, may be removed at any time,
+and is found again by the source's bytes. Orientation tags of photographs are not applied.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
+import json
 import os
 import secrets
 import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +25,12 @@ import numpy as np
 import numpy.typing as npt
 
 from fedlora_kit import paths
-from fedlora_kit.data.examples import whole_numbers
+from fedlora_kit.columns import group_values
+from fedlora_kit.data.labels import REMEDY, file_labels, task_labels
 from fedlora_kit.data.task import Examples, Task
 from fedlora_kit.errors import FedloraError
 
-_VERSION = "1"  # of the decoding: part of every digest
+_VERSION = "2"  # of the decoding: part of every digest
 _BLOCK = 256  # images decoded side by side
 Pixels = npt.NDArray[np.uint8]
 
@@ -43,7 +46,7 @@ def stored_images(spec: Task, split: str, source: str, table: Callable[[], Any])
         FedloraError: a damaged or missing image, or images of different sizes; the message names the row.
     """
     parts = [_VERSION, spec.hub_id, spec.config, split, source, spec.columns[0], spec.label_column]
-    parts += [str(spec.store_side), *filter(None, [spec.group_column])]
+    parts += [str(spec.store_side), spec.store_fit, *filter(None, [spec.group_column])]
     folder = (
         paths.data_dir() / "cache" / "images" / hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
     )
@@ -53,11 +56,16 @@ def stored_images(spec: Task, split: str, source: str, table: Callable[[], Any])
         found = _read(folder, bool(spec.group_column))
         if found is None:
             raise FedloraError(f"{folder} was written and cannot be read", "check the disk, and run again")
-    return found
+    examples, names = found
+    labels = task_labels(spec, examples.labels, names, f"{spec.hub_id} ({split})")
+    return replace(examples, labels=labels)
 
 
-def _read(folder: Path, grouped: bool) -> Examples | None:
-    """The stored split, memory-mapped; None if it is not there or damaged (then it is removed)."""
+def _read(folder: Path, grouped: bool) -> tuple[Examples, list[str] | None] | None:
+    """The stored split, memory-mapped, and the file's names of its labels.
+
+    None if it is not there or damaged (then it is removed).
+    """
     if not folder.is_dir():
         return None
     try:
@@ -65,22 +73,25 @@ def _read(folder: Path, grouped: bool) -> Examples | None:
         labels = np.load(folder / "labels.npy", allow_pickle=False)
         if pixels.dtype != np.uint8 or pixels.ndim != 4 or len(pixels) != len(labels):
             raise ValueError("not what was written")
+        names = json.loads((folder / "names.json").read_text(encoding="utf-8"))
+        if names is not None and not (isinstance(names, list) and all(isinstance(n, str) for n in names)):
+            raise ValueError("not what was written")
         groups = np.load(folder / "groups.npy", allow_pickle=False) if grouped else None
         if groups is not None and len(groups) != len(labels):
             raise ValueError("not what was written")
     except (OSError, ValueError, EOFError):
         shutil.rmtree(folder, ignore_errors=True)
         return None
-    return Examples((pixels,), labels, groups=groups)
+    return Examples((pixels,), labels, groups=groups), names
 
 
 def _decode(spec: Task, split: str, table: Any, folder: Path) -> None:
     """Decode every row into a new folder beside ``folder``, then rename it into place."""
     where = f"{spec.hub_id} ({split})"
-    labels = whole_numbers(list(table[spec.label_column]), f"{where}: column {spec.label_column}")
+    labels, names = file_labels(table, spec.label_column, where)
     if len(labels) == 0:
         raise FedloraError(f"split {split!r} of {spec.name} has no examples", "check the source of the data")
-    blocks = _blocks(_undecoded(table, spec.columns[0]), spec.columns[0], spec.store_side, where)
+    blocks = _blocks(_undecoded(table, spec.columns[0]), spec, where)
     part = folder.with_name(f".{folder.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
     try:
         part.mkdir(parents=True)
@@ -106,8 +117,10 @@ def _decode(spec: Task, split: str, table: Any, folder: Path) -> None:
             file.flush()
             os.fsync(file.fileno())
         np.save(part / "labels.npy", labels, allow_pickle=False)
+        (part / "names.json").write_text(json.dumps(names), encoding="utf-8")
         if spec.group_column:
-            np.save(part / "groups.npy", _groups(table, spec.group_column, where), allow_pickle=False)
+            groups = group_values(table[spec.group_column], f"{where}: column {spec.group_column}", REMEDY)
+            np.save(part / "groups.npy", groups, allow_pickle=False)
         _rename(part, folder)
     except OSError as error:
         if error.errno is None:  # not the disk
@@ -118,18 +131,6 @@ def _decode(spec: Task, split: str, table: Any, folder: Path) -> None:
         ) from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
-
-
-def _groups(table: Any, column: str, where: str) -> npt.NDArray[Any]:
-    """The column of groups: integers or strings, one an image."""
-    values = list(table[column])
-    empty = [row for row, value in enumerate(values) if value is None]
-    if empty:
-        raise FedloraError(
-            f"{where}: column {column} is empty in row {empty[0]} ({len(empty)} rows in all)",
-            "the file is damaged or of another version; fetch it again",
-        )
-    return np.asarray(values)
 
 
 def _rename(part: Path, folder: Path) -> None:
@@ -149,12 +150,15 @@ def _undecoded(table: Any, column: str) -> Any:
     return table
 
 
-def _blocks(table: Any, column: str, side: int | None, where: str) -> Iterator[list[Pixels]]:
+def _blocks(table: Any, spec: Task, where: str) -> Iterator[list[Pixels]]:
     """Decoded images in order, by several threads (Pillow computes outside the interpreter's lock)."""
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         for start in range(0, len(table), _BLOCK):
-            values = table[start : start + _BLOCK][column]
-            jobs = [pool.submit(decode, v, side, f"row {start + i} of {where}") for i, v in enumerate(values)]
+            values = table[start : start + _BLOCK][spec.columns[0]]
+            jobs = [
+                pool.submit(decode, value, spec.store_side, f"row {start + i} of {where}", spec.store_fit)
+                for i, value in enumerate(values)
+            ]
             yield [job.result() for job in jobs]
 
 
@@ -167,13 +171,14 @@ def _of_the_hub(path: Path) -> bool:
     return path.is_file() and any(path.resolve().is_relative_to(Path(k).resolve()) for k in known)
 
 
-def decode(value: object, side: int | None, where: str) -> Pixels:
+def decode(value: object, side: int | None, where: str, fit: str = "crop") -> Pixels:
     """One image as uint8 (3, height, width).
 
     Args:
         value: ``{"bytes": …, "path": …}`` as `datasets` stores images, or the bytes of an image file.
-        side: the shorter side is resized to this many pixels and the middle square cut out; None: as it is.
+        side: of the square that the image is brought to, in pixels; None: as it is.
         where: names the image in an error.
+        fit: "crop" resizes the shorter side and cuts out the middle square, "stretch" resizes both sides.
 
     Raises:
         FedloraError: there is no image, or it cannot be decoded.
@@ -196,9 +201,10 @@ def decode(value: object, side: int | None, where: str) -> Pixels:
     except Exception as error:  # Pillow raises many kinds for damaged files
         raise FedloraError(f"{where} cannot be decoded: {type(error).__name__}", remedy) from error
     if side is not None:
-        wide, high = picture.size
-        edge = min(wide, high)
-        left, top = (wide - edge) // 2, (high - edge) // 2
-        box = (left, top, left + edge, top + edge)
-        picture = picture.crop(box).resize((side, side), Image.Resampling.BILINEAR)
+        if fit == "crop":
+            wide, high = picture.size
+            edge = min(wide, high)
+            left, top = (wide - edge) // 2, (high - edge) // 2
+            picture = picture.crop((left, top, left + edge, top + edge))
+        picture = picture.resize((side, side), Image.Resampling.BILINEAR)
     return np.ascontiguousarray(np.asarray(picture, dtype=np.uint8).transpose(2, 0, 1))

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from decimal import Decimal, InvalidOperation
 
 from fedlora_kit.errors import UnknownName
 
@@ -49,7 +48,7 @@ PROMPTS: dict[str, Template] = {
     "plain": Template("{instruction}\n", "{instruction}\n{input}\n"),
 }
 
-_FINAL = re.compile(r"####\s*(-?[0-9.,]+)")
+_FINAL = re.compile(r"#### (-?[0-9.,]+)")
 
 
 def template(name: str) -> Template:
@@ -64,23 +63,18 @@ def template(name: str) -> Template:
 
 
 def final_number(text: str) -> str | None:
-    """The number after the first ``####`` (GSM8K's rule), in one spelling; ``None`` if there is none.
+    """The number after the first ``#### ``, as text without commas; None if there is none.
 
-    Thousands' commas are dropped and trailing zeros do not count, so "1,080", "1080" and "1080.0" are equal.
-    GSM8K's own script (Cobbe et al. 2021, ``ANSWER_TRIGGER``) compares the text without commas instead.
+    GSM8K's published rule, letter for letter (Cobbe et al. 2021; `openai/grade-school-math`, dataset.py): one
+    blank after ``####``, and numbers compared as text. So "1,080" is "1080", and "1080.0", "1080." and
+    "####1080" are not.
 
     >>> final_number("48/2=24\\n#### 1,080")
     '1080'
-    >>> final_number("#### -3.50")
-    '-3.5'
+    >>> final_number("#### -3.50 litres")
+    '-3.50'
     >>> final_number("the answer is 7") is None
     True
     """
     found = _FINAL.search(text)
-    if found is None:
-        return None
-    try:
-        number = Decimal(found.group(1).replace(",", ""))
-    except InvalidOperation:
-        return None
-    return f"{number.normalize() + 0:f}"
+    return None if found is None else found.group(1).replace(",", "")

@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from fedlora_kit import hub, mirror, paths
-from fedlora_kit.data import held_out, natural_instructions
-from fedlora_kit.data.examples import whole_numbers
+from fedlora_kit.columns import group_values, texts
+from fedlora_kit.data import handed_over, held_out, natural_instructions
 from fedlora_kit.data.hub_table import hub_table
+from fedlora_kit.data.labels import REMEDY, check_range, file_labels, task_labels
 from fedlora_kit.data.task import Examples, Task
 from fedlora_kit.errors import FedloraError
 
@@ -58,7 +58,7 @@ def load_task(spec: Task) -> TaskData:
 def load_split(spec: Task, split: str) -> Examples:
     """Load and check one split of a task."""
     if spec.loader:
-        examples = spec.loader(split)
+        examples = handed_over.examples_of(spec, split)
     elif spec.modality == "image":
         examples = _decoded(spec, split)
     elif spec.layout == "task_files":
@@ -72,12 +72,7 @@ def load_split(spec: Task, split: str) -> Examples:
         examples = _of_classes(spec, examples)
     if len(examples) == 0:
         raise FedloraError(f"split {split!r} of {spec.name} has no examples", "check the source of the data")
-    low, high = int(examples.labels.min()), int(examples.labels.max())
-    if low < 0 or high >= spec.num_labels:
-        raise FedloraError(
-            f"split {split!r} of {spec.name} has labels {low}..{high}, but {spec.num_labels} classes",
-            "an unlabelled split (GLUE's test splits carry -1) cannot be used; name a labelled one",
-        )
+    check_range(spec, split, examples.labels)
     return examples
 
 
@@ -160,39 +155,20 @@ def _of_classes(spec: Task, examples: Examples) -> Examples:
     new = {old: label for label, old in enumerate(spec.classes)}
     part = examples.take(rows)
     labels = np.array([new[int(label)] for label in part.labels], dtype=np.int64)
-    return Examples(part.columns, labels, groups=part.groups)
+    return dataclasses.replace(part, labels=labels)
 
 
 def _from_table(spec: Task, split: str, table: Any) -> Examples:
     _checked(spec, split, table)
-    for column in spec.source_columns:
-        empty = [row for row, value in enumerate(table[column]) if value is None]
-        if empty:
-            raise FedloraError(
-                f"{spec.hub_id} ({split}): column {column} is empty in row {empty[0]} ({len(empty)} rows in "
-                f"all)",
-                "the file is damaged or of another version; fetch it again",
-            )
-    columns = tuple([str(x) for x in table[c]] for c in spec.columns)
+    where = f"{spec.hub_id} ({split})"
+    columns = tuple(texts(table[c], f"{where}: column {c}", REMEDY) for c in spec.columns)
     labels = np.zeros(len(table), np.int64)
     if spec.label_column:
-        labels = _labels(spec, split, table[spec.label_column])
-    groups = np.asarray(table[spec.group_column]) if spec.group_column else None
+        labels = task_labels(spec, *file_labels(table, spec.label_column, where), where)
+    groups = None
+    if spec.group_column:
+        groups = group_values(table[spec.group_column], f"{where}: column {spec.group_column}", REMEDY)
     return Examples(columns, labels, groups=groups)
-
-
-def _labels(spec: Task, split: str, column: Any) -> npt.NDArray[np.int64]:
-    """Labels as integers; names are looked up among the task's."""
-    values = list(column)
-    if not any(isinstance(value, str) for value in values):
-        return whole_numbers(values, f"{spec.hub_id} ({split}): column {spec.label_column}")
-    unknown = sorted({str(value) for value in values} - set(spec.label_names))
-    if unknown:
-        raise FedloraError(
-            f"{spec.hub_id} ({split}): {spec.label_column} has the unknown value {unknown[0]!r}",
-            f"known are {', '.join(spec.label_names)}; the file is damaged or of another version",
-        )
-    return np.array([spec.label_names.index(value) for value in values], dtype=np.int64)
 
 
 def _checked(spec: Task, split: str, table: Any) -> Any:

@@ -9,8 +9,9 @@ from typing import Literal
 from fedlora_kit.data.examples import Column as Column
 from fedlora_kit.data.examples import Examples as Examples
 
-#: how a causal model's answers are scored: by GSM8K's final number, or by ROUGE-L (see `training.scoring`)
-Metric = Literal["final_number", "rouge_l"]
+#: how a causal model's answers are scored: by GSM8K's final number, or by ROUGE-L: that of the papers, for
+#: English, or one for texts in any script (see `training.scoring`)
+Metric = Literal["final_number", "rouge_l", "rouge_l_any_script"]
 #: what becomes of a causal task's examples that are longer than its ``max_length``
 TooLong = Literal["error", "leave_out"]
 
@@ -46,9 +47,13 @@ class Task:
         held_out: where the source has the training split only: examples of each class that make up the split
             "test" (see `data.held_out`); 0 where the source has its own test split.
         layout: "table" (one table a split), or "task_files" (see `data.natural_instructions`).
-        label_column: column of the classes, as integers, or as names from ``label_names``; empty for none.
+        label_column: column of the classes, as integers, or as names from ``label_names``; empty for none. A
+            file that names its integers (`datasets.ClassLabel`) is read by those names.
+        label_order: "named": ``label_names`` are the classes' names. "alphabetical": their names are not
+            known here; they are those of the file, in alphabetical order.
         store_side: images only: side in pixels of the squares that the images are brought to when they are
             decoded (see `data.images`); None where all have one size already.
+        store_fit: how: "crop" cuts out the middle square, "stretch" keeps all of the image.
     """
 
     name: str
@@ -67,12 +72,14 @@ class Task:
     classes: tuple[int, ...] = ()
     external: str = ""
     store_side: int | None = None
+    store_fit: Literal["crop", "stretch"] = "crop"
     prompt: str = ""
     max_new_tokens: int = 0
     metric: Metric = "final_number"
     too_long: TooLong = "error"
     held_out: int = 0
     layout: Literal["table", "task_files"] = "table"
+    label_order: Literal["named", "alphabetical"] = "named"
 
     @property
     def source_columns(self) -> tuple[str, ...]:

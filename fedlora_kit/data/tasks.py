@@ -64,6 +64,7 @@ def _cifar100_proxy(of: Task) -> Task:
         revision=CIFAR100_PROXY_REVISION,
         classes=of.classes,
         store_side=256,
+        store_fit="stretch",  # as the released code
     )
 
 
@@ -198,6 +199,7 @@ TASKS: dict[str, Task] = {
             eval_splits={"test": "test"},
             hub_id="TNILab/DomainNet_FL",
             config="default",
+            label_order="alphabetical",
             group_column="domain",
             store_side=256,
         ),

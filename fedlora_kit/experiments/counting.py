@@ -21,6 +21,7 @@ from fedlora_kit.models.lora import LoraSettings, attach_lora
 from fedlora_kit.models.targets import layer_index
 from fedlora_kit.randomness import Streams
 from fedlora_kit.training.federation import Federation, cohort_of, trained_names
+from fedlora_kit.training.scores import scores_own
 from fedlora_kit.training.stackable import CLIENTS, TOKENS
 
 #: rounds that stand for all of a run, where layers are drawn anew
@@ -214,18 +215,26 @@ class Counter:
         return Work(one.flops * examples, one.forward * passes, one.backward * passes) * times
 
     def evaluation(self) -> Work:
-        """Every evaluation of the run; where there is no one global model, each client's own is scored."""
-        spec = self.spec
-        times = sum(spec.rounds.evaluates(r) for r in range(spec.rounds.rounds))
-        own = spec.model.lora.head == "personal" or not self.fed.method.one_global
-        models = spec.split.clients if own else 1
+        """Every evaluation of the run.
+
+        Where there is no one global model, that of each client that has trained is scored, and once what the
+        others would start from.
+        """
+        spec, everyone = self.spec, self.spec.split.clients
+        times = models = 0
+        trained: set[int] = set()
+        for r in range(spec.rounds.rounds):
+            trained |= {k for k in cohort_of(self.fed, r) if self.fed.method.takes_part(k, r)}
+            if spec.rounds.evaluates(r):
+                times += 1
+                models += min(everyone, len(trained) + 1) if scores_own(self.fed) else 1
         total = Work()
         for part in self.amounts.evals.values():
             total += self._scoring(part, part.count) * models
         if self.amounts.held_out:
-            each = max(1, self.amounts.held_out // spec.split.clients)
-            total += self._scoring(self.amounts.train, each) * spec.split.clients
-        return total * times
+            each = max(1, self.amounts.held_out // everyone)
+            total += self._scoring(self.amounts.train, each) * everyone * times
+        return total
 
     def _scoring(self, part: Part, count: int) -> Work:
         if not count:

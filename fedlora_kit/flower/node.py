@@ -28,7 +28,7 @@ from fedlora_kit.training.cohort import Cohort
 from fedlora_kit.training.federation import Snapshot, is_sent
 from fedlora_kit.training.local import LocalResult
 from fedlora_kit.training.noise_plan import noise_of_clients
-from fedlora_kit.training.scores import global_scores, local_scores
+from fedlora_kit.training.scores import Scores, local_scores, own_scores
 
 
 @dataclass(frozen=True)
@@ -119,15 +119,10 @@ class Node:
                 answers[k] = Answer(without_padding(sent, rank), self.sizes[k], done.result)
         return answers
 
-    def score_own(
-        self, state: State, personal: Mapping[int, State], next_round: int
-    ) -> dict[int, dict[str, dict[str, float]]]:
-        """Client -> scored part -> metric -> value, of each client's own adapter where it keeps one."""
+    def score_own(self, state: State, personal: Mapping[int, State], next_round: int) -> dict[int, Scores]:
+        """Scores of this node's clients that keep something of their own (`training.scores.own_scores`)."""
         with self._quiet():
-            return {
-                k: global_scores(self.fed, self.slot, Snapshot(next_round, state, {k: own}, [], None))
-                for k, own in sorted(personal.items())
-            }
+            return own_scores(self.fed, self.slot, Snapshot(next_round, state, dict(personal), [], None))
 
     def score_held_out(
         self, state: State, personal: Mapping[int, State], next_round: int

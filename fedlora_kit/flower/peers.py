@@ -17,6 +17,7 @@ from fedlora_kit.flower.support import clients_of
 from fedlora_kit.flower.wire import BadReply, cut, layout, pack, unpack
 from fedlora_kit.training.federation import Federation, is_sent, trained_names
 from fedlora_kit.training.local import LocalResult
+from fedlora_kit.training.scores import Scores
 
 _POLL_SECONDS = 0.25
 _LOOK_SECONDS = 10.0  # how often it is asked whether a node that owes an answer is still there
@@ -117,8 +118,8 @@ class Peers:
 
     def evaluate(
         self, state: State, next_round: int, *, scored_parts: bool, held_out: bool
-    ) -> tuple[dict[int, dict[str, dict[str, float]]], dict[str, list[Any]] | None]:
-        """Own adapters of the clients: (client -> scored part -> metrics, table of `local_scores`)."""
+    ) -> tuple[dict[int, Scores], dict[str, list[Any]] | None]:
+        """Own adapters of the clients: (those of `training.scores.own_scores`, table of `local_scores`)."""
         shared = {"global": pack(state), "ingredients": self._ingredients}
         asked = {"scored-parts": scored_parts, "held-out": held_out}
         orders = {
@@ -126,7 +127,7 @@ class Peers:
             for part in range(self._parts)
         }
         replies = self._ask_parts("evaluate", orders)
-        own: dict[int, dict[str, dict[str, float]]] = {}
+        own: dict[int, Scores] = {}
         table: dict[str, list[Any]] = {"clients": []}
         for k in range(len(self._fed.clients)):
             part = k % self._parts

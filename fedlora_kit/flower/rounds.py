@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
 
 from fedlora_kit.adapter import AdapterSlot, State
@@ -19,17 +18,11 @@ from fedlora_kit.methods.aggregation_gap import aggregation_gap
 from fedlora_kit.methods.base import ClientUpdate
 from fedlora_kit.privacy.ledger import Ledger
 from fedlora_kit.training.cohort import Hooks
-from fedlora_kit.training.federation import Federation, Outcome, Snapshot, cohort_of, is_sent
+from fedlora_kit.training.federation import Federation, Outcome, Snapshot, cohort_of
 from fedlora_kit.training.fisher import fisher_scores
 from fedlora_kit.training.noise_plan import noise_of_clients
 from fedlora_kit.training.records import privacy_report, round_record
-from fedlora_kit.training.scores import global_scores
-
-
-def keeps_own(fed: Federation, slot: AdapterSlot) -> bool:
-    """Whether the scored adapters are the clients' own: some of what is scored never leaves them."""
-    stays = [n for n in slot.names if not is_sent(fed, n)]
-    return any(".lora_" not in n or not fed.method.one_global for n in stays)
+from fedlora_kit.training.scores import Scores, global_scores, mean_scores, scores_own
 
 
 def computes(fed: Federation, slot: AdapterSlot) -> bool:
@@ -53,7 +46,7 @@ def run_rounds(
     noise = noise_of_clients(fed.privacy, sizes, fed.local.batch_size, steps)
     ledger = Ledger(len(sizes), fed.privacy.delta, fed.privacy.accountant) if fed.privacy else None
     state, history = slot.read(), list[dict[str, Any]]()
-    own, held_out = keeps_own(fed, slot), any(h is not None and len(h) for h in fed.held_out)
+    own, held_out = scores_own(fed), any(h is not None and len(h) for h in fed.held_out)
     learned: tuple[list[float], int] | None = None
     with _quiet(fed.device), Hooks(fed, slot) as hooks:
         fed.model.train()
@@ -76,12 +69,16 @@ def run_rounds(
             if fed.rounds.measure_gap and updates:
                 record["aggregation_gap"] = aggregation_gap(before, state, updates)
             if fed.rounds.evaluates(r):
-                now = Snapshot(r, state, {}, history, None)
-                remote: dict[int, dict[str, dict[str, float]]] = {}
+                remote: dict[int, Scores] = {}
                 local = None
                 if own or held_out:
                     remote, local = peers.evaluate(state, r, scored_parts=own, held_out=held_out)
-                record["eval"] = _mean(remote) if remote else global_scores(fed, slot, now)
+                others = None
+                if len(remote) < len(fed.clients):  # those that have not trained yet are scored here
+                    others = global_scores(fed, slot, Snapshot(r, state, {}, history, None))
+                record["eval"] = mean_scores(remote, len(fed.clients), others)
+                if own:
+                    record["scored_clients"] = len(fed.clients)
                 if local is not None:
                     record["local"] = local
                 if ledger is not None:
@@ -103,15 +100,6 @@ def _score_layers(
     scores = fisher_scores(fed.model, slot, fed.proxy, fed.device, fed.method.score_one_logit)
     fed.method.refresh(scores, round_index)
     return scores
-
-
-def _mean(of_clients: dict[int, dict[str, dict[str, float]]]) -> dict[str, dict[str, float]]:
-    """Mean over the clients, ascending, as `training.scores.global_scores` takes it."""
-    ordered = [of_clients[k] for k in sorted(of_clients)]
-    return {
-        name: {key: float(np.mean([scores[name][key] for scores in ordered])) for key in ordered[0][name]}
-        for name in ordered[0]
-    }
 
 
 def _line(record: dict[str, Any], rounds: int) -> str:

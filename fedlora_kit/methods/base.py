@@ -63,7 +63,8 @@ class Method(ABC):
         proxy: where they come from: "random" or "balanced" training examples, or the task's "external" ones.
         score_one_logit: score as Fed-HeLLo's released code (see `defects`).
         one_global: whether the global adapter is whole by itself. If not (some of LoRA stays with its
-            client), the task's scored parts see each client's own adapter, and their mean is given.
+            client), the task's scored parts see each client's own adapter, and the mean over all
+            clients is given; one that was not drawn yet has what it would start from.
         sends_head: whether an aggregated head is sent; if not, it stays with its client.
         penalises: whether `penalty` gives a term.
         not_private: why the method cannot run under DP; empty if it can.

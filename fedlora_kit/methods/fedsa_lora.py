@@ -10,8 +10,7 @@ class FedSALoRA(Method):
     """FedSA-LoRA (Guo et al., ICLR 2025): both factors train, only A is sent and averaged.
 
     Each client goes on with the common A and its own B. A client that was not drawn yet has B = 0. There is
-    no
-    global adapter: what is scored is each client's own.
+    no global adapter: each client's own is scored, and the mean over all clients given.
     """
 
     name = "fedsa-lora"

@@ -74,7 +74,8 @@ OWN = (
     "Hub (TNILab/DomainNet_FL: 36.3k images, 121 classes), its loader was not released; that the model is "
     "CIFAR-100's ViT, and the metric accuracy, is our reading (UNKNOWN).",
     "Columns: image and label are in the data set's card; that the domain's column is called domain is our "
-    "guess. If it is not, the loader's error names the columns that are there. Classes go by number.",
+    "guess. If it is not, the loader's error names the columns that are there. Classes go by number, their "
+    "names in the file's alphabetical order.",
     "The label-skewed splits follow the partitioner's branch for data with domains: the holders of a class "
     "get its domains, each at least once, and a client sees a class in one domain. The released code drops "
     "what its rounding leaves over; here everything is dealt out (leftovers: deal). Whether the authors ran "

@@ -19,7 +19,7 @@ from fedlora_kit.looks import DOUBLE, INK
 from fedlora_kit.methods.allocation import PATTERNS, draw_layers, pattern_layers, pattern_probabilities
 from fedlora_kit.papers.claims import Claim, Status, Verdict, mean_difference
 from fedlora_kit.papers.pairing import MissingCells
-from fedlora_kit.randomness import Streams
+from fedlora_kit.randomness import Streams, checked_seeds
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -89,12 +89,11 @@ def setting(profile: str, seeds: int | None = None, draws: int | None = None) ->
     if profile not in PROFILES:
         raise UnknownName("profile", profile, PROFILES)
     base = PROFILES[profile]
-    for name, value in (("seeds", seeds), ("draws", draws)):
-        if value is not None and value < 1:
-            raise BadValue(f"{name}={value}", "give 1 or more (claims need at least 2 seeds)")
+    if draws is not None and draws < 1:
+        raise BadValue(f"draws={draws}", "give 1 or more")
     return Setting(
         draws or base.draws,
-        base.seeds if seeds is None else tuple(range(seeds)),
+        base.seeds if seeds is None else tuple(checked_seeds(seeds)),
         base.depth,
         base.counts,
     )

@@ -36,8 +36,9 @@ OWN = (
 )
 _CIFAR = (
     "The external set is TNILab/cifar100_proxydata at a pinned revision: 100 photographs, one a class, whose "
-    "columns are those that the released code reads. That its classes are in the order of CIFAR-100's is "
-    "inferred from their names. Half of the classes have half of the photographs."
+    "columns are those that the released code reads. Its classes are matched with CIFAR-100's by their "
+    "names. As there, photographs are resized to a square without cutting (there to 224 pixels at once, here "
+    "by way of 256). Half of the classes have half of the photographs."
 )
 _DIGITS = (
     "Smoke: the external set is drawn from the 700 images on which the backbone was pre-trained, turned "

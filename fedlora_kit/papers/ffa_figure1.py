@@ -26,7 +26,7 @@ import pandas as pd
 
 from fedlora_kit.errors import BadValue
 from fedlora_kit.papers.claims import Claim, MissingCells, Verdict, mean_difference
-from fedlora_kit.randomness import Streams
+from fedlora_kit.randomness import Streams, checked_seeds
 
 if TYPE_CHECKING:
     import torch
@@ -91,8 +91,8 @@ def measure(
     Raises:
         BadValue: a scale that is not positive, or fewer than one seed.
     """
-    if seeds < 1 or any(not s > 0 for s in sigmas):
-        raise BadValue(f"seeds={seeds}, sigmas={list(sigmas)}", "give at least one seed and positive scales")
+    if any(not s > 0 for s in sigmas):
+        raise BadValue(f"sigmas={list(sigmas)}", "give positive scales")
     return pd.DataFrame(
         {
             "noise": noise,
@@ -102,7 +102,7 @@ def measure(
             "expected": expected_norm(noise, sigma, width, rank),
         }
         for sigma in sigmas
-        for seed in range(seeds)
+        for seed in checked_seeds(seeds)
         for noise, norm in noise_norms(sigma, width, rank, seed).items()
     )
 

@@ -18,7 +18,7 @@ import torch
 from fedlora_kit.errors import BadValue
 from fedlora_kit.papers.claims import Claim, MissingCells, Verdict
 from fedlora_kit.papers.statistics import mean_interval
-from fedlora_kit.randomness import Streams
+from fedlora_kit.randomness import Streams, checked_seeds
 
 ALPHAS = tuple(8.0 * 2**k for k in range(10))  # 8 to 4096
 #: from here on the order of the limit is read off
@@ -66,7 +66,7 @@ def measure(alphas: Sequence[float] = ALPHAS, seeds: int = 5) -> pd.DataFrame:
         Columns alpha, seed, round (from 1), distance.
     """
     rows = []
-    for seed in range(seeds):
+    for seed in checked_seeds(seeds):
         limit = trajectory("ffa-lora", 8.0, seed)
         for alpha in alphas:
             gap = (trajectory("lora", alpha, seed) - limit).norm(dim=1) / limit.norm(dim=1)

@@ -130,7 +130,7 @@ def _measured(task: str) -> list[str]:
     kind = get_task(task)
     if kind.modality != "causal":
         more = "macro_f1"
-    elif kind.metric == "rouge_l":
+    elif kind.metric != "final_number":
         more = "rouge_l"
     else:
         return list(_MEASURED)

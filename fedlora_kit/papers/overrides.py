@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, TypeVar
 
 from fedlora_kit.errors import BadValue, UnknownName
+from fedlora_kit.randomness import checked_seed, checked_seeds
 
 S = TypeVar("S")
 
@@ -54,9 +55,9 @@ def plain(name: str, value: Any) -> Any:
         BadValue: fewer than one seed, an empty list or one with a value twice, a negative epsilon.
     """
     if name == "seeds" and isinstance(value, int):
-        if value < 1:
-            raise BadValue(f"seeds={value}", "give the number of seeds: 1 or more (claims need at least 2)")
-        return tuple(range(value))
+        return tuple(checked_seeds(value))
+    if name == "seeds":
+        value = [checked_seed(seed) for seed in value]
     if isinstance(value, list | tuple) and (not value or len(set(value)) < len(value)):
         raise BadValue(f"{name}={value}", "give at least one value, none of them twice")
     if name == "epsilons":

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from fedlora_kit.errors import BadValue, UnknownName
+from fedlora_kit.errors import UnknownName
 from fedlora_kit.papers.claims import Claim, mean_difference
 from fedlora_kit.papers.ffa_grid import SHARES
+from fedlora_kit.randomness import checked_seeds
 
 if TYPE_CHECKING:
     from fedlora_kit.experiments.many import Finished
@@ -69,9 +70,7 @@ def cases(seeds: int) -> list[tuple[str, str, int]]:
     Raises:
         BadValue: fewer than one seed.
     """
-    if seeds < 1:
-        raise BadValue(f"seeds={seeds}", "give the number of seeds: 1 or more (claims need at least 2)")
-    return [(m, w, seed) for m in _RUNS for w in ("pretrained", "random") for seed in range(seeds)]
+    return [(m, w, seed) for m in _RUNS for w in ("pretrained", "random") for seed in checked_seeds(seeds)]
 
 
 def chance(modality: str) -> float:

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from fedlora_kit.columns import group_values, plain
 from fedlora_kit.errors import BadValue, UnknownName
 from fedlora_kit.randomness import Streams, checked_seed
 
@@ -56,7 +57,8 @@ class Partitioner(ABC):
                 Looked at by ``by_group`` and ``pathological_domains`` only.
 
         Returns:
-            One sorted int64 array of example numbers a client, disjoint, none of them empty.
+            One sorted int64 array of example numbers a client, disjoint, none of them empty; together they
+            are all examples where the partitioner promises it (`deals_all`).
 
         Raises:
             BadValue: these labels cannot be split this way; the remedy says what to change.
@@ -68,8 +70,12 @@ class Partitioner(ABC):
                 f"give num_clients of at most {known.size}, or more examples",
             )
         parts = [np.sort(part).astype(np.int64) for part in self._deal(known, checked_groups(groups, known))]
-        _check(parts, known.size, self.num_clients)
+        _check(self, parts, known.size)
         return parts
+
+    def deals_all(self) -> bool:
+        """Whether every example must be with a client; `split` then checks it."""
+        return False
 
     @abstractmethod
     def _deal(self, labels: Indices, groups: npt.NDArray[Any] | None) -> list[Indices]:
@@ -132,6 +138,17 @@ def whole(setting: str, value: object, *, least: int) -> int:
     return int(value)
 
 
+def concentration(setting: str, value: object) -> float:
+    """``value`` as a concentration of a Dirichlet distribution, above 0; BadValue names the setting.
+
+    At most 1e9: the parts are equal then, and far above it a draw overflows.
+    """
+    number = positive(setting, value)
+    if number > 1e9:
+        raise BadValue(f"{setting}={value!r} cannot be used", "give at most 1e9, which makes equal parts")
+    return number
+
+
 def positive(setting: str, value: object) -> float:
     """``value`` as a finite number above 0; BadValue names the setting."""
     number = float(value) if isinstance(value, numbers.Real) and not isinstance(value, bool) else math.nan
@@ -165,13 +182,13 @@ def checked_labels(labels: npt.ArrayLike) -> Indices:
 
 
 def checked_groups(groups: npt.ArrayLike | None, labels: Indices) -> npt.NDArray[Any] | None:
-    """Groups as an array beside ``labels``; BadValue if the lengths differ."""
+    """Groups as an array beside ``labels``: whole numbers or strings, one an example; BadValue otherwise."""
     if groups is None:
         return None
-    array = np.asarray(groups)
-    if array.shape != labels.shape:
-        raise BadValue(f"groups have shape {array.shape}, labels {labels.shape}", "give one group an example")
-    return array
+    shape = np.shape(plain(groups))
+    if shape != labels.shape:
+        raise BadValue(f"groups have shape {shape}, labels {labels.shape}", "give one group an example")
+    return group_values(groups, "the column of groups")
 
 
 def round_to_total(shares: npt.NDArray[np.float64], total: int) -> Indices:
@@ -199,15 +216,19 @@ def cut(items: Indices, sizes: Indices) -> list[Indices]:
     return np.split(items[: sizes.sum()], np.cumsum(sizes)[:-1])
 
 
-def _check(parts: list[Indices], num_examples: int, num_clients: int) -> None:
+def _check(by: Partitioner, parts: list[Indices], num_examples: int) -> None:
     """A broken partitioner stops here instead of training on the wrong data."""
-    together = np.concatenate(parts)
+    together, clients = np.concatenate(parts), by.num_clients
     inside = bool(together.size) and together.min() >= 0 and together.max() < num_examples
-    if len(parts) != num_clients or not inside or np.unique(together).size != together.size:
+    if len(parts) != clients or not inside or np.unique(together).size != together.size:
         raise AssertionError("a partitioner gave parts that overlap or leave the range of examples")
+    if by.deals_all() and together.size < num_examples:
+        raise AssertionError(
+            f"partitioner {by.name!r} dealt {together.size} of {num_examples} examples, and promises all"
+        )
     empty = [client for client, part in enumerate(parts) if part.size == 0]
     if empty:
         raise BadValue(
-            f"clients {empty[:5]} of {num_clients} would hold no example",
+            f"clients {empty[:5]} of {clients} would hold no example",
             "give fewer clients, a less skewed split, or more examples",
         )

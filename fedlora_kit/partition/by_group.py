@@ -46,6 +46,9 @@ class ByGroup(Partitioner):
         super().__post_init__()
         self._set("shards_per_client", whole("shards_per_client", self.shards_per_client, least=0))
 
+    def deals_all(self) -> bool:
+        return True
+
     def _deal(self, labels: Indices, groups: npt.NDArray[Any] | None) -> list[Indices]:
         names, member = np.unique(labels if groups is None else groups, return_inverse=True)
         return self._shards(member) if self.shards_per_client else self._whole(names, member)

@@ -9,7 +9,15 @@ import numpy as np
 import numpy.typing as npt
 
 from fedlora_kit.errors import BadValue
-from fedlora_kit.partition.base import Indices, Partitioner, cut, positive, register, round_to_total, whole
+from fedlora_kit.partition.base import (
+    Indices,
+    Partitioner,
+    concentration,
+    cut,
+    register,
+    round_to_total,
+    whole,
+)
 
 
 @register
@@ -19,7 +27,7 @@ class Dirichlet(Partitioner):
 
     Args:
         num_clients: number of clients.
-        alpha: concentration, above 0. 100 is close to IID, 0.1 leaves most clients a class or two.
+        alpha: concentration, at most 1e9. 100 is close to IID, 0.1 leaves most clients a class or two.
         min_examples: what the smallest client must hold. A split that misses it is drawn anew.
         max_draws: after so many draws the request counts as impossible.
         seed: seed of the draws.
@@ -28,7 +36,7 @@ class Dirichlet(Partitioner):
     ``min_examples`` at a low ``alpha`` gives less skew than the plain definition.
 
     Raises:
-        BadValue: alpha not above 0; more asked for than there is; no draw reached ``min_examples``.
+        BadValue: alpha out of its bounds; more asked for than there is; no draw reached ``min_examples``.
 
     >>> labels = np.arange(100) % 2
     >>> [np.bincount(labels[part], minlength=2).tolist() for part in Dirichlet(2, 0.3, seed=3).split(labels)]
@@ -43,9 +51,12 @@ class Dirichlet(Partitioner):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._set("alpha", positive("alpha", self.alpha))
+        self._set("alpha", concentration("alpha", self.alpha))
         self._set("min_examples", whole("min_examples", self.min_examples, least=1))
         self._set("max_draws", whole("max_draws", self.max_draws, least=1))
+
+    def deals_all(self) -> bool:
+        return True
 
     def _deal(self, labels: Indices, groups: npt.NDArray[Any] | None) -> list[Indices]:
         check_minimum(self.min_examples, self.num_clients, labels.size)

@@ -25,5 +25,8 @@ class IID(Partitioner):
 
     name: ClassVar[str] = "iid"
 
+    def deals_all(self) -> bool:
+        return True
+
     def _deal(self, labels: Indices, groups: npt.NDArray[Any] | None) -> list[Indices]:
         return np.array_split(self._rng().permutation(labels.size), self.num_clients)

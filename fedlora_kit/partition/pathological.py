@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fedlora_kit.errors import BadValue
-from fedlora_kit.partition.base import Indices, Partitioner, choice, cut, positive, register, whole
+from fedlora_kit.partition.base import Indices, Partitioner, choice, concentration, cut, register, whole
 
 
 @register
@@ -21,7 +21,8 @@ class Pathological(Partitioner):
         num_clients: number of clients.
         classes_per_client: classes that a client holds, exactly.
         mode: how a class is cut among its holders: ``"equal"`` parts (sizes within 1), or ``"dirichlet"``.
-        beta: concentration of the Dirichlet cut; smaller is more unequal. Looked at in that mode only.
+        beta: concentration of the Dirichlet cut, at most 1e9; smaller is more unequal. Looked at in that mode
+            only.
         min_per_holder: examples of a class that each of its holders gets at least. With 0 a holder of a small
             class may get none of it, and then has a class less.
         seed: seed of the dealing and the cuts.
@@ -59,8 +60,11 @@ class Pathological(Partitioner):
         super().__post_init__()
         self._set("classes_per_client", whole("classes_per_client", self.classes_per_client, least=1))
         self._set("mode", choice("mode of partitioner 'pathological'", self.mode, ("dirichlet", "equal")))
-        self._set("beta", positive("beta", self.beta))
+        self._set("beta", concentration("beta", self.beta))
         self._set("min_per_holder", whole("min_per_holder", self.min_per_holder, least=0))
+
+    def deals_all(self) -> bool:
+        return True
 
     def _deal(self, labels: Indices, groups: npt.NDArray[Any] | None) -> list[Indices]:
         rng = self._rng()

@@ -59,6 +59,9 @@ class PathologicalDomains(Partitioner):
             choice("leftovers of partitioner 'pathological_domains'", self.leftovers, ("deal", "drop")),
         )
 
+    def deals_all(self) -> bool:
+        return self.leftovers == "deal"
+
     def _deal(self, labels: Indices, groups: npt.NDArray[Any] | None) -> list[Indices]:
         if groups is None:
             raise BadValue(

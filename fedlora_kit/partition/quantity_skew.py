@@ -12,6 +12,7 @@ from fedlora_kit.partition.base import (
     Indices,
     Partitioner,
     choice,
+    concentration,
     cut,
     positive,
     register,
@@ -30,13 +31,13 @@ class QuantitySkew(Partitioner):
         num_clients: number of clients.
         law: ``"dirichlet"``: sizes in proportion to one draw from Dirichlet(alpha);
             ``"power"``: in proportion to (client + 1)^−exponent, so client 0 is the largest.
-        alpha: concentration of the Dirichlet law; smaller is more unequal.
+        alpha: concentration of the Dirichlet law, at most 1e9; smaller is more unequal.
         exponent: of the power law; larger is more unequal.
         min_examples: what every client gets first; the law deals out the rest.
         seed: seed of the sizes (Dirichlet) and of who gets which example.
 
     Raises:
-        BadValue: alpha or exponent not above 0; fewer examples than the minimum needs.
+        BadValue: alpha out of its bounds, exponent not above 0; fewer examples than the minimum needs.
 
     >>> parts = QuantitySkew(3, law="power", exponent=1.0).split(np.zeros(113, int))
     >>> [len(part) for part in parts]
@@ -53,9 +54,12 @@ class QuantitySkew(Partitioner):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._set("law", choice("law of partitioner 'quantity_skew'", self.law, ("dirichlet", "power")))
-        self._set("alpha", positive("alpha", self.alpha))
+        self._set("alpha", concentration("alpha", self.alpha))
         self._set("exponent", positive("exponent", self.exponent))
         self._set("min_examples", whole("min_examples", self.min_examples, least=1))
+
+    def deals_all(self) -> bool:
+        return True
 
     def _deal(self, labels: Indices, groups: npt.NDArray[Any] | None) -> list[Indices]:
         check_minimum(self.min_examples, self.num_clients, labels.size)

@@ -23,7 +23,7 @@ def evaluate(model: nn.Module, data: EncodedData, device: torch.device, max_toke
     Returns:
         accuracy: fraction of examples, in [0, 1]; for a causal model, of greedy answers that are right by the
             task's metric (see `training.scoring`). For a classifier it is the micro-averaged F1, too.
-        rouge_l: causal tasks with the metric "rouge_l" only; mean ROUGE-L of the greedy answers, in [0, 1].
+        rouge_l: causal tasks scored by ROUGE-L only; mean ROUGE-L of the greedy answers, in [0, 1].
         macro_f1: classifiers only; mean F1 over the classes that occur (as labels or as answers), in [0, 1].
         loss: mean over the examples of their loss, nats (see `training.objective`).
         examples: number of examples scored.

@@ -28,7 +28,7 @@ from fedlora_kit.training.fisher import fisher_scores
 from fedlora_kit.training.host_memory import freed_memory_kept
 from fedlora_kit.training.noise_plan import noise_of_clients
 from fedlora_kit.training.records import privacy_report, round_record, teach_again
-from fedlora_kit.training.scores import global_scores, local_scores
+from fedlora_kit.training.scores import global_scores, local_scores, scores_own
 from fedlora_kit.training.settings import FederationSettings, LocalSettings
 from fedlora_kit.training.stages import run_stages
 
@@ -174,6 +174,8 @@ def run_federation(
                 record["bytes_up"] += sum(stage["bytes_up"] for stage in stages)
             if fed.rounds.evaluates(r):
                 record["eval"] = global_scores(fed, slot, now)
+                if scores_own(fed):
+                    record["scored_clients"] = len(fed.clients)
                 local = local_scores(fed, slot, now)
                 if local is not None:
                     record["local"] = local

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,26 +16,64 @@ if TYPE_CHECKING:
     from fedlora_kit.training.federation import Federation, Snapshot
 
 
-def global_scores(fed: Federation, slot: AdapterSlot, now: Snapshot) -> dict[str, dict[str, float]]:
-    """Scored part -> metric -> value, of the global adapter.
+#: scored part -> metric -> value
+Scores = dict[str, dict[str, float]]
 
-    Where clients keep a head, or their method has no global adapter, there is no single model: it is the mean
-    over the clients' own.
+
+def scores_own(fed: Federation) -> bool:
+    """Whether clients have something of their own in what is scored: their head, or a part of LoRA."""
+    heads_stay = fed.head == "personal" or (fed.head == "aggregated" and not fed.method.sends_head)
+    return heads_stay or not fed.method.one_global
+
+
+def global_scores(fed: Federation, slot: AdapterSlot, now: Snapshot) -> Scores:
+    """Scores of the global adapter on the task's scored parts.
+
+    Where clients keep a head, or their method has no global adapter, there is no single model: it is the
+    plain mean over all clients' own. A client that has not trained yet has what a new client would: the
+    global adapter, and what never leaves a client as it was at the start.
 
     Raises:
         NonFinite: a loss is NaN or infinite.
     """
-    scores: dict[str, list[dict[str, Any]]] = {name: [] for name in fed.evals}
-    for adapter in _scored_adapters(fed, now):
-        slot.write(adapter)
-        for name, data in fed.evals.items():
-            score = evaluate(fed.model, data, fed.device, fed.rounds.eval_max_tokens)
-            if not math.isfinite(score["loss"]):  # argmax of NaN is class 0: it would pass for a result
-                raise NonFinite(f"the loss on {name!r}", now.next_round, None)
-            scores[name].append(score)
+    own = own_scores(fed, slot, now)
+    if len(own) == len(fed.clients):
+        return mean_scores(own, len(own), None)
+    start = now.state if fed.method.one_global else fed.method.personalised(now.state, {})
+    return mean_scores(own, len(fed.clients), _scores(fed, slot, now, start))
+
+
+def own_scores(fed: Federation, slot: AdapterSlot, now: Snapshot) -> dict[int, Scores]:
+    """Scores of each client that has something of its own in what is scored (see `scores_own`).
+
+    Raises:
+        NonFinite: a loss is NaN or infinite.
+    """
+    found = {}
+    for k in now.personal if scores_own(fed) else ():
+        own = now.personal[k]
+        if not fed.method.one_global:
+            found[k] = _scores(fed, slot, now, fed.method.personalised(now.state, own))
+            continue
+        heads = {n: t for n, t in own.items() if ".lora_" not in n}  # its LoRA is for its held-out examples
+        if heads:
+            found[k] = _scores(fed, slot, now, {**now.state, **heads})
+    return found
+
+
+def mean_scores(own: Mapping[int, Scores], clients: int, others: Scores | None) -> Scores:
+    """The mean over ``clients`` clients, in order of their ids.
+
+    Args:
+        own: client -> its scores.
+        others: those of every client that is not in ``own``; None if there is none.
+    """
+    every = [own.get(k, others or {}) for k in range(clients)]
+    if not own:  # a mean of equal numbers may differ from them in the last bit
+        every = every[:1]
     return {
-        name: {key: float(np.mean([s[key] for s in all_scores])) for key in all_scores[0]}
-        for name, all_scores in scores.items()
+        part: {metric: float(np.mean([scores[part][metric] for scores in every])) for metric in values}
+        for part, values in every[0].items()
     }
 
 
@@ -62,15 +100,11 @@ def local_scores(fed: Federation, slot: AdapterSlot, now: Snapshot) -> dict[str,
     return table if table["clients"] else None
 
 
-def _scored_adapters(fed: Federation, now: Snapshot) -> Iterator[State]:
-    """The global adapter; where clients have something beside it, each one's own, one at a time."""
-    single = fed.method.one_global
-    heads_stay = fed.head == "personal" or (fed.head == "aggregated" and not fed.method.sends_head)
-    nobody = True
-    for k in sorted(now.personal) if heads_stay or not single else ():
-        own = {n: t for n, t in now.personal[k].items() if not (single and ".lora_" in n)}
-        if own:
-            nobody = False
-            yield {**now.state, **own}
-    if nobody:
-        yield now.state
+def _scores(fed: Federation, slot: AdapterSlot, now: Snapshot, adapter: State) -> Scores:
+    slot.write(adapter)
+    found = {}
+    for name, data in fed.evals.items():
+        found[name] = evaluate(fed.model, data, fed.device, fed.rounds.eval_max_tokens)
+        if not math.isfinite(found[name]["loss"]):  # argmax of NaN is class 0: it would pass for a result
+            raise NonFinite(f"the loss on {name!r}", now.next_round, None)
+    return found

@@ -18,7 +18,7 @@ def right_answers(answers: Sequence[str], references: References, metric: Metric
 
     Args:
         metric: "final_number": the answer's final number is that of a reference
-            (`data.prompts.final_number`; an answer without one is wrong). "rouge_l": the answer is a
+            (`data.prompts.final_number`; an answer without one is wrong). Otherwise the answer is a
             reference, but for blanks at either end.
     """
     read = final_number if metric == "final_number" else str.strip
@@ -29,17 +29,21 @@ def right_answers(answers: Sequence[str], references: References, metric: Metric
     return found
 
 
-def rouge_l(answers: Sequence[str], references: References) -> list[float]:
+def rouge_l(answers: Sequence[str], references: References, any_script: bool = False) -> list[float]:
     """ROUGE-L of each answer, in [0, 1]: the best over its references.
 
     The F-measure of the longest common subsequence of words (Lin 2004), by Google's ``rouge-score`` with its
-    own tokenizer (lower case, letters and digits only) and ``use_stemmer=True`` (Porter), as in the
-    evaluation of Super-NaturalInstructions.
+    own tokenizer and ``use_stemmer=True`` (Porter), as in the evaluation of Super-NaturalInstructions. That
+    tokenizer is for English: it keeps the letters a to z and digits alone, in lower case, so that equal
+    answers in Chinese or Russian have 0.
+
+    Args:
+        any_script: count words of any script instead (`training.any_script`); the same for ASCII texts.
 
     >>> rouge_l(["the red ball", "red"], [["a red ball"], ["blue", "red"]])
     [0.6666666666666666, 1.0]
     """
-    scorer = _rouge()
+    scorer = _rouge(any_script)
     return [
         max(float(scorer.score(reference, answer)["rougeL"].fmeasure) for reference in accepted)
         for answer, accepted in zip(answers, references, strict=True)
@@ -47,16 +51,21 @@ def rouge_l(answers: Sequence[str], references: References) -> list[float]:
 
 
 def answer_scores(answers: Sequence[str], references: References, metric: Metric) -> dict[str, float]:
-    """Means over the examples, in [0, 1]: accuracy, and for the metric "rouge_l" rouge_l, too."""
+    """Means over the examples, in [0, 1]: accuracy, and rouge_l but for the metric "final_number"."""
     right = right_answers(answers, references, metric)
     scores = {"accuracy": sum(right) / len(right)}
-    if metric == "rouge_l":
-        scores["rouge_l"] = sum(rouge_l(answers, references)) / len(right)
+    if metric != "final_number":
+        found = rouge_l(answers, references, any_script=metric == "rouge_l_any_script")
+        scores["rouge_l"] = sum(found) / len(right)
     return scores
 
 
-@lru_cache(maxsize=1)
-def _rouge() -> Any:
+@lru_cache(maxsize=2)
+def _rouge(any_script: bool) -> Any:
     from rouge_score.rouge_scorer import RougeScorer
 
-    return RougeScorer(["rougeL"], use_stemmer=True)
+    if not any_script:
+        return RougeScorer(["rougeL"], use_stemmer=True)
+    from fedlora_kit.training.any_script import AnyScript
+
+    return RougeScorer(["rougeL"], tokenizer=AnyScript())

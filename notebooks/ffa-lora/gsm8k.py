@@ -112,8 +112,9 @@ pd.DataFrame(
 
 # %% [markdown]
 # **3. The rule.** The model then answers questions it has not seen, word by word, always with the likeliest next
-# token. The answer is right if the number after `####` is the reference's: *exact match*. The working is not
-# looked at, and an answer without `####` is wrong, however good it is.
+# token. The answer is right if the number after `####` and a blank is the reference's, compared as text without
+# commas, as GSM8K's own script does: *exact match*. The working is not looked at, and an answer without `####` is
+# wrong, however good it is; so is "1080.0" where "1080" is asked for.
 
 # %%
 for text in (answer, "48+24=72, so the answer is 72", "#### 1,080", "#### 1080.0"):

@@ -43,6 +43,7 @@ from fedlora_kit.papers import privacy_audit as lesson
 from fedlora_kit.papers import privacy_audit_report as report
 from fedlora_kit.papers.claims import judge_all
 from fedlora_kit.privacy.audit import audit, lower_bound, p_value
+from fedlora_kit.randomness import checked_seeds
 from fedlora_kit.reporting.outputs import ItemOutputs
 from fedlora_kit.reporting.style import set_style
 
@@ -138,7 +139,7 @@ pd.DataFrame(lesson.TRAINERS.items(), columns=["trainer", "what was done to it"]
 audited = [
     lesson.audit_trainer(trainer, setting, seed=seed, device=device)
     for trainer in lesson.TRAINERS
-    for seed in range(seeds)
+    for seed in checked_seeds(seeds)
 ]
 results = report.results_table(audited)
 out.table(

@@ -16,6 +16,7 @@ from fedlora_kit.looks import SINGLE, of_method
 from fedlora_kit.papers.claims import Claim, MissingCells, Verdict
 from fedlora_kit.papers.lessons.small import digits_run
 from fedlora_kit.papers.plan import plan
+from fedlora_kit.randomness import checked_seeds
 from fedlora_kit.training.federation import Outcome, Snapshot, run_federation
 
 if TYPE_CHECKING:
@@ -58,7 +59,9 @@ def plan_frame(items: Sequence[str], profile: str, tflops: float) -> pd.DataFram
 def shared_specs(seeds: int) -> list[RunSpec]:
     """Small runs to share out: two methods × seeds, two rounds each."""
     return [
-        digits_run(name, seed=s, rounds=2, steps=2) for name in ("lora", "ffa-lora") for s in range(seeds)
+        digits_run(name, seed=seed, rounds=2, steps=2)
+        for name in ("lora", "ffa-lora")
+        for seed in checked_seeds(seeds)
     ]
 
 

@@ -11,7 +11,8 @@ import torch
 from fedlora_kit.looks import DOUBLE
 from fedlora_kit.papers.claims import Claim, mean_difference
 from fedlora_kit.papers.grid import Cell
-from fedlora_kit.papers.lessons.small import checked_seeds, digits_run, dirichlet, iid
+from fedlora_kit.papers.lessons.small import digits_run, dirichlet, iid
+from fedlora_kit.randomness import checked_seeds
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

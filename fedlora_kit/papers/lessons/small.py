@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from fedlora_kit.errors import BadValue
 from fedlora_kit.experiments.spec import RunSpec
 from fedlora_kit.papers.grid import Cell
 
@@ -79,17 +78,6 @@ def digits_run(
             "seed": seed,
         }
     )
-
-
-def checked_seeds(seeds: int) -> range:
-    """The seeds of a lesson, from 0.
-
-    Raises:
-        BadValue: fewer than one.
-    """
-    if seeds < 1:
-        raise BadValue(f"seeds={seeds}", "give the number of seeds: 1 or more (claims need at least 2)")
-    return range(seeds)
 
 
 def rounds_frame(done: Sequence[tuple[Cell, Finished]]) -> pd.DataFrame:
