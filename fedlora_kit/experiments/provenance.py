@@ -43,10 +43,11 @@ def collect(device: str, seconds: float, started: datetime | None = None, **fact
         facts: more to keep beside it, such as ``data=``, ``model=`` or ``seeds=``; JSON values.
 
     Returns:
-        ``versions`` (package -> version, or ``None`` if absent), ``git`` (see :func:`git_state`),
-        ``platform``, ``cpu_count``, ``torch_threads``, ``device`` ({type, name}), ``peak_memory_bytes``
-        ({process: largest resident set since the process began, cuda: largest allocation since its
-        statistics were last reset, or ``None``}), ``started_utc`` (ISO 8601), ``wall_seconds``, ``facts``.
+        ``versions`` (package -> version, or ``None`` if absent; torch's with its build, as "2.13.0+cpu"),
+        ``git`` (see :func:`git_state`), ``platform``, ``cpu_count``, ``torch_threads``,
+        ``device`` ({type, name}), ``peak_memory_bytes`` ({process: largest resident set since the process
+        began, cuda: largest allocation since its statistics were last reset, or ``None``}), ``started_utc``
+        (ISO 8601), ``wall_seconds``, ``facts``.
 
     Raises:
         BadValue: ``seconds`` is negative or NaN, ``started`` has no time zone, or a fact takes such a name.
@@ -62,7 +63,11 @@ def collect(device: str, seconds: float, started: datetime | None = None, **fact
     where = torch.device(device)
     on_cuda = where.type == "cuda"
     record: dict[str, Any] = {
-        "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
+        "versions": {
+            "python": platform.python_version(),
+            **{name: _version(name) for name in PACKAGES},
+            "torch": str(torch.__version__),
+        },
         "git": git_state(),
         "platform": {
             "system": platform.system(),
