@@ -24,6 +24,8 @@ from fedlora_kit.experiments.source import PACKAGE, canonical
 _INSTALLED = {"site-packages", "dist-packages"}
 
 
+#: dots in front, module, names taken from it
+Import = tuple[int, str, tuple[str, ...]]
 Function = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
 
 
@@ -33,12 +35,12 @@ class Source:
 
     Attributes:
         text: its syntax tree as text, blind to prose and layout.
-        imports: (dots in front, module, names taken from it), for each import anywhere in it.
+        imports: each import anywhere in it.
         functions: (name, first line) -> its functions that begin there, as Python's code objects call them.
     """
 
     text: str
-    imports: tuple[tuple[int, str, tuple[str, ...]], ...]
+    imports: tuple[Import, ...]
     functions: dict[tuple[str, int], list[Function]]
 
 
@@ -56,16 +58,12 @@ def _not_own() -> tuple[Path, ...]:
     return PACKAGE, *(Path(place).resolve() for place in places)
 
 
-def parse(text: str | bytes, name: str) -> Source:
-    """Read source text.
-
-    Raises:
-        BadValue: it is no Python.
-    """
+def parse(text: str | bytes) -> Source | None:
+    """Source text, read; None if it is no Python."""
     try:
         tree = ast.parse(text)
-    except (SyntaxError, ValueError) as error:
-        raise BadValue(f"{name} cannot be read as Python: {error}", "mend it, then run again") from error
+    except (SyntaxError, ValueError):
+        return None
     functions: dict[tuple[str, int], list[Function]] = {}
     for node in ast.walk(tree):
         if isinstance(node, ast.Lambda):
@@ -73,14 +71,14 @@ def parse(text: str | bytes, name: str) -> Source:
         elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             first = min([node.lineno, *(d.lineno for d in node.decorator_list)])
             functions.setdefault((node.name, first), []).append(node)
-    return Source(canonical(tree), tuple(_imports(tree)), functions)
+    return Source(canonical(tree), tuple(imports_in(tree)), functions)
 
 
-def read(path: Path) -> Source:
-    """Read a file; anew only when its size or time has changed.
+def read(path: Path) -> Source | None:
+    """A file, read; anew only when its size or time has changed. None if it is no Python.
 
     Raises:
-        BadValue: it is no Python, or cannot be read.
+        BadValue: it cannot be read.
     """
     try:
         stat = path.stat()
@@ -92,8 +90,8 @@ def read(path: Path) -> Source:
 
 
 @lru_cache(maxsize=256)
-def _read(path: Path, _size: int, _time: int) -> Source:
-    return parse(path.read_bytes(), path.name)
+def _read(path: Path, _size: int, _time: int) -> Source | None:
+    return parse(path.read_bytes())
 
 
 def codes(path: Path) -> frozenset[CodeType]:
@@ -104,7 +102,11 @@ def codes(path: Path) -> frozenset[CodeType]:
 
 @lru_cache(maxsize=64)
 def _codes(path: Path, _size: int, _time: int) -> frozenset[CodeType]:
-    return frozenset(all_codes(compile(path.read_bytes(), str(path), "exec", dont_inherit=True)))
+    try:
+        whole = compile(path.read_bytes(), str(path), "exec", dont_inherit=True)
+    except (SyntaxError, ValueError):
+        return frozenset()
+    return frozenset(all_codes(whole))
 
 
 def all_codes(code: CodeType) -> Iterator[CodeType]:
@@ -115,10 +117,10 @@ def all_codes(code: CodeType) -> Iterator[CodeType]:
             yield from all_codes(constant)
 
 
-def closure(files: Iterable[Path]) -> list[tuple[str, str]]:
-    """(file name, SHA-256) of files and of all own ones that they import, theirs included, in a fixed order.
+def closure(files: Iterable[Path], *, alone: bool = False) -> list[tuple[str, str]]:
+    """(file name, SHA-256) of files and, unless ``alone``, of all own ones that they import, theirs included.
 
-    Nothing is imported for it. Imports inside functions count, too.
+    Nothing is imported for it. Imports inside functions count, too. What is no Python counts by its bytes.
 
     Raises:
         BadValue: a file cannot be read.
@@ -129,19 +131,19 @@ def closure(files: Iterable[Path]) -> list[tuple[str, str]]:
         path = waiting.pop(0)
         if path in found:
             continue
-        if path.suffix != ".py":  # a compiled module
+        source = read(path) if path.suffix == ".py" else None
+        if source is None:
             found[path] = hashlib.sha256(path.read_bytes()).hexdigest()
-            continue
-        source = read(path)
-        found[path] = hashlib.sha256(source.text.encode("utf-8", "surrogatepass")).hexdigest()
-        waiting += imported(source, path.parent)
+        else:
+            found[path] = hashlib.sha256(source.text.encode("utf-8", "surrogatepass")).hexdigest()
+            waiting += [] if alone else imported(source.imports, path.parent)
     return [(path.name, digest) for path, digest in found.items()]
 
 
-def imported(source: Source, folder: Path) -> list[Path]:
+def imported(imports: Iterable[Import], folder: Path) -> list[Path]:
     """The own files that a source in ``folder`` imports at first hand; packages by their ``__init__.py``."""
     files: dict[Path, None] = {}
-    for dots, module, names in source.imports:
+    for dots, module, names in imports:
         start = [folder, *folder.parents][dots - 1] if dots else None
         parts = tuple(module.split(".")) if module else ()
         for more in ((), *((name,) for name in names)):
@@ -196,7 +198,8 @@ def _of_the_path(name: str) -> importlib.machinery.ModuleSpec | None:
         return None
 
 
-def _imports(tree: ast.Module) -> Iterator[tuple[int, str, tuple[str, ...]]]:
+def imports_in(tree: ast.Module) -> Iterator[Import]:
+    """Each import anywhere in a source."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from ((0, alias.name, ()) for alias in node.names)

@@ -51,7 +51,7 @@ def written(function: FunctionType) -> Written | None:
         source = own_files.read(path.resolve())
     else:
         source = _cell("".join(linecache.getlines(code.co_filename)))
-    nodes = source.functions.get((code.co_name, code.co_firstlineno))
+    nodes = source.functions.get((code.co_name, code.co_firstlineno)) if source is not None else None
     return _written(tuple(nodes)) if nodes else None
 
 
@@ -62,8 +62,8 @@ def _written(nodes: tuple[own_files.Function, ...]) -> Written:
 
 
 @lru_cache(maxsize=256)
-def _cell(text: str) -> own_files.Source:
-    return own_files.parse(text, "the notebook's cell")
+def _cell(text: str) -> own_files.Source | None:
+    return own_files.parse(text)
 
 
 def _check_loaded(function: FunctionType, path: Path) -> None:

@@ -121,7 +121,7 @@ class _Walk:
         path = Path(name).resolve()
         if path not in self._files:
             self._files.add(path)
-            found = own_files.closure([path]) if where == "own" else [(path.name, own_files.read(path).text)]
+            found = own_files.closure([path], alone=where == "kit")
             self._parts.append(pack(*(part for one in found for part in one)))
 
     def _class(self, cls: type) -> bytes:
