@@ -269,9 +269,9 @@ def _container_memory() -> list[int]:
     ):
         place = _CGROUPS / folder
         with contextlib.suppress(OSError, ValueError):  # another version, or the limit "max"
-            left = int((place / limit).read_text()) - int((place / used).read_text())
+            left = int((place / limit).read_text("utf-8")) - int((place / used).read_text("utf-8"))
             with contextlib.suppress(OSError, KeyError, ValueError):
-                stat = dict(line.split() for line in (place / "memory.stat").read_text().splitlines())
+                stat = dict(line.split() for line in (place / "memory.stat").read_text("utf-8").splitlines())
                 left += int(stat[idle])
             found.append(left)
     return found
