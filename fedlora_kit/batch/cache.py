@@ -45,7 +45,7 @@ def cache_key(notebook: Path, profile: str, parameters: Mapping[str, Any]) -> st
         [cell.get("cell_type"), "".join(cell.get("source", "")), cell.get("metadata", {}).get("tags", [])]
         for cell in read_notebook(notebook)["cells"]
     ]
-    parts = {
+    parts: dict[str, Any] = {
         "cells": cells,
         "package": package_digest(),
         "reported": _contents(paths.data_dir() / "reported"),

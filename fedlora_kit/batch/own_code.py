@@ -16,6 +16,7 @@ from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
 from fedlora_kit.batch.surroundings import environment
+from fedlora_kit.disk import here
 from fedlora_kit.errors import BadValue, FedloraError
 
 VARIABLE = "FEDLORA_WITH"
@@ -42,7 +43,7 @@ def name_files(paths: Iterable[Path]) -> None:
         BadValue: a file that is missing, whose path has the character that parts paths, or that cannot be
             imported.
     """
-    whole = [(Path.cwd() / path.expanduser()).resolve() for path in paths]
+    whole = [(here() / path.expanduser()).resolve() for path in paths]
     for path in whole:
         if os.pathsep in str(path):
             raise BadValue(
@@ -111,5 +112,5 @@ def contents(cells: Iterable[str] = (), folder: Path | None = None) -> list[tupl
         with suppress(SyntaxError, ValueError):  # such a cell will say so itself
             lines = [line for line in cell.splitlines() if not line.lstrip().startswith(("%", "!", "?"))]
             tree = ast.parse("\n".join(lines))
-            found += own_files.imported(own_files.imports_in(tree), folder or Path.cwd())
+            found += own_files.imported(own_files.imports_in(tree), folder or here())
     return own_files.closure(found)

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fedlora_kit.cli import completion
-from fedlora_kit.cli.common import Items, Settings, print_table
+from fedlora_kit.cli.common import Items, Settings, folder_of, print_table
 from fedlora_kit.cli.plan import size_text
 from fedlora_kit.cli.verbosity import say
+from fedlora_kit.disk import disk_guard
 from fedlora_kit.errors import BadValue, UnknownName
 
 if TYPE_CHECKING:
@@ -18,7 +19,10 @@ if TYPE_CHECKING:
 
 
 def fetch(
-    to: Annotated[Path, typer.Option("--to", metavar="DIR", help="The mirror: made, or completed.")],
+    to: Annotated[
+        Path,
+        typer.Option("--to", metavar="DIR", parser=folder_of("--to"), help="The mirror: made, or completed."),
+    ],
     profile: Annotated[
         str,
         typer.Option(
@@ -45,10 +49,7 @@ def fetch(
     from fedlora_kit.batch.fetch import look, missing
     from fedlora_kit.batch.hub_source import HubSource, Unreachable
 
-    needed = _wanted(items, profile, settings)
-    hub = to.expanduser().resolve()
-    if hub.exists() and not hub.is_dir():
-        raise BadValue(f"--to {to} is no folder", "name a folder, there or not")
+    needed, hub = _wanted(items, profile, settings), to
     if needed.pieces:
         source = HubSource()
         try:
@@ -69,7 +70,8 @@ def fetch(
         print_table(["from the Hub", "files", "size", "to fetch"], rows, right=[1, 2, 3])
         typer.echo(f"\n{size_text(sum(target.size for _, target in todo))} to fetch into {hub}")
         if not dry_run:
-            hub.mkdir(parents=True, exist_ok=True)
+            with disk_guard(hub / "datasets"):
+                hub.mkdir(parents=True, exist_ok=True)
             done = bring(jobs, hub, source, say)
             typer.echo(f"{len(done)} files fetched; the mirror has all of it: FEDLORA_HUB={hub}")
     else:
