@@ -5,13 +5,18 @@ from __future__ import annotations
 import os
 from pathlib import Path, PurePosixPath
 
+from fedlora_kit import disk
 from fedlora_kit.errors import FedloraError
 
 
 def home() -> Path:
-    """The kit's top folder: ``FEDLORA_HOME``, or the repository this package is installed from."""
+    """The kit's top folder: ``FEDLORA_HOME``, or the repository this package is installed from.
+
+    Raises:
+        BadValue: the variable names a file, or what no folder can be; for the others below likewise.
+    """
     named = os.environ.get("FEDLORA_HOME")
-    return Path(named).expanduser().resolve() if named else Path(__file__).resolve().parent.parent
+    return disk.folder(named, "FEDLORA_HOME") if named else Path(__file__).resolve().parent.parent
 
 
 def data_dir() -> Path:
@@ -22,7 +27,7 @@ def data_dir() -> Path:
 def runs_dir() -> Path:
     """The store of runs: ``FEDLORA_RUNS``, or ``data/runs`` in the repository."""
     named = os.environ.get("FEDLORA_RUNS")
-    return Path(named).expanduser().resolve() if named else data_dir() / "runs"
+    return disk.folder(named, "FEDLORA_RUNS") if named else data_dir() / "runs"
 
 
 def notebooks_dir() -> Path:
@@ -33,7 +38,7 @@ def notebooks_dir() -> Path:
 def hub_dir() -> Path | None:
     """The local mirror named by ``FEDLORA_HUB``, or ``None`` (then the Hub itself is asked)."""
     named = os.environ.get("FEDLORA_HUB")
-    return Path(named).expanduser().resolve() if named else None
+    return disk.folder(named, "FEDLORA_HUB") if named else None
 
 
 def inside(root: Path, relative: str | Path) -> Path:

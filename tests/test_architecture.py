@@ -15,6 +15,7 @@ ROOT = PACKAGE.parent
 FLOORS = [
     "__init__",
     "errors",
+    "disk",
     "paths",
     "devices",
     "mirror",

@@ -256,6 +256,8 @@ ITEMS = [
     *(Item(f"p/{name}") for name in ("slow", "ok", "bad", "killed", "nothing", "orphan")),
     Item("p/planned", planned=True),
     Item("lesson", "lesson"),
+    Item("own/copy", "lesson"),
+    Item("own/silent", "lesson"),
 ]
 
 
@@ -279,6 +281,8 @@ def batch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Batch]:
     write_notebook(home, "p/nothing", "1 + 1")
     write_notebook(home, "p/orphan", "import os\nos.kill(os.getppid(), 9)", "import time\ntime.sleep(60)")
     write_notebook(home, "lesson", "print('no table needed')")
+    write_notebook(home, "own/copy", TABLE.format(id="own/question"))
+    write_notebook(home, "own/silent", "1 + 1")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FEDLORA_HOME", str(home))
         patch.setenv("JUPYTER_PATH", str(home / "foreign"))
@@ -310,6 +314,8 @@ def test_one_failure_does_not_stop_the_rest(batch: Batch) -> None:
         "p/orphan": "failed",
         "p/planned": "planned",
         "lesson": "ok",
+        "own/copy": "failed",
+        "own/silent": "failed",
     }
 
 
@@ -358,6 +364,11 @@ def test_the_saved_notebook_names_no_scratch_folder(batch: Batch) -> None:
         ("p/killed", "kernel died"),
         ("p/slow", "longer than 10 s"),
         ("p/nothing", "wrote no table.csv"),
+        (
+            "own/copy",
+            'under own/question, where they are not looked for: write them with ItemOutputs("own/copy"',
+        ),
+        ("own/silent", "wrote no result: write what it finds with ItemOutputs"),
     ],
 )
 def test_a_failure_keeps_notebook_log_and_reason_and_no_results(batch: Batch, item: str, reason: str) -> None:
@@ -403,7 +414,7 @@ def test_progress_has_a_line_for_each_start_and_end(batch: Batch) -> None:
     for item in ("p/ok", "p/bad", "lesson"):
         assert sum(f"{item}: running" in line for line in batch.lines) == 1
         assert sum(f"{item}: {batch.statuses[item].status} after 0:" in line for line in batch.lines) == 1
-    assert batch.lines[-1].startswith("[7/7]")
+    assert batch.lines[-1].startswith("[9/9]")
 
 
 def test_summary_has_a_line_for_each_item(own_batch: Batch) -> None:

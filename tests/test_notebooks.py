@@ -29,6 +29,7 @@ ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = ROOT / "notebooks"
 SOURCES = sorted(path for path in NOTEBOOKS.rglob("*.py") if path.parent.name != "own")
 sys.path.insert(0, str(ROOT / "tools"))
+import sync_notebooks  # noqa: E402
 from sync_notebooks import paired  # noqa: E402
 
 SHORT = {"rounds": "2", "steps": "2", "rates": "0.1", "eval_limit": "60", "train_limit": "600"}
@@ -139,6 +140,21 @@ def test_every_notebook_has_both_forms_and_an_item():
     }
     assert forms == {p.with_suffix("") for p in SOURCES}
     assert {ids(p) for p in SOURCES} == {i.id for i in ITEMS if i.notebook} == set(CUT)
+
+
+def test_make_notebooks_leaves_the_users_own_alone(tmp_path, monkeypatch, capsys):
+    """One may have been edited as .ipynb alone; no locale decides how the others are read."""
+    monkeypatch.setattr(sync_notebooks, "NOTEBOOKS", tmp_path / "notebooks")
+    monkeypatch.setattr("locale.getencoding", lambda: "ascii")
+    for name in ("own/mine", "paper/table"):
+        path = tmp_path / "notebooks" / f"{name}.py"
+        path.parent.mkdir(parents=True)
+        path.write_text("# %% [markdown]\n# ε = 1\n", "utf-8")
+        path.with_suffix(".ipynb").write_text("edited by hand: ε", "utf-8")
+    assert sync_notebooks.main() == 0
+    assert capsys.readouterr().out.splitlines() == ["wrote notebooks/paper/table.ipynb"]
+    assert (tmp_path / "notebooks/own/mine.ipynb").read_text("utf-8") == "edited by hand: ε"
+    assert "ε = 1" in (tmp_path / "notebooks/paper/table.ipynb").read_text("utf-8")
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=ids)

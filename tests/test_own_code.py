@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Iterator
@@ -14,17 +15,25 @@ from fedlora_kit.batch import own_code, pool
 from fedlora_kit.batch.kernel import KERNEL_NAME, private_kernel
 from fedlora_kit.cli import app
 from fedlora_kit.errors import BadValue
+from fedlora_kit.experiments import reach
 from fedlora_kit.methods.base import METHODS
 
 METHOD = """
+from beside_own import RATE, scaled
 from fedlora_kit.methods import FedIT, register
+
+NAMES = {{"one", "two", "three", "four"}}  # in another order in another process
 
 @register
 class Mine(FedIT):
     name = "{name}"
     title = "Mine"
     source = "test"
+
+    def rank(self, client):
+        return scaled(RATE) + len(NAMES)
 """
+HELPER = "RATE = 1\n\n\ndef scaled(x):\n    return 2 * x\n"
 
 
 @pytest.fixture
@@ -33,7 +42,11 @@ def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     path = tmp_path / f"own_{tmp_path.name}.py"
     name = path.stem.replace("_", "-")
     path.write_text(METHOD.format(name=name))
+    (tmp_path / "beside_own.py").write_text(HELPER)
+    before = list(sys.path)
     yield path
+    sys.path[:] = before
+    sys.modules.pop("beside_own", None)
     METHODS.pop(name, None)
     sys.modules.pop(path.stem, None)
 
@@ -42,7 +55,7 @@ def test_a_file_is_imported_once_and_named_for_others(mine: Path) -> None:
     own_code.name_files([mine, mine])
     assert METHODS[mine.stem.replace("_", "-")].title == "Mine"
     assert own_code.files() == [mine, mine]
-    assert list(own_code.contents()) == [mine.name]
+    assert [name for name, _ in own_code.contents()] == [mine.name, "beside_own.py"]
 
 
 def test_what_cannot_be_taken_is_said(tmp_path: Path, mine: Path) -> None:
@@ -69,8 +82,30 @@ def test_its_content_decides_whether_an_item_runs_again(mine: Path, monkeypatch:
     without = key()
     monkeypatch.setenv(own_code.VARIABLE, str(mine))
     first = key()
-    mine.write_text(mine.read_text() + "# changed\n")
-    assert len({without, first, key()}) == 3
+    mine.write_text(mine.read_text() + "# prose\n")
+    assert key() == first
+    helper = mine.with_name("beside_own.py")
+    helper.write_text(HELPER.replace("RATE = 1", "RATE = 3"))
+    second = key()
+    mine.write_text(mine.read_text() + "NEW = 1\n")
+    assert len({without, first, second, key()}) == 4
+
+
+def test_what_a_notebook_of_one_s_own_imports_decides_whether_it_runs_again(tmp_path: Path) -> None:
+    from fedlora_kit.batch.cache import cache_key
+
+    code = ["%matplotlib inline\nimport beside_the_notebook", "x = 1", "this is no Python", "import json"]
+    cells = [{"cell_type": "code", "source": text, "metadata": {}, "outputs": []} for text in code]
+    notebook = tmp_path / "mine.ipynb"
+    notebook.write_text(json.dumps({"cells": cells, "nbformat": 4, "nbformat_minor": 5, "metadata": {}}))
+    keys = []
+    for text in ("X = 1\n", "X = 1  # prose\n", "X = 2\n"):
+        (tmp_path / "beside_the_notebook.py").write_text(text)
+        (tmp_path / "stranger.py").write_text(text)
+        keys.append(cache_key(notebook, "smoke", {}))
+    assert keys[0] == keys[1] != keys[2]
+    (tmp_path / "stranger.py").unlink()
+    assert cache_key(notebook, "smoke", {}) == keys[2]
 
 
 def test_a_kernel_knows_it(mine: Path) -> None:
@@ -82,8 +117,9 @@ def test_a_kernel_knows_it(mine: Path) -> None:
         manager, client = start_new_kernel(kernel_name=KERNEL_NAME)
         try:
             reply = client.execute_interactive(
-                "import sys; from fedlora_kit.methods.base import METHODS; print(sys.executable, "
-                f"METHODS['{mine.stem.replace('_', '-')}'].title, 'own_code' in globals())",
+                "import sys; from fedlora_kit.methods.base import METHODS; from fedlora_kit.experiments "
+                f"import reach; cls = METHODS['{mine.stem.replace('_', '-')}']; "
+                "print(sys.executable, cls.title, 'own_code' in globals(), reach.digest(cls))",
                 timeout=120,
                 output_hook=lambda message: said.append(message["content"].get("text", "")),
             )
@@ -91,7 +127,8 @@ def test_a_kernel_knows_it(mine: Path) -> None:
             client.stop_channels()
             manager.shutdown_kernel(now=True)
     assert reply["content"]["status"] == "ok", said
-    assert "".join(said) == f"{sys.executable} Mine False\n"
+    here = reach.digest(METHODS[mine.stem.replace("_", "-")])
+    assert "".join(said) == f"{sys.executable} Mine False {here}\n"
 
 
 @pytest.mark.parametrize("before", [None, "", "/there/before.py"])

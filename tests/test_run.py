@@ -13,6 +13,7 @@ import peft
 import pytest
 import torch
 import toy
+from cells import cell
 
 from fedlora_kit.adapter import digest, load_peft
 from fedlora_kit.errors import BadValue
@@ -22,6 +23,7 @@ from fedlora_kit.experiments.run import RunFailed, run
 from fedlora_kit.experiments.setup import load_data, split_indices
 from fedlora_kit.experiments.spec import RunSpec
 from fedlora_kit.experiments.store import Store
+from fedlora_kit.methods import METHODS
 from fedlora_kit.models.backbones import load_backbone
 
 
@@ -153,6 +155,32 @@ def test_a_failure_is_recorded_and_not_tried_again(hub, monkeypatch):
     assert trained == [1]
 
 
+def test_a_failure_is_tried_again_when_its_code_has_changed(hub):
+    """The key is another one: there is nothing to force."""
+    source = """
+from fedlora_kit.methods import FedIT, register
+SCALE = float("inf")
+
+def scaled(state):
+    return {name: SCALE * tensor for name, tensor in state.items()}
+
+@register
+class Mine(FedIT):
+    name = "mine"
+    def aggregate(self, global_state, updates):
+        return scaled(super().aggregate(global_state, updates))
+"""
+    try:
+        cell(source)
+        spec = parsed(method={"name": "mine"})
+        with pytest.raises(RunFailed):
+            run(spec)
+        cell(source.replace('float("inf")', "1.0"))
+        assert run(spec).results == run(parsed()).results
+    finally:
+        METHODS.pop("mine", None)
+
+
 def test_one_failure_does_not_stop_the_rest(hub):
     specs = [
         parsed(seed=0),
@@ -198,6 +226,7 @@ KILLED = """
 import json, sys, torch
 from pathlib import Path
 import toy
+from cells import cell
 toy.enter(Path(sys.argv[1]))
 torch.set_num_threads(1)
 from fedlora_kit.experiments.run import run

@@ -1,19 +1,19 @@
 """A run's description: what it accepts, what it refuses, and its key."""
 
-import importlib.util
-import linecache
-import sys
-
 import pytest
 import toy
+from cells import cell
+from packaging.version import Version
 
+from fedlora_kit.data.prompts import PROMPTS, Template
 from fedlora_kit.data.task import Task
-from fedlora_kit.data.tasks import register_task
+from fedlora_kit.data.tasks import TASKS, register_task
 from fedlora_kit.errors import BadValue, FedloraError, UnknownName
+from fedlora_kit.experiments import libraries
 from fedlora_kit.experiments import spec as spec_module
-from fedlora_kit.experiments.source import class_source
 from fedlora_kit.experiments.spec import RunSpec
 from fedlora_kit.methods import METHODS
+from fedlora_kit.partition.base import _REGISTRY
 
 
 @pytest.fixture(autouse=True)
@@ -141,65 +141,115 @@ def test_the_key_follows_the_definition_of_a_task():
     assert len(keys) == 3
 
 
-def test_the_key_follows_a_method_from_outside(tmp_path, monkeypatch):
-    """A method defined by the user is not in the package's source: its own source counts."""
-    keys = set()
-    for rule in ("True", "'lora_B' in tensor"):
-        file = tmp_path / "mine.py"
-        file.write_text(
-            "from fedlora_kit.methods import Method, register\n"
-            "@register\nclass Mine(Method):\n    name = 'mine'\n"
-            f"    def trains(self, tensor, client, round_index):\n        return {rule}\n"
-        )
-        linecache.clearcache()
-        module = importlib.util.module_from_spec(importlib.util.spec_from_file_location("mine", file))
-        monkeypatch.setitem(sys.modules, "mine", module)
-        module.__spec__.loader.exec_module(module)
-        spec = RunSpec.parse(changed("method.name", "mine"))
-        keys.add(spec.key())
-        assert spec_module.external(spec)
-    METHODS.pop("mine")
-    assert len(keys) == 2
+OWN = """
+import numpy as np
+from fedlora_kit.data.task import Examples, Task
+from fedlora_kit.data.tasks import register_task
+from fedlora_kit.methods import FedIT, register
+from fedlora_kit.partition import Partitioner
+from fedlora_kit.partition import register as register_partitioner
 
+RATE = 1
+NOTHING = 0
 
-CELL = """from fedlora_kit.methods import FedIT, register
-other = 1
+def helper(x):
+    return RATE * x
 
+def rows(split):
+    return Examples((["w1", "w2", "w3"] * 20,), np.array([0, helper(1), 0] * 20))
+
+class _Base(FedIT):
+    def rank(self, client):
+        return helper(2)
 
 @register
-class Mine(FedIT):
+class Mine(_Base):
     name = "mine"
-{body}
 
-more = 2
+@register_partitioner
+class ByMine(Partitioner):
+    name = "by-mine"
+    def _deal(self, labels, groups):
+        return np.array_split(np.arange(len(labels)), self.num_clients - helper(0))
+
+register_task(Task("my-task", "text", ("even", "odd"), ("sentence",), loader=rows), replace=True)
 """
 
 
-def in_a_cell(body, number, monkeypatch):
-    """Define Mine as a notebook cell does: no file behind the module, the text in linecache alone."""
-    file, text = f"/nowhere/cell_{number}.py", CELL.format(body=body)
-    monkeypatch.setitem(linecache.cache, file, (len(text), None, text.splitlines(keepends=True), file))
-    place = {"__name__": "a_notebook"}
-    exec(compile(text, file, "exec"), place)
-    return place["Mine"]
+@pytest.fixture
+def forget():
+    yield
+    METHODS.pop("mine", None)
+    _REGISTRY.pop("by-mine", None)
+    TASKS.pop("my-task", None)
 
 
-def test_the_key_follows_a_method_of_a_notebook_cell(monkeypatch):
-    keys = set()
-    for number, rule in enumerate(("True", "'lora_B' in tensor", "'lora_B' in tensor")):
-        body = f"    def trains(self, tensor, client, round_index):\n        return {rule}\n"
-        cls = in_a_cell(body, number, monkeypatch)
-        assert class_source(cls).startswith("@register\nclass Mine(FedIT):")
-        assert class_source(cls).endswith(f"return {rule}\n")
-        keys.add(RunSpec.parse(changed("method.name", "mine")).key())
-    METHODS.pop("mine")
-    assert len(keys) == 2
+@pytest.mark.parametrize(
+    ("path", "name"), [("method.name", "mine"), ("split.partitioner", "by-mine"), ("data.task", "my-task")]
+)
+def test_the_key_follows_what_code_of_one_s_own_uses(path, name, forget):
+    """A constant behind a helper, whichever of the three it decides about."""
+    keys = []
+    for source in (OWN, OWN.replace("RATE = 1", "RATE = 0"), OWN.replace("NOTHING = 0", "NOTHING = 3"), OWN):
+        cell(source)
+        spec = RunSpec.parse(changed(path, name))
+        keys.append(spec.key())
+        assert spec_module.external(spec)
+    assert keys[0] == keys[2] == keys[3] != keys[1]
+    plain = RunSpec.parse(toy.description())
+    before = plain.key()
+    cell(OWN.replace("RATE = 1", "RATE = 0"))
+    assert plain.key() == before
 
 
-def test_a_class_whose_source_is_lost(monkeypatch):
-    with pytest.raises(BadValue, match=r"source of Mine cannot be read(.|\n)*a method of its own"):
-        class_source(in_a_cell("", 9, monkeypatch))
-    METHODS.pop("mine")
+def test_the_key_follows_the_text_of_a_prompt(monkeypatch):
+    def key(task, **data):
+        description = changed("data", {"task": task, **data})
+        return RunSpec.parse({**description, "model": {"backbone": "kit/causal-tiny"}}).key()
+
+    for task, data in (("arithmetic", {}), ("arithmetic", {"prompt": "alpaca"})):
+        before = key(task, **data)
+        name = data.get("prompt", "plain")
+        with monkeypatch.context() as patch:
+            patch.setitem(PROMPTS, name, Template("Q: {instruction}", "Q: {instruction} {input}"))
+            assert key(task, **data) != before
+        assert key(task, **data) == before
+
+
+def as_if_installed(folder, monkeypatch, **releases):
+    """Distributions of other releases in front of those that are there, as another machine has them."""
+    for name, release in releases.items():
+        about = folder / f"{name}-{release}.dist-info"
+        about.mkdir(parents=True)
+        (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {release}\n")
+    monkeypatch.syspath_prepend(folder)
+    libraries.releases.cache_clear()
+
+
+@pytest.fixture
+def own_releases():
+    yield
+    libraries.releases.cache_clear()
+
+
+def test_machines_with_and_without_a_gpu_share_runs(tmp_path, monkeypatch, own_releases):
+    """Builds of one release differ in the local part of their version alone."""
+    spec, release = RunSpec.parse(toy.description()), libraries.releases()["torch"]
+    keys = []
+    for number, other in enumerate((release, f"{release}+cpu", f"{release}+cu128", f"{release}.post1")):
+        with monkeypatch.context() as patch:
+            as_if_installed(tmp_path / str(number), patch, torch=other)
+            keys.append(spec.key())
+            assert libraries.releases()["torch"] == Version(other).public
+    assert keys[0] == keys[1] == keys[2] != keys[3]
+
+
+def test_a_library_that_is_not_installed_is_one_clear_error(monkeypatch, own_releases):
+    monkeypatch.setattr(libraries, "COMPUTES", (*libraries.COMPUTES, "not-there-at-all"))
+    libraries.releases.cache_clear()
+    with pytest.raises(FedloraError, match="not installed: not-there-at-all") as raised:
+        RunSpec.parse(toy.description()).key()
+    assert "pip install not-there-at-all" in raised.value.remedy
 
 
 def test_bf16_and_dp_do_not_go_together():

@@ -157,7 +157,7 @@ def kill_processes(
                     look()
                     continue
             elif reap(pid):
-                raise Torn(f"a process failed: {log.read_text()[-2000:]}")
+                raise Torn(f"a process failed: {log.read_text('utf-8', 'replace')[-2000:]}")
             break
         compare()
         figures.finished += 1
@@ -204,7 +204,7 @@ def kill_runs(figures: Figures, kills: int, rng: random.Random, folder: Path) ->
             whole, cut = Store(folder / f"whole-{seed}"), Store(folder / f"cut-{seed}")
             clock = time.monotonic()
             if reap(start(lambda s=spec, w=whole: run(s, device="cpu", store=w) and None, log)):
-                raise Torn(f"the uninterrupted run failed: {log.read_text()[-2000:]}")
+                raise Torn(f"the uninterrupted run failed: {log.read_text('utf-8', 'replace')[-2000:]}")
             seconds = time.monotonic() - clock
 
             def compare(spec: RunSpec = spec, whole: Store = whole, cut: Store = cut) -> None:
@@ -260,7 +260,7 @@ def kill_store(figures: Figures, kills: int, rng: random.Random, folder: Path) -
     reference = Store(folder / "reference")
     clock = time.monotonic()
     if reap(start(lambda: every(reference), log)):
-        raise Torn(f"the uninterrupted writer failed: {log.read_text()[-2000:]}")
+        raise Torn(f"the uninterrupted writer failed: {log.read_text('utf-8', 'replace')[-2000:]}")
     seconds = time.monotonic() - clock
 
     def bodies() -> Iterator[tuple[Callable[[], None], float, Callable[[], None], Callable[[], None]]]:
@@ -312,7 +312,7 @@ def family(pid: int) -> list[int]:
     for name in os.listdir("/proc"):
         if name.isdigit():
             try:
-                stat = Path("/proc", name, "stat").read_text()
+                stat = Path("/proc", name, "stat").read_text("utf-8", "replace")
             except OSError:
                 continue
             parents.setdefault(int(stat.rpartition(")")[2].split()[1]), []).append(int(name))
@@ -370,7 +370,7 @@ def kill_batches(figures: Figures, kills: int, rng: random.Random, folder: Path)
 
     clock = time.monotonic()
     if reap(start(body, log)):
-        raise Torn(f"the uninterrupted batch failed: {log.read_text()[-2000:]}")
+        raise Torn(f"the uninterrupted batch failed: {log.read_text('utf-8', 'replace')[-2000:]}")
     seconds, expected = time.monotonic() - clock, tables()
     if len(expected) != 8:
         raise Torn(f"the uninterrupted batch wrote {sorted(expected)}")
@@ -394,7 +394,7 @@ def kill_batches(figures: Figures, kills: int, rng: random.Random, folder: Path)
             hit += 1
             look()
         if pid and reap(pid):
-            raise Torn(f"a batch failed: {log.read_text()[-2000:]}")
+            raise Torn(f"a batch failed: {log.read_text('utf-8', 'replace')[-2000:]}")
         look()
         left = {k: v for k, v in tables().items() if "/earlier/" not in k}
         statuses = {item.id: read_status(out / item.id) for item in items}

@@ -1,7 +1,8 @@
 """Write each notebook's .ipynb anew from its paired .py percent file (what `make notebooks` runs).
 
 The .py is what people review, the .ipynb what they open; tests/test_notebooks.py keeps them in step. The
-.ipynb carries no outputs: executed notebooks lie under figures/.
+.ipynb carries no outputs: executed notebooks lie under figures/. Notebooks of the user's own (notebooks/own/)
+are left alone: they may have been edited as .ipynb (`jupytext --sync` goes by which form is newer).
 """
 
 from __future__ import annotations
@@ -10,16 +11,17 @@ import sys
 from pathlib import Path
 
 from fedlora_kit.batch.pair import as_text, paired
+from fedlora_kit.papers.own_items import FOLDER
 
 __all__ = ["main", "paired"]
 NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
 
 
 def main() -> int:
-    for source in sorted(NOTEBOOKS.rglob("*.py")):
+    for source in sorted(path for path in NOTEBOOKS.rglob("*.py") if path.parent != NOTEBOOKS / FOLDER):
         target, text = source.with_suffix(".ipynb"), as_text(source)
-        if not target.exists() or target.read_text() != text:
-            target.write_text(text)
+        if not target.exists() or target.read_text("utf-8") != text:
+            target.write_text(text, "utf-8")
             print(f"wrote {target.relative_to(NOTEBOOKS.parent)}")
     return 0
 

@@ -35,8 +35,9 @@ def cache_key(notebook: Path, profile: str, parameters: Mapping[str, Any]) -> st
     """SHA-256 (64 hex digits) of everything that an item's outputs depend on.
 
     The notebook's cells (prose too: the executed notebook is an output), the whole package, the reported
-    numbers, the backbones, the profile, the parameters, `versions`, the mirror's
-    files by size and time, and files of the user's own (`own_code`). Where the outputs go does not count.
+    numbers, the backbones, the profile, the parameters, `versions` (of PyTorch the release: builds share
+    results), the mirror's files by size and time, and files of the user's own, those that the cells import
+    too (`own_code`). Where the outputs go does not count.
     """
     from fedlora_kit.experiments.source import package_digest
 
@@ -44,7 +45,7 @@ def cache_key(notebook: Path, profile: str, parameters: Mapping[str, Any]) -> st
         [cell.get("cell_type"), "".join(cell.get("source", "")), cell.get("metadata", {}).get("tags", [])]
         for cell in read_notebook(notebook)["cells"]
     ]
-    parts = {
+    parts: dict[str, Any] = {
         "cells": cells,
         "package": package_digest(),
         "reported": _contents(paths.data_dir() / "reported"),
@@ -52,10 +53,10 @@ def cache_key(notebook: Path, profile: str, parameters: Mapping[str, Any]) -> st
         "built backbones": _contents(paths.data_dir() / "cache" / "backbones"),
         "parameters": {name: value for name, value in parameters.items() if name != "output_dir"},
         "profile": profile,
-        "versions": versions(),
+        "versions": {name: found.partition("+")[0] for name, found in versions().items()},
         "mirror": _listing(paths.hub_dir()),
     }
-    if own := own_code.contents():
+    if own := own_code.contents([text for kind, text, _ in cells if kind == "code"], notebook.parent):
         parts["own code"] = own
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 

@@ -20,8 +20,9 @@ from typing import Any, Protocol
 from fedlora_kit import mirror, paths
 from fedlora_kit.batch import fetch_tables, in_mirror
 from fedlora_kit.batch.fetch_plan import Listing, Piece, RemoteFile, Target, targets
+from fedlora_kit.disk import disk_guard
 from fedlora_kit.errors import FedloraError
-from fedlora_kit.experiments.atomic import disk_guard, sync_file, sync_folder, write_json
+from fedlora_kit.experiments.atomic import sync_file, sync_folder, write_json
 from fedlora_kit.hub_errors import Unreachable
 
 STAGING = ".fetch"

@@ -15,8 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from fedlora_kit.batch.status import FAILED, OK, Status, digests, read_status, write_status
+from fedlora_kit.disk import disk_guard
 from fedlora_kit.errors import FedloraError
-from fedlora_kit.experiments import atomic
 from fedlora_kit.reporting.outputs import item_folder
 
 EARLIER = "earlier"
@@ -45,8 +45,20 @@ class Staging:
     def open(self) -> None:
         """Make the folder, empty."""
         shutil.rmtree(self.root, ignore_errors=True)
-        with atomic.disk_guard(self.folder):
+        with disk_guard(self.folder):
             self.folder.mkdir(parents=True)
+
+    def written(self) -> list[str]:
+        """Names of the files that the notebook itself has written, beside its log and its executed self."""
+        return [path.name for path in self.folder.iterdir() if path.name not in (NOTEBOOK_FILE, LOG_FILE)]
+
+    def written_elsewhere(self) -> list[str]:
+        """Other ids under which there are outputs, with the profile where that is another one, too."""
+        places = {path.parent for path in self.output_dir.rglob("*") if path.is_file()}
+        strange = sorted(place for place in places if not place.is_relative_to(self.folder))
+        mine = self.output_dir / self.profile
+        bases = [mine if place.is_relative_to(mine) else self.output_dir for place in strange]
+        return [place.relative_to(base).as_posix() for place, base in zip(strange, bases, strict=True)]
 
     def succeed(self, status: Status) -> Status:
         """Put the outputs in place with a status that holds their digests."""
@@ -72,7 +84,7 @@ class Staging:
 
     def _place(self, status: Status) -> Status:
         write_status(self.folder, status)
-        with atomic.disk_guard(self.final):
+        with disk_guard(self.final):
             self.final.parent.mkdir(parents=True, exist_ok=True)
             if self.final.exists():
                 old = self.root / "old" / self.item
@@ -91,7 +103,7 @@ def exclusive(profile: str, output_dir: str | Path) -> Iterator[Path]:
         FedloraError: another process holds it, it cannot be written, or there is hardly any disk space.
     """
     base = item_folder("x", profile, output_dir).parent
-    with atomic.disk_guard(base):
+    with disk_guard(base):
         base.mkdir(parents=True, exist_ok=True)
         handle = os.open(base / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
     try:

@@ -1,21 +1,22 @@
 """Methods and partitioners from files of the user's own, for notebooks that run headlessly.
 
 ``fedlora reproduce --with FILE`` names them in an environment variable, which the processes of the notebooks
-inherit; each kernel imports the files before its first cell. They register what they define, and the source
-of such a class is part of its runs' keys.
+inherit; each kernel imports the files before its first cell. They register what they define, and what such a
+class reaches is part of its runs' keys (`experiments.reach`).
 """
 
 from __future__ import annotations
 
-import hashlib
+import ast
 import importlib.util
 import os
 import sys
 from collections.abc import Iterable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
 from fedlora_kit.batch.surroundings import environment
+from fedlora_kit.disk import here
 from fedlora_kit.errors import BadValue, FedloraError
 
 VARIABLE = "FEDLORA_WITH"
@@ -42,7 +43,7 @@ def name_files(paths: Iterable[Path]) -> None:
         BadValue: a file that is missing, whose path has the character that parts paths, or that cannot be
             imported.
     """
-    whole = [(Path.cwd() / path.expanduser()).resolve() for path in paths]
+    whole = [(here() / path.expanduser()).resolve() for path in paths]
     for path in whole:
         if os.pathsep in str(path):
             raise BadValue(
@@ -54,7 +55,8 @@ def name_files(paths: Iterable[Path]) -> None:
 
 
 def load(paths: Iterable[Path]) -> None:
-    """Import Python files by their place, each once, under the names of their stems.
+    """Import Python files by their place, each once, under the names of their stems; they may import modules
+    that lie beside them.
 
     Raises:
         BadValue: a file that is missing, whose name a module has already, or that raises when it is imported.
@@ -72,6 +74,8 @@ def load(paths: Iterable[Path]) -> None:
         spec = importlib.util.spec_from_file_location(path.stem, path)
         assert spec is not None
         assert spec.loader is not None
+        if str(path.parent) not in sys.path:
+            sys.path.append(str(path.parent))  # at the end: nothing that is installed is hidden
         module = sys.modules[path.stem] = importlib.util.module_from_spec(spec)
         try:
             spec.loader.exec_module(module)
@@ -92,6 +96,21 @@ def _hides(path: Path) -> bool:
     return spec is not None and (spec.origin is None or Path(spec.origin).resolve() != path)
 
 
-def contents() -> dict[str, str]:
-    """File name -> SHA-256 (64 hex digits) of its bytes, for what depends on them."""
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files()}
+def contents(cells: Iterable[str] = (), folder: Path | None = None) -> list[tuple[str, str]]:
+    """(file name, SHA-256 of its code) of the files and of what they import of the user's own.
+
+    Args:
+        cells: of a notebook in ``folder``: what they import counts as well.
+
+    Raises:
+        BadValue: a file cannot be read.
+    """
+    from fedlora_kit.experiments import own_files
+
+    found = files()
+    for cell in cells:
+        with suppress(SyntaxError, ValueError):  # such a cell will say so itself
+            lines = [line for line in cell.splitlines() if not line.lstrip().startswith(("%", "!", "?"))]
+            tree = ast.parse("\n".join(lines))
+            found += own_files.imported(own_files.imports_in(tree), folder or here())
+    return own_files.closure(found)

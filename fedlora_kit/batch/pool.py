@@ -20,8 +20,8 @@ from fedlora_kit.batch.progress import Reporter, Running, Silent
 from fedlora_kit.batch.runner import notebook_path, values_for
 from fedlora_kit.batch.status import FAILED, OK, PLANNED, UNCHANGED, Runnable, Status, now, read_status
 from fedlora_kit.batch.surroundings import python_path
+from fedlora_kit.disk import disk_guard
 from fedlora_kit.errors import BadValue, UnknownName
-from fedlora_kit.experiments.atomic import disk_guard
 
 #: item -> its notebook's parameters; trains what they need, and says whether they may go side by side
 Prepare = Callable[[dict[str, dict[str, Any]]], bool]
@@ -269,9 +269,9 @@ def _container_memory() -> list[int]:
     ):
         place = _CGROUPS / folder
         with contextlib.suppress(OSError, ValueError):  # another version, or the limit "max"
-            left = int((place / limit).read_text()) - int((place / used).read_text())
+            left = int((place / limit).read_text("utf-8")) - int((place / used).read_text("utf-8"))
             with contextlib.suppress(OSError, KeyError, ValueError):
-                stat = dict(line.split() for line in (place / "memory.stat").read_text().splitlines())
+                stat = dict(line.split() for line in (place / "memory.stat").read_text("utf-8").splitlines())
                 left += int(stat[idle])
             found.append(left)
     return found

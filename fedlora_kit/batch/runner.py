@@ -27,6 +27,7 @@ from fedlora_kit.batch.status import FAILED, OK, Runnable, Status, now
 from fedlora_kit.batch.surroundings import environment
 from fedlora_kit.errors import BadValue, FedloraError
 from fedlora_kit.experiments import atomic
+from fedlora_kit.papers.own_items import FOLDER
 from fedlora_kit.reporting.outputs import STAGING_VARIABLE, read_claims
 
 _EXPECTED = {"table": ("table.csv", "table.md"), "figure": ("figure.svg", "figure.png")}
@@ -118,7 +119,7 @@ def run_notebook(
             log.write(f"{item.id}, profile {profile}, begun {begun}\n\n")
             log.flush()
             error = _execute(source, staging, values, timeout, log)
-            error = error or _missing(item, staging.folder)
+            error = error or _missing(item, staging)
             seconds = round(time.monotonic() - start, 3)
             log.write(f"\n{'failed: ' + error if error else 'ok'} after {seconds:.1f} s\n")
         _tidy(staging.folder / NOTEBOOK_FILE, item, values, error)
@@ -175,8 +176,17 @@ def _short(error: Exception, timeout: float | None) -> str:
     return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"
 
 
-def _missing(item: Runnable, folder: Path) -> str | None:
-    """A notebook that runs to its end but leaves no result has not done its work."""
+def _missing(item: Runnable, staging: Staging) -> str | None:
+    """A notebook that runs to its end but leaves no result, or leaves it elsewhere, has not done its work."""
+    folder, elsewhere = staging.folder, staging.written_elsewhere()
+    here = f'ItemOutputs("{item.id}", profile, output_dir)'
+    if elsewhere:
+        return (
+            f"the notebook ran to its end but wrote its results under {', '.join(elsewhere)}, where they are "
+            f"not looked for: write them with {here}"
+        )
+    if item.id.startswith(f"{FOLDER}/") and not staging.written():
+        return f"the notebook ran to its end but wrote no result: write what it finds with {here}"
     missing = [name for name in _EXPECTED.get(item.kind, ()) if not (folder / name).is_file()]
     if missing:
         return f"the notebook ran to its end but wrote no {' and no '.join(missing)}"

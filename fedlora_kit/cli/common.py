@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
+from fedlora_kit import disk
 from fedlora_kit.cli import completion
 from fedlora_kit.cli.verbosity import options
+from fedlora_kit.disk import refused
 from fedlora_kit.errors import BadValue, FedloraError, UnknownName
 
 JsonFlag = Annotated[
@@ -38,6 +43,27 @@ Settings = Annotated[
 ]
 
 
+def folder_of(option: str) -> Callable[[str], Path]:
+    """What reads the folder that an option names: absolute, or one clear error (see `disk.folder`)."""
+
+    def folder(text: str) -> Path:
+        return disk.folder(text, option)
+
+    return folder
+
+
+Output = Annotated[
+    Path | None,
+    typer.Option(
+        "--output",
+        "-o",
+        metavar="DIR",
+        parser=folder_of("--output"),
+        help="Where results lie, or go. Default: figures/ of the kit.",
+    ),
+]
+
+
 class Commands(TyperGroup):
     """Turns the kit's errors into one message on stderr: exit status 2 for bad input, 1 for the rest, 130
     for Ctrl-C. Each command, and the group itself, takes --quiet and --verbose.
@@ -55,6 +81,12 @@ class Commands(TyperGroup):
         except FedloraError as error:
             typer.echo(f"error: {error}", err=True)
             raise typer.Exit(2 if isinstance(error, UnknownName | BadValue) else 1) from None
+        except OSError as error:
+            refusal = refused(Path(os.fsdecode(error.filename)), error) if error.filename else None
+            if refusal is None or error.errno == errno.ENOENT:
+                raise
+            typer.echo(f"error: {refusal}", err=True)
+            raise typer.Exit(1) from None
         except KeyboardInterrupt:
             typer.echo(
                 "stopped; what was finished is kept, and the same command goes on from there", err=True

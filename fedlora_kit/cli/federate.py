@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from fedlora_kit.cli import completion
-from fedlora_kit.cli.common import JsonFlag, print_json
+from fedlora_kit.cli.common import JsonFlag, folder_of, print_json
 from fedlora_kit.cli.verbosity import say
 from fedlora_kit.devices import check_device
 from fedlora_kit.errors import BadValue
@@ -30,7 +30,11 @@ def federate(
     ] = 600.0,
     app: Annotated[
         Path | None,
-        typer.Option(help="Only write the folder for `flwr run`, for a SuperLink on other machines."),
+        typer.Option(
+            metavar="DIR",
+            parser=folder_of("--app"),
+            help="Only write the folder for `flwr run`, for a SuperLink on other machines.",
+        ),
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:

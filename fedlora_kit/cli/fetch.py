@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fedlora_kit.cli import completion
-from fedlora_kit.cli.common import Items, Settings, print_table
+from fedlora_kit.cli.common import Items, Settings, folder_of, print_table
 from fedlora_kit.cli.plan import size_text
 from fedlora_kit.cli.verbosity import say
+from fedlora_kit.disk import disk_guard
 from fedlora_kit.errors import BadValue, FedloraError, UnknownName
 
 if TYPE_CHECKING:
@@ -19,7 +20,10 @@ if TYPE_CHECKING:
 
 
 def fetch(
-    to: Annotated[Path, typer.Option("--to", metavar="DIR", help="The mirror: made, or completed.")],
+    to: Annotated[
+        Path,
+        typer.Option("--to", metavar="DIR", parser=folder_of("--to"), help="The mirror: made, or completed."),
+    ],
     profile: Annotated[
         str,
         typer.Option(
@@ -44,10 +48,7 @@ def fetch(
       fedlora fetch --profile paper --to /data/hub --dry-run
       fedlora fetch fed-hello/table2 --profile small --to /data/hub
     """
-    needed = _wanted(items, profile, settings)
-    hub = to.expanduser().resolve()
-    if not next(path for path in (hub, *hub.parents) if path.exists()).is_dir():
-        raise BadValue(f"--to {to} is no folder and cannot become one", "name a folder, there or not")
+    needed, hub = _wanted(items, profile, settings), to
     missed: list[Missed] = []
     if needed.pieces:
         missed = _from_the_hub(needed, hub, dry_run)
@@ -67,7 +68,6 @@ def _from_the_hub(needed: Wanted, hub: Path, dry_run: bool) -> list[Missed]:
     from fedlora_kit.batch.fetch import by_hand, look, missing
     from fedlora_kit.batch.fetch import fetch as bring
     from fedlora_kit.batch.hub_source import HubSource
-    from fedlora_kit.experiments.atomic import disk_guard
     from fedlora_kit.hub_errors import Unreachable
 
     source = HubSource(say=say)

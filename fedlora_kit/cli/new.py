@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from fedlora_kit.cli.common import folder_of
+
 
 def _kinds(incomplete: str) -> list[str]:
     from fedlora_kit.cli.scaffold import KINDS
@@ -18,7 +20,13 @@ def new(
     kind: Annotated[str, typer.Argument(help="method, partitioner or notebook.", autocompletion=_kinds)],
     name: Annotated[str, typer.Argument(help="Lower-case words joined by - or _, such as my-method.")],
     to: Annotated[
-        Path | None, typer.Option("--to", metavar="DIR", help="A folder of your own. Default: this checkout.")
+        Path | None,
+        typer.Option(
+            "--to",
+            metavar="DIR",
+            parser=folder_of("--to"),
+            help="A folder of your own. Default: this checkout.",
+        ),
     ] = None,
 ) -> None:
     """Write a method, a partitioner or a notebook to start from, and its test.

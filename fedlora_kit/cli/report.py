@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from fedlora_kit.cli import completion
+from fedlora_kit.cli.common import Output
 from fedlora_kit.errors import UnknownName
 
 
@@ -21,9 +22,7 @@ def report(
             autocompletion=completion.profiles,
         ),
     ] = "smoke",
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Where results lie. Default: figures/ of the kit.")
-    ] = None,
+    output: Output = None,
     show: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
 ) -> None:
     """Write the report page again, from the results there are.
@@ -42,7 +41,7 @@ def report(
 
     if profile not in PROFILES:
         raise UnknownName("profile", profile, PROFILES)
-    page = write_page((Path.cwd() / output.expanduser()).resolve() if output else Path("figures"), profile)
+    page = write_page(output or Path("figures"), profile)
     typer.echo(f"report: {page}")
     if show:
         import webbrowser

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fedlora_kit.cli import completion
+from fedlora_kit.cli.common import Output
 from fedlora_kit.cli.devices import slow_without_gpu
 from fedlora_kit.cli.verbosity import is_quiet, is_verbose, say, warn
 from fedlora_kit.devices import check_device
@@ -48,9 +49,7 @@ def reproduce(
             "trained up to 4, as cores and memory allow.",
         ),
     ] = None,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Where results go. Default: figures/ of the kit.")
-    ] = None,
+    output: Output = None,
     settings: Annotated[
         list[str] | None,
         typer.Option(
@@ -154,6 +153,7 @@ def reproduce(
             f"there is no notebook to run under {paths.notebooks_dir()}",
             "`fedlora list` shows what is planned; FEDLORA_HOME names the kit's folder if it lies elsewhere",
         )
+    paths.runs_dir()  # one that cannot be is said here, and not by every notebook
     if own:
         from fedlora_kit.batch import own_code
 
@@ -169,7 +169,7 @@ def reproduce(
             raise BadValue("--shard and --engine ray", "a share trains on its own machine: leave one out")
         _train_share([item for item in chosen if item.notebook is not None], profile, settings or [], shard)
         return
-    place = (Path.cwd() / output.expanduser()).resolve() if output else Path("figures")
+    place = output or Path("figures")
 
     prepare, given = _on_cluster(engine, profile, address, store), parse_settings(settings or [])
     if prepare is None and "device" in given:

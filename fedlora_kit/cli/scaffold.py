@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import fedlora_kit
-from fedlora_kit import paths
+from fedlora_kit import disk, paths
 from fedlora_kit.errors import BadValue, UnknownName
+from fedlora_kit.experiments import atomic
 
 KINDS = ("method", "partitioner", "notebook")
 _ROOMS = {"method": "methods", "partitioner": "partition"}
@@ -50,13 +51,12 @@ class Plan:
     def write(self) -> None:
         """Write all files; a notebook's .ipynb is made from its .py."""
         for path, text in {**self.files, **self.changed}.items():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text, "utf-8")
+            atomic.write_text(path, text)
         if self.kind == "notebook":
             from fedlora_kit.batch.pair import as_text
 
             source = next(iter(self.files))
-            source.with_suffix(".ipynb").write_text(as_text(source), "utf-8")
+            atomic.write_text(source.with_suffix(".ipynb"), as_text(source))
 
 
 def plan(kind: str, name: str, to: Path | None = None) -> Plan:
@@ -122,9 +122,7 @@ def _taken(kind: str, registered: str, class_name: str) -> str:
 def _places(kind: str, module: str, to: Path | None) -> tuple[Path, Path]:
     """Where the file and its test go."""
     if to is not None:
-        folder = (Path.cwd() / to.expanduser()).resolve()
-        if folder.exists() and not folder.is_dir():
-            raise BadValue(f"{folder} is no folder", "name another with --to")
+        folder = disk.folder(str(to), "--to")
         if (folder / "__init__.py").exists():
             raise BadValue(f"{folder} is a Python package", "name a plain folder with --to")
         if not (folder / f"{module}.py").exists() and importlib.util.find_spec(module) is not None:

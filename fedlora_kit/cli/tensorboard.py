@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fedlora_kit.cli import completion
-from fedlora_kit.cli.common import JsonFlag, print_json
+from fedlora_kit.cli.common import JsonFlag, Output, folder_of, print_json
 from fedlora_kit.cli.verbosity import say, warn
 from fedlora_kit.errors import BadValue, UnknownName
 
@@ -33,7 +33,12 @@ def tensorboard(
     ] = None,
     logdir: Annotated[
         Path | None,
-        typer.Option("--logdir", metavar="DIR", help="Where to write. Default: data/cache/tensorboard."),
+        typer.Option(
+            "--logdir",
+            metavar="DIR",
+            parser=folder_of("--logdir"),
+            help="Where to write. Default: data/cache/tensorboard.",
+        ),
     ] = None,
     profile: Annotated[
         str,
@@ -41,9 +46,7 @@ def tensorboard(
             "--profile", "-p", help="Whose results name an item's runs.", autocompletion=completion.profiles
         ),
     ] = "smoke",
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Where results lie. Default: figures/ of the kit.")
-    ] = None,
+    output: Output = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Write finished runs of the store as TensorBoard event files.
@@ -67,8 +70,8 @@ def tensorboard(
     from fedlora_kit.reporting.event_files import need_tensorboard, write_runs
 
     store = Store()
-    place = logdir.expanduser().absolute() if logdir else paths.data_dir() / "cache" / "tensorboard"
-    results = (Path.cwd() / output.expanduser()).resolve() if output else Path("figures")
+    place = logdir or paths.data_dir() / "cache" / "tensorboard"
+    results = output or Path("figures")
     entries = _entries(runs or [], store, profile, results)
     need_tensorboard()
     written, kept = write_runs(entries, place)

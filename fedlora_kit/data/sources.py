@@ -21,6 +21,7 @@ from fedlora_kit.columns import group_values, texts
 from fedlora_kit.data import handed_over, held_out, natural_instructions
 from fedlora_kit.data.hub_table import hub_table
 from fedlora_kit.data.labels import REMEDY, check_range, file_labels, task_labels
+from fedlora_kit.data.prompts import template
 from fedlora_kit.data.task import Examples, Task
 from fedlora_kit.errors import FedloraError
 
@@ -187,16 +188,17 @@ def _checked(spec: Task, split: str, table: Any) -> Any:
 def fingerprint(spec: Task) -> str:
     """What the examples are, as a short text: part of a run's key.
 
-    The task's definition counts, and its examples: a mirror's files by their bytes, the Hub by its commit
-    (loading takes no other one), built-in data by the package's source (which is in the key already), a
-    caller's loader by the examples themselves. Nothing is downloaded; for a data set without a pinned commit
-    the Hub is asked, once a process, for the newest.
+    The task's definition counts, its prompt by the text, and its examples: a mirror's files by their bytes,
+    the Hub by its commit (loading takes no other one), built-in data by the package's source (which is in
+    the key already), a caller's loader by the examples themselves. Nothing is downloaded; for a data set
+    without a pinned commit the Hub is asked, once a process, for the newest.
 
     Raises:
         FedloraError: a mirror lacks a file, or the Hub does not tell the commit of what is not pinned.
     """
     definition = {f.name: getattr(spec, f.name) for f in dataclasses.fields(spec) if f.name != "loader"}
     definition["eval_splits"] = sorted(spec.eval_splits.items())
+    definition["prompt"] = dataclasses.astuple(template(spec.prompt)) if spec.prompt else ""
     text = json.dumps(definition, sort_keys=True)
     return f"{_examples_of(spec)}|task:{hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
@@ -221,7 +223,8 @@ def _examples_of(spec: Task) -> str:
 
 
 def _is_builtin(spec: Task) -> bool:
-    return spec.loader is not None and spec.loader.__module__.startswith("fedlora_kit.")
+    """Whether the package's source says what the loader gives; others are told of files or data."""
+    return getattr(spec.loader, "__module__", "") == "fedlora_kit.data.tasks"
 
 
 def _sklearn_version() -> str:
@@ -236,9 +239,10 @@ def _content(spec: Task) -> str:
         examples = load_split(spec, split)
         for column in examples.columns:
             if isinstance(column, np.ndarray):
+                digest.update(f"{column.dtype}{column.shape}".encode())
                 digest.update(np.ascontiguousarray(column).tobytes())
             else:
-                digest.update("\x00".join(column).encode())
+                digest.update(json.dumps(list(column)).encode())
         digest.update(examples.labels.tobytes())
         if examples.groups is not None:
             digest.update("\x00".join(map(str, examples.groups)).encode())

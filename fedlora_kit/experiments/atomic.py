@@ -9,18 +9,15 @@ import math
 import os
 import re
 import secrets
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from fedlora_kit.errors import BadValue, FedloraError
+from fedlora_kit.disk import disk_guard
+from fedlora_kit.errors import BadValue
 
 _TEMP = re.compile(r"^\.(?P<target>.+)\.\d+\.[0-9a-f]{8}\.tmp$")
 _FLOAT = "__float__"  # {"__float__": "nan"} stands for a float that strict JSON has no word for
-_FULL = {errno.ENOSPC, errno.EDQUOT}
-_CLOSED = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
 class DamageWarning(UserWarning):
@@ -36,42 +33,6 @@ def sha256_file(path: Path) -> str:
     """SHA-256 of a file's content, 64 hex digits; reads in blocks."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-@contextmanager
-def disk_guard(path: Path) -> Iterator[None]:
-    """Turn "disk full" and "not writable" inside the block into one clear error that names ``path``.
-
-    Raises:
-        FedloraError: no space left, quota used up, or no permission to write.
-    """
-    try:
-        yield
-    except FedloraError:
-        raise
-    except Exception as error:
-        code = error.errno if isinstance(error, OSError) else None
-        # Writers in native code (safetensors) report a full disk in the text only.
-        if code in _FULL or "No space left on device" in str(error):
-            raise FedloraError(
-                f"no space left on the disk while writing {path} ({_free(path)})",
-                "free some space there, or name a folder on another disk (FEDLORA_RUNS for the store of "
-                "runs); what was complete before is still whole, so the same command goes on from there",
-            ) from error
-        if code in _CLOSED:
-            raise FedloraError(
-                f"cannot write {path}: {os.strerror(code)}",
-                "make the folder writable, or name another one (FEDLORA_RUNS for the store of runs)",
-            ) from error
-        raise
-
-
-def _free(path: Path) -> str:
-    """How much is free where ``path`` lies or would lie, in words."""
-    for folder in (path, *path.parents):
-        with suppress(OSError):
-            return f"{shutil.disk_usage(folder).free / 2**20:.1f} MiB free"
-    return "free space unknown"
 
 
 def sync_folder(folder: Path) -> None:

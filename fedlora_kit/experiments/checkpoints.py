@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from fedlora_kit.disk import disk_guard
 from fedlora_kit.errors import BadValue
 from fedlora_kit.experiments.atomic import (
     DamageWarning,
-    disk_guard,
     from_json,
     remove_leftovers,
     sha256,

@@ -95,7 +95,7 @@ def is_held(path: Path) -> bool:
 def holder(path: Path) -> int | None:
     """The process id that the lock file names, if any."""
     try:
-        return int(path.read_text())
+        return int(path.read_text("utf-8"))
     except (FileNotFoundError, ValueError):
         return None
 

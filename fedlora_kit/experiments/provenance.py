@@ -44,7 +44,8 @@ def collect(device: str, seconds: float, started: datetime | None = None, **fact
         facts: more to keep beside it, such as ``data=``, ``model=`` or ``seeds=``; JSON values.
 
     Returns:
-        ``versions`` (package -> version, or ``None`` if absent), ``git`` (see :func:`git_state`),
+        ``versions`` (package -> version, or ``None`` if absent; torch's with its build, as "2.13.0+cpu"),
+        ``git`` (see :func:`git_state`),
         ``platform``, ``cpu_count``, ``torch_threads``, ``device`` ({type, name}; for a GPU see
         `devices.describe_gpu`), ``peak_memory_bytes`` ({process: largest resident set since the process
         began, and those of `devices.peak_bytes`}), ``started_utc`` (ISO 8601), ``wall_seconds``, ``facts``.
@@ -62,7 +63,11 @@ def collect(device: str, seconds: float, started: datetime | None = None, **fact
         raise BadValue("started has no time zone", "use datetime.now(UTC)")
     where = torch.device(device)
     record: dict[str, Any] = {
-        "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
+        "versions": {
+            "python": platform.python_version(),
+            **{name: _version(name) for name in PACKAGES},
+            "torch": str(torch.__version__),
+        },
         "git": git_state(),
         "platform": {
             "system": platform.system(),
@@ -128,7 +133,7 @@ def _version(package: str) -> str | None:
 
 def _cpu_name() -> str:
     try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
+        for line in Path("/proc/cpuinfo").read_text("utf-8").splitlines():
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     except OSError:

@@ -22,9 +22,10 @@ from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from fedlora_kit.disk import disk_guard
 from fedlora_kit.errors import BadValue, FedloraError
 from fedlora_kit.experiments import entry as entries_
-from fedlora_kit.experiments.atomic import DamageWarning, disk_guard, from_json, sha256, to_json, write_bytes
+from fedlora_kit.experiments.atomic import DamageWarning, from_json, sha256, to_json, write_bytes
 from fedlora_kit.experiments.checkpoints import CheckpointFolder, named_files
 from fedlora_kit.experiments.entry import Damaged, Entry
 from fedlora_kit.experiments.store import Store

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import ast
 import hashlib
-import inspect
-import linecache
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
 
-from fedlora_kit.errors import BadValue, UnknownName
+from fedlora_kit.errors import UnknownName
 
 RUN_ROOMS: tuple[str, ...] = (
     "randomness",
@@ -27,7 +25,8 @@ RUN_ROOMS: tuple[str, ...] = (
 )
 """What decides a run's numbers: a module ``X.py`` or a package ``X/``, relative to the package."""
 
-_PACKAGE = Path(__file__).resolve().parent.parent
+PACKAGE = Path(__file__).resolve().parent.parent
+"""This package's folder."""
 _TEXT = {".py", ".j2", ".css", ".json", ".csv", ".toml"}
 _Documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
@@ -62,17 +61,17 @@ def package_digest(package: Path | None = None) -> str:
 
 @lru_cache
 def _own_source(rooms: tuple[str, ...]) -> str:
-    return _source(rooms, _PACKAGE)
+    return _source(rooms, PACKAGE)
 
 
 @lru_cache
 def _own_package() -> str:
-    return _package(_PACKAGE)
+    return _package(PACKAGE)
 
 
 def _source(rooms: tuple[str, ...], package: Path) -> str:
     files = {path for room in rooms for path in _files_of(room, package)}
-    return _digest(package, files, lambda path: _canonical(ast.parse(path.read_bytes(), path.name)))
+    return _digest(package, files, lambda path: canonical(ast.parse(path.read_bytes(), path.name)))
 
 
 def _package(package: Path) -> str:
@@ -103,9 +102,22 @@ def _files_of(room: str, package: Path) -> list[Path]:
     raise UnknownName("room of the package", room, known)
 
 
-def _canonical(node: object) -> str:
-    """A tree as text. Own, because ``ast.dump`` prints the same tree differently from version to version:
-    fields that are empty are left out here, since newer versions add such fields."""
+def covered(module: str) -> bool:
+    """Whether a module of the package, by its full name, is among `RUN_ROOMS`.
+
+    >>> covered("fedlora_kit.methods.fedit"), covered("fedlora_kit.papers.grid")
+    (True, False)
+    """
+    place = module.removeprefix(f"{PACKAGE.name}.").replace(".", "/")
+    return any(f"{place}/".startswith(f"{room}/") for room in RUN_ROOMS)
+
+
+def canonical(node: object) -> str:
+    """A syntax tree as text, blind to docstrings and layout.
+
+    Own, because ``ast.dump`` prints the same tree differently from version to version: fields that are empty
+    are left out here, since newer versions add such fields.
+    """
     if isinstance(node, ast.Constant):
         return f"{type(node.value).__name__}:{node.value!r}"
     if isinstance(node, ast.AST):
@@ -119,40 +131,8 @@ def _canonical(node: object) -> str:
                 value = value[1:]
             if value is None or value == [] or field == "type_ignores":
                 continue
-            parts.append(f"{field}={_canonical(value)}")
+            parts.append(f"{field}={canonical(value)}")
         return f"{type(node).__name__}({','.join(parts)})"
     if isinstance(node, list):
-        return f"[{','.join(map(_canonical, node))}]"
+        return f"[{','.join(map(canonical, node))}]"
     return repr(node)
-
-
-def class_source(cls: type) -> str:
-    """The text of a class that a user has defined, in a file or in a notebook cell.
-
-    Raises:
-        BadValue: it cannot be read.
-    """
-    try:
-        return inspect.getsource(cls)
-    except (OSError, TypeError) as error:
-        found = _in_cell(cls)
-        if found is None:
-            raise BadValue(
-                f"the source of {cls.__qualname__} cannot be read, so its runs cannot have a key",
-                "define it in a file; or in a notebook cell, with a method of its own",
-            ) from error
-        return found
-
-
-def _in_cell(cls: type) -> str | None:
-    """The text of a class of a notebook cell: Python knows the place of its methods only."""
-    for member in vars(cls).values():
-        code = getattr(member, "__code__", None)
-        lines = linecache.getlines(code.co_filename) if code is not None else []
-        for node in ast.walk(ast.parse("".join(lines))):
-            if code is not None and isinstance(node, ast.ClassDef) and node.name == cls.__name__:
-                first = min([node.lineno, *(d.lineno for d in node.decorator_list)])
-                last = node.end_lineno or first
-                if first <= code.co_firstlineno <= last:
-                    return "".join(lines[first - 1 : last])
-    return None

@@ -1,17 +1,16 @@
 """A run, described: validated, frozen, and with a content key.
 
 Unknown keys and impossible values are errors that name the key. The key of a run is the hash of its
-description, of the source that decides its numbers (the package's, and that of methods and partitioners from
-elsewhere), of its data and backbone, and of the versions of the libraries that compute. Device and number of
-threads are not in it: they may change the last bits of a result, and are in the run's provenance.
+description, of the source that decides its numbers (the package's, and all that methods and partitioners
+from elsewhere reach), of its data and backbone, and of the releases of the libraries that compute. Device,
+builds of libraries and number of threads are not in it: they may change the last bits of a result, and are in
+the run's provenance.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from functools import lru_cache
-from importlib.metadata import version
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -21,7 +20,9 @@ from fedlora_kit.data.prompts import template
 from fedlora_kit.data.sources import fingerprint
 from fedlora_kit.data.tasks import get_task
 from fedlora_kit.errors import BadValue
-from fedlora_kit.experiments.source import class_source, source_digest
+from fedlora_kit.experiments import reach
+from fedlora_kit.experiments.libraries import releases
+from fedlora_kit.experiments.source import source_digest
 from fedlora_kit.methods import METHODS, method
 from fedlora_kit.models.backbones import Dtype, backbone, backbone_fingerprint
 from fedlora_kit.models.lora import LoraSettings
@@ -30,8 +31,6 @@ from fedlora_kit.privacy.settings import PrivacySettings
 from fedlora_kit.training.settings import FederationSettings, LocalSettings
 
 _STRICT = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-#: libraries whose version decides a run's numbers
-COMPUTES = ("torch", "transformers", "peft", "opacus", "tokenizers", "numpy", "scikit-learn", "rouge-score")
 
 
 class ModelSpec(BaseModel):
@@ -233,38 +232,28 @@ class RunSpec(BaseModel):
         outside = chosen.proxy_examples and chosen.proxy == "external"
         return [own, get_task(own).external] if outside else [own]
 
+    def _named_classes(self) -> tuple[type, type]:
+        return METHODS[self.method.name], type(self.split.build(self.seed))
+
     def key(self) -> str:
         """16 hex digits: description, source, data and backbone (see the module's docstring)."""
         parts = (
             self.canonical(),
             source_digest(),
-            *_external_source(METHODS[self.method.name]),
-            *_external_source(type(self.split.build(self.seed))),
-            *_versions(),
+            *filter(None, map(reach.digest, self._named_classes())),
+            *(f"{name}=={release}" for name, release in releases().items()),
             *(fingerprint(get_task(name)) for name in self.tasks()),
+            *([repr(template(self.data.prompt))] if self.data.prompt else []),
             backbone_fingerprint(self.model.backbone),
         )
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
-@lru_cache
-def _versions() -> tuple[str, ...]:
-    """Taken once a process: what is loaded does not follow a later installation."""
-    return tuple(f"{name}=={version(name)}" for name in COMPUTES)
-
-
 def external(spec: RunSpec) -> bool:
     """Whether the run names a task, method or partitioner that only this process knows."""
     task = get_task(spec.data.task)
-    known = [METHODS[spec.method.name], type(spec.split.build(spec.seed))]
-    return any(not c.__module__.startswith("fedlora_kit.") for c in known) or (
-        task.loader is not None and not task.loader.__module__.startswith("fedlora_kit.")
-    )
-
-
-def _external_source(cls: type) -> tuple[str, ...]:
-    """The source of a class from outside the package, which `source_digest` does not cover."""
-    return () if cls.__module__.startswith("fedlora_kit.") else (class_source(cls),)
+    known: list[Any] = [*spec._named_classes(), *filter(None, [task.loader])]
+    return any(not str(getattr(one, "__module__", "")).startswith("fedlora_kit.") for one in known)
 
 
 def _in_words(error: ValidationError) -> str:

@@ -19,11 +19,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+from fedlora_kit import disk
+from fedlora_kit.disk import disk_guard
 from fedlora_kit.errors import BadValue, FedloraError
 from fedlora_kit.experiments import entry as entries_
 from fedlora_kit.experiments.atomic import (
     DamageWarning,
-    disk_guard,
     from_json,
     remove_leftovers,
     sync_folder,
@@ -125,10 +126,13 @@ class Store:
     Args:
         root: the folder; ``fedlora_kit.paths.runs_dir()`` if ``None``. Made at the first write.
         say: where the line goes that tells of waiting for another process; standard error if ``None``.
+
+    Raises:
+        BadValue: ``root``, or what FEDLORA_RUNS names, cannot be a folder.
     """
 
     def __init__(self, root: Path | None = None, say: Callable[[str], None] | None = None) -> None:
-        self.root = Path(root).expanduser().absolute() if root is not None else runs_dir()
+        self.root = disk.folder(str(root), "the root of the store") if root is not None else runs_dir()
         self._say = say or (lambda line: print(line, file=sys.stderr, flush=True))
 
     def status(self, key: str) -> Status:
@@ -181,10 +185,7 @@ class Store:
         """
         lock = self._lock(self._path(key).name)
         with disk_guard(self.root):
-            try:
-                lock.acquire(self._say)
-            except (NotADirectoryError, FileExistsError) as error:
-                raise FedloraError(f"{self.root} is no folder", "name another one in FEDLORA_RUNS") from error
+            lock.acquire(self._say)
         try:
             with disk_guard(self.root):
                 work = Work(self, key, spec, self._load_locked(key))

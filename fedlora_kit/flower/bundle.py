@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from fedlora_kit.experiments import atomic
 from fedlora_kit.experiments.spec import RunSpec
 from fedlora_kit.flower.support import check_support
 
@@ -44,5 +45,4 @@ def write_app(
         "device": device,
     }
     lines = [f"{name} = {json.dumps(value, ensure_ascii=False)}" for name, value in config.items()]
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "pyproject.toml").write_text(_APP + "\n".join(lines) + "\n", "utf-8")
+    atomic.write_text(folder / "pyproject.toml", _APP + "\n".join(lines) + "\n")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -15,10 +14,11 @@ from fedlora_kit.adapter import AdapterSlot, State
 from fedlora_kit.data.sources import fingerprint
 from fedlora_kit.data.tasks import get_task
 from fedlora_kit.errors import BadValue, FedloraError
+from fedlora_kit.experiments.libraries import releases
 from fedlora_kit.experiments.placing import device_for
 from fedlora_kit.experiments.setup import build
 from fedlora_kit.experiments.source import source_digest
-from fedlora_kit.experiments.spec import COMPUTES, RunSpec
+from fedlora_kit.experiments.spec import RunSpec
 from fedlora_kit.flower.support import clients_of
 from fedlora_kit.flower.wire import Layout, layout
 from fedlora_kit.methods.ranks import truncated, without_padding
@@ -161,7 +161,7 @@ def ingredients(spec: RunSpec) -> dict[str, str]:
     """What decides a run's numbers besides its description: must be equal on all machines."""
     return {
         "source of fedlora-kit": source_digest(),
-        **{name: version(name) for name in COMPUTES},
+        **releases(),
         **{f"data of task {name}": fingerprint(get_task(name)) for name in spec.tasks()},
         f"backbone {spec.model.backbone}": backbone_fingerprint(spec.model.backbone),
         "key of the run": spec.key(),

@@ -25,9 +25,9 @@ from fedlora_kit.training.records import privacy_report, round_record
 from fedlora_kit.training.scores import Scores, global_scores, mean_scores, scores_own
 
 
-def computes(fed: Federation, slot: AdapterSlot) -> bool:
+def computes(fed: Federation) -> bool:
     """Whether the server passes examples through a model: to score the global adapter, or layers."""
-    return not keeps_own(fed, slot) or fed.proxy is not None
+    return not scores_own(fed) or fed.proxy is not None
 
 
 def run_rounds(

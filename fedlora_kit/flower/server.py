@@ -128,7 +128,7 @@ def _federation(spec: RunSpec, asked: str) -> Federation:
     """The server's: on the device asked for if a model's pass is made here, else on the CPU."""
     if not spec.model.load_in_4bit:  # such weights are made on a GPU
         fed = build(spec, torch.device("cpu"))
-        if not computes(fed, AdapterSlot(fed.model)):
+        if not computes(fed):
             return fed
         device = device_for(spec, asked)
         reset_peak(device)

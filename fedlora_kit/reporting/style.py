@@ -94,7 +94,6 @@ def save(fig: Figure, folder: Path, stem: str = "figure") -> tuple[Path, Path, P
     """
     import matplotlib as mpl
 
-    folder.mkdir(parents=True, exist_ok=True)
     settings: dict[Any, Any] = {"svg.hashsalt": "fedlora-kit", "svg.fonttype": "path", "savefig.bbox": None}
     nobody: dict[str, dict[str, Any]] = {
         "pdf": {"Creator": None, "Producer": None, "CreationDate": None},

@@ -223,8 +223,8 @@ out.note(
     [
         OWN,
         "Capped is an example, made up for this lesson; related rules are known from robust aggregation.",
-        "The source of a method that a notebook defines is part of the key of its runs: change the class, and its runs are "
-        "trained anew.",
+        "What a method of a notebook reaches is part of the key of its runs: change the class, a function or a constant that "
+        "it uses, or its base class, and its runs are trained anew.",
     ]
 )
 

@@ -1,0 +1,36 @@
+"""The libraries whose release decides a run's numbers."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, version
+
+from packaging.version import Version
+
+from fedlora_kit.errors import FedloraError
+
+COMPUTES = ("torch", "transformers", "peft", "opacus", "tokenizers", "numpy", "scikit-learn", "rouge-score")
+
+
+@lru_cache
+def releases() -> dict[str, str]:
+    """Name -> release, for `COMPUTES`: without the build ("+cpu", "+cu128"), which is in the provenance, so
+    that machines with and without a GPU share runs.
+
+    Taken once a process: what is loaded does not follow a later installation.
+
+    Raises:
+        FedloraError: one is not installed.
+    """
+    found, missing = {}, []
+    for name in COMPUTES:
+        try:
+            found[name] = Version(version(name)).public
+        except PackageNotFoundError:
+            missing.append(name)
+    if missing:
+        raise FedloraError(
+            f"not installed: {', '.join(missing)}; a run's key names its release",
+            f"python -m pip install {' '.join(missing)} (tested releases: requirements.lock)",
+        )
+    return found
