@@ -38,11 +38,16 @@ class _LoraLinear(torch.autograd.Function):
         bias: torch.Tensor | None,
         scale: float,
     ) -> torch.Tensor:
+        if torch.is_autocast_enabled(x.device.type):  # as autocast does: factors rounded, sums float32
+            to = torch.get_autocast_dtype(x.device.type)
+            x, a, b, weight = x.to(to), a.to(to), b.to(to), weight.to(to)
+            bias = None if bias is None else bias.to(to)
         groups = len(a)
-        rows = x.reshape(groups, -1, x.shape[-1])  # (G, n, in)
-        inner = torch.bmm(rows, a.transpose(1, 2))  # (G, n, r)
-        out = nn.functional.linear(x, weight, bias)  # (..., out)
-        out.view(groups, -1, out.shape[-1]).baddbmm_(inner, b.transpose(1, 2), alpha=scale)
+        with torch.autocast(x.device.type, enabled=False):
+            rows = x.reshape(groups, -1, x.shape[-1])  # (G, n, in)
+            inner = torch.bmm(rows, a.transpose(1, 2))  # (G, n, r)
+            out = nn.functional.linear(x, weight, bias)  # (..., out)
+            out.view(groups, -1, out.shape[-1]).baddbmm_(inner, b.transpose(1, 2), alpha=scale)
         ctx.save_for_backward(rows, inner, a, b, weight)
         ctx.scale = scale
         return out
