@@ -59,15 +59,19 @@ class _LoraLinear(torch.autograd.Function):
         scaled = gradient.reshape(len(a), -1, gradient.shape[-1])  # (G, n, out)
         grad_x = grad_a = grad_b = None
         if to_b:
-            grad_b = torch.bmm(inner.transpose(1, 2), scaled).mul_(ctx.scale).transpose(1, 2)  # (G, out, r)
+            grad_b = _times(torch.bmm(inner.transpose(1, 2), scaled), ctx.scale).transpose(1, 2)  # (G, out, r)
         if to_a or to_x:
-            through = torch.bmm(scaled, b).mul_(ctx.scale)  # (G, n, r)
+            through = _times(torch.bmm(scaled, b), ctx.scale)  # (G, n, r)
             if to_a:
                 grad_a = torch.bmm(through.transpose(1, 2), rows)  # (G, r, in)
             if to_x:
                 grad_x = gradient @ weight  # (..., in)
                 grad_x.view(len(a), -1, grad_x.shape[-1]).baddbmm_(through, a)
         return grad_x, grad_a, grad_b, None, None, None
+
+
+def _times(own: torch.Tensor, scale: float) -> torch.Tensor:
+    return own if scale == 1 else own.mul_(scale)
 
 
 class LoraStack:
