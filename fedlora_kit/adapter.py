@@ -140,6 +140,20 @@ def on_host(state: Mapping[str, torch.Tensor]) -> State:
     return out
 
 
+def placed_like(state: Mapping[str, torch.Tensor], like: Mapping[str, torch.Tensor]) -> State:
+    """The tensors of the CPU on the device of ``like``'s: themselves, or by one copy a number format."""
+    out = dict(state)
+    alike: dict[tuple[torch.device, torch.dtype], list[str]] = {}
+    for name, tensor in state.items():
+        if like[name].device != tensor.device:
+            alike.setdefault((like[name].device, tensor.dtype), []).append(name)
+    for (device, _), names in alike.items():
+        flat = torch.cat([state[n].reshape(-1) for n in names]).to(device)
+        for name, part in zip(names, flat.split([state[n].numel() for n in names]), strict=True):
+            out[name] = part.view(state[name].shape)
+    return out
+
+
 def size_bytes(state: Mapping[str, torch.Tensor]) -> int:
     """Bytes of the tensors' values: what one transfer of them costs, names and framing left out."""
     return sum(t.numel() * t.element_size() for t in state.values())
@@ -176,7 +190,7 @@ def save_peft(model: nn.Module, state: Mapping[str, torch.Tensor], folder: Path)
     base: nn.Module = model.get_base_model()  # type: ignore[operator]
     head = head_prefix(base)
     plain, rank = factorised(state)
-    tensors = {_exported(name): t.detach().cpu().contiguous() for name, t in plain.items()}
+    tensors = {_exported(name): t.contiguous() for name, t in on_host(plain).items()}
     config: Any = copy.copy(model.peft_config["default"])  # type: ignore[index]
     if rank is not None:  # with the same scale alpha / r
         config.lora_alpha, config.r = config.lora_alpha / config.r * rank, rank

@@ -103,9 +103,7 @@ def draw_views(rng: np.random.Generator, n: int, height: int, width: int, augmen
     return Views(boxes, draws[:, 0] < 0.5)
 
 
-def resample(
-    pixels: torch.Tensor, views: Views, size: int, axes: torch.Tensor | None = None
-) -> torch.Tensor:
+def resample(pixels: torch.Tensor, views: Views, size: int, axes: torch.Tensor | None = None) -> torch.Tensor:
     """Cut each image to its box, resize the cut to (size, size), mirror it where asked.
 
     Args:

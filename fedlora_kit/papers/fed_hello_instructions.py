@@ -206,7 +206,7 @@ def start(s: Setting, device: str) -> dict[str, Any]:
     from fedlora_kit.training.evaluation import evaluate
 
     fed = build(cell(s, s.splits[0], "lora", s.seeds[0]).spec, resolve_device(device))
-    return evaluate(fed.model, fed.evals["test"], fed.device, fed.rounds.eval_max_tokens)
+    return evaluate(fed.model, fed.evals["test"], fed.device, fed.rounds.eval_max_tokens, fed.precision)
 
 
 def train_labels(s: Setting) -> npt.NDArray[np.int64]:

@@ -231,8 +231,9 @@ class Cohort:
             if problem and (forced or self._rows_only):
                 raise BadValue(
                     f"client {k} cannot be stacked in round {round_index}: {problem}",
-                    "set local.stack to auto or never" if forced else "set precision to tf32 or fp32: under DP "
-                    "bf16 needs stacks",
+                    "set local.stack to auto or never"
+                    if forced
+                    else "set precision to tf32 or fp32: under DP bf16 needs stacks",
                 )
             if problem is None and together and (forced or self._batch_tokens(k) <= self._tokens_at_most):
                 suited.append(k)

@@ -53,6 +53,7 @@ class LocalResult:
     steps: int
 
 
+@products("fp32")
 def train_client(
     model: nn.Module,
     slot: AdapterSlot,

@@ -59,7 +59,9 @@ class _LoraLinear(torch.autograd.Function):
         scaled = gradient.reshape(len(a), -1, gradient.shape[-1])  # (G, n, out)
         grad_x = grad_a = grad_b = None
         if to_b:
-            grad_b = _times(torch.bmm(inner.transpose(1, 2), scaled), ctx.scale).transpose(1, 2)  # (G, out, r)
+            grad_b = _times(torch.bmm(inner.transpose(1, 2), scaled), ctx.scale).transpose(
+                1, 2
+            )  # (G, out, r)
         if to_a or to_x:
             through = _times(torch.bmm(scaled, b), ctx.scale)  # (G, n, r)
             if to_a:

@@ -23,6 +23,7 @@ from fedlora_kit.randomness import Streams
 from fedlora_kit.training.local import Noise, logical_batches
 from fedlora_kit.training.settings import LocalSettings
 
+
 class Piece(NamedTuple):
     """One pass's part of a step.
 

@@ -105,6 +105,7 @@ class _Flat:
             self.values.copy_(torch.where(self.moves, self.values, self.start))
 
 
+@products("fp32")
 def train_stack(
     model: nn.Module,
     stack: LoraStack,
