@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -32,14 +33,15 @@ def listed(hub: Path) -> dict[str, dict[str, Any]]:
     return _read(str(path), stat.st_size, stat.st_mtime_ns)
 
 
-def check(file: Path, hub: Path | None = None) -> None:
+def check(file: Path, hub: Path | None = None, revision: str = "") -> None:
     """Compare a file of the mirror with the mirror's list, if that has it.
 
     Args:
         hub: the mirror; that of ``FEDLORA_HUB`` if None.
+        revision: the commit that is pinned, if one is; the list's must be the same, where it names one.
 
     Raises:
-        FedloraError: the file is not what the list says.
+        FedloraError: the file is not what the list says, or is of another commit.
     """
     hub = hub or paths.hub_dir()
     if hub is None or not file.is_relative_to(hub):
@@ -55,9 +57,21 @@ def check(file: Path, hub: Path | None = None) -> None:
             f"({size} bytes, {record['bytes']} listed)",
             f"fetch it again: fedlora fetch --to {hub}",
         )
+    origin = record.get("from")
+    came = str(origin.get("revision", "")) if isinstance(origin, dict) else ""
+    if is_commit(revision) and is_commit(came) and came != revision:
+        raise FedloraError(
+            f"the mirror's {name} is of commit {came[:12]}, and {revision[:12]} is pinned",
+            f"fetch it again: fedlora fetch --to {hub}",
+        )
 
 
-def check_folder(folder: Path, hub: Path | None = None) -> None:
+def is_commit(revision: str) -> bool:
+    """Whether a revision is a full commit, which never moves."""
+    return re.fullmatch("[0-9a-f]{40}", revision) is not None
+
+
+def check_folder(folder: Path, hub: Path | None = None, revision: str = "") -> None:
     """`check` for every file below a folder that the list has; one that is missing is damage, too.
 
     Raises:
@@ -75,7 +89,7 @@ def check_folder(folder: Path, hub: Path | None = None) -> None:
                     f"the mirror has no {name}, which {LIST} lists",
                     f"fetch it again: fedlora fetch --to {hub}",
                 )
-            check(file, hub)
+            check(file, hub, revision)
 
 
 def file_sha256(file: Path) -> str:

@@ -30,3 +30,56 @@ def _own_store(tmp_path, monkeypatch):
     monkeypatch.setenv("FEDLORA_RUNS", str(tmp_path / "runs"))
     monkeypatch.delenv("FEDLORA_HUB", raising=False)
     monkeypatch.delenv("FEDLORA_JOBS", raising=False)
+
+
+@pytest.fixture
+def hub_server(tmp_path, monkeypatch):
+    """A stand-in of the Hub (`hub_server.HubServer`) that every library asks; empty caches, no waiting."""
+    import datasets
+    import huggingface_hub.constants as hub
+    import huggingface_hub.file_download as download
+    import huggingface_hub.utils._http as http
+    from hub_server import HubServer
+
+    from fedlora_kit import hub as kit_hub
+    from fedlora_kit import paths
+
+    server, cache = HubServer(), tmp_path / "hub-cache"
+    own = tmp_path / "home" / "data"  # decoded images are known by their commit, which is a pretence here
+    own.mkdir(parents=True)
+    (own / "backbones").symlink_to(paths.data_dir() / "backbones")
+    monkeypatch.setenv("FEDLORA_HOME", str(own.parent))
+    monkeypatch.setattr(kit_hub, "_resolved", {})
+    monkeypatch.setattr(kit_hub, "_failed", {})
+    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    for module, values in (
+        (
+            hub,
+            {
+                "ENDPOINT": server.address,
+                "HUGGINGFACE_CO_URL_TEMPLATE": server.address + "/{repo_id}/resolve/{revision}/{filename}",
+                "HF_HUB_CACHE": str(cache / "hub"),
+                "HF_TOKEN_PATH": str(cache / "token"),
+                "HF_HUB_OFFLINE": False,
+                "HF_HUB_DISABLE_XET": True,
+            },
+        ),
+        (
+            datasets.config,
+            {
+                "HF_ENDPOINT": server.address,
+                "HUB_DATASETS_URL": server.address + "/datasets/{repo_id}/resolve/{revision}/{path}",
+                "HF_DATASETS_CACHE": cache / "datasets",
+                "DOWNLOADED_DATASETS_PATH": cache / "datasets" / "downloads",
+                "HF_HUB_OFFLINE": False,
+                "HF_UPDATE_DOWNLOAD_COUNTS": False,
+            },
+        ),
+    ):
+        for name, value in values.items():
+            monkeypatch.setattr(module, name, value)
+    for module in (download, http):
+        monkeypatch.setattr(module.time, "sleep", lambda _: None)
+    yield server
+    server.close()

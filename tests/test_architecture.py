@@ -18,6 +18,8 @@ FLOORS = [
     "paths",
     "devices",
     "mirror",
+    "hub_errors",
+    "hub",
     "randomness",
     "looks",
     "partition",

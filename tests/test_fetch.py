@@ -1,35 +1,34 @@
-"""Building a mirror: from a source in memory, and over HTTP with huggingface_hub, broken off and damaged."""
+"""Building a mirror from a source in memory, broken off and damaged; over HTTP: test_fetch_hub.py."""
 
 import hashlib
 import json
 import re
 import shutil
-import threading
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
 from pathlib import Path
 
 import pandas as pd
+import pyarrow.parquet
 import pytest
 from typer.testing import CliRunner
 
 from fedlora_kit import mirror
-from fedlora_kit.batch import hub_source
+from fedlora_kit.batch import fetch_tables, hub_source
 from fedlora_kit.batch.fetch import STAGING, fetch, look, missing
-from fedlora_kit.batch.fetch_plan import Piece, RemoteFile, targets, wanted
-from fedlora_kit.batch.hub_source import HubSource, Unreachable
+from fedlora_kit.batch.fetch_plan import Listing, Piece, RemoteFile, targets, wanted
 from fedlora_kit.cli import app
 from fedlora_kit.data.sources import load_task
-from fedlora_kit.data.tasks import get_task
+from fedlora_kit.data.tasks import GLUE_REVISION, get_task
 from fedlora_kit.errors import FedloraError
 from fedlora_kit.experiments.run import run
 from fedlora_kit.experiments.spec import RunSpec
+from fedlora_kit.hub_errors import Unreachable
 from fedlora_kit.models.backbones import BACKBONES, Backbone, load_backbone, register_backbone
 from fedlora_kit.papers.runs_of import planned_runs
 
 KIT = Path(__file__).resolve().parent.parent / "data" / "backbones" / "text-tiny"
-COMMIT = "c" * 40
+COMMIT = GLUE_REVISION
 MODEL = Piece("model", "somebody/small", COMMIT)
 SST2 = Piece("dataset", "nyu-mll/glue", COMMIT, get_task("sst2"))
 SPEC = {
@@ -42,11 +41,12 @@ SPEC = {
 }
 
 
-def table(rows, start=0):
+def table(rows, start=0, *more):
     words = ["good", "bad", "a", "film"]
     sentences = [" ".join(words[(start + n) % 4 :]) for n in range(rows)]
+    columns = dict.fromkeys(("sentence", *more), sentences)
     out = BytesIO()
-    pd.DataFrame({"sentence": sentences, "label": [n % 2 for n in range(rows)]}).to_parquet(out)
+    pd.DataFrame({**columns, "label": [n % 2 for n in range(rows)]}).to_parquet(out)
     return out.getvalue()
 
 
@@ -73,7 +73,7 @@ class Stand:
     def look(self, piece):
         files = self.held[piece.repo]
         told = [RemoteFile(n, len(d), hashlib.sha256(d).hexdigest()) for n, d in files.items()]
-        return COMMIT, told
+        return Listing(COMMIT, tuple(told))
 
     def download(self, piece, revision, file, folder):
         self.asked.append(file.name)
@@ -92,8 +92,17 @@ def hub(tmp_path, monkeypatch):
     return tmp_path / "hub"
 
 
+def jobs_of(hub, source, pieces=(MODEL, SST2)):
+    survey = look(pieces, source, hub)
+    assert not survey.missed
+    return survey.jobs
+
+
 def bring(hub, source, pieces=(MODEL, SST2)):
-    return fetch(look(pieces, source), hub, source, lambda _: None)
+    done, missed = fetch(jobs_of(hub, source, pieces), hub, source, lambda _: None)
+    for each in missed:
+        raise each.error
+    return done
 
 
 def test_a_mirror_has_the_layout_that_loading_reads(hub, monkeypatch):
@@ -123,7 +132,7 @@ def test_everything_works_from_the_mirror_alone(hub, monkeypatch):
 def test_what_is_there_is_not_fetched_again(hub):
     bring(hub, Stand())
     again = Stand()
-    assert missing(look([MODEL, SST2], again), hub) == []
+    assert missing(jobs_of(hub, again), hub) == []
     assert bring(hub, again) == []
     assert again.asked == []
 
@@ -131,7 +140,7 @@ def test_what_is_there_is_not_fetched_again(hub):
 @pytest.mark.parametrize("stop_at", range(1, 10))
 def test_a_broken_fetch_goes_on_and_never_takes_half_a_file(hub, stop_at):
     source = Stand(stop_at)
-    total = sum(len(t.sources) for job in look([MODEL, SST2], source) for t in job.targets)
+    total = sum(len(t.sources) for job in jobs_of(hub, source) for t in job.targets)
     if stop_at > total:
         pytest.skip("there are fewer files")
     with pytest.raises(Unreachable):
@@ -150,12 +159,12 @@ def test_a_broken_fetch_goes_on_and_never_takes_half_a_file(hub, stop_at):
 
 def test_a_damaged_download_is_thrown_away(hub):
     source = Stand()
-    jobs = look([SST2], source)
+    jobs = jobs_of(hub, source, [SST2])
     name = "sst2/validation-00000-of-00001.parquet"
     good = source.held["nyu-mll/glue"][name]
     source.held["nyu-mll/glue"][name] = good[:-1] + bytes([good[-1] ^ 1])
-    with pytest.raises(FedloraError, match=r"validation.*came damaged"):
-        fetch(jobs, hub, source, lambda _: None)
+    _, missed = fetch(jobs, hub, source, lambda _: None)
+    assert re.search(r"validation.*came damaged", str(missed[0].error))
     assert not (hub / "datasets/nyu-mll/glue/sst2/validation.parquet").exists()
     source.held["nyu-mll/glue"][name] = good
     fetch(jobs, hub, source, lambda _: None)
@@ -174,7 +183,7 @@ def test_a_file_of_the_mirror_that_was_damaged_later_is_fetched_again(hub):
 
 def test_another_revision_is_another_file(hub):
     bring(hub, Stand(), [SST2])
-    jobs = [replace(job, revision="d" * 40) for job in look([SST2], Stand())]
+    jobs = [replace(job, revision="d" * 40) for job in jobs_of(hub, Stand(), [SST2])]
     assert len(missing(jobs, hub)) == 2
 
 
@@ -184,10 +193,11 @@ def test_small_files_are_compared_by_gits_id(hub):
 
     class Small(Stand):
         def look(self, piece):
-            commit, files = super().look(piece)
-            return commit, [
-                replace(f, sha256="", blob=blob, size=2) if f.name == "config.json" else f for f in files
+            told = super().look(piece)
+            small = [
+                replace(f, sha256="", blob=blob, size=2) if f.name == "config.json" else f for f in told.files
             ]
+            return replace(told, files=tuple(small))
 
     source = Small()
     with pytest.raises(FedloraError, match=r"config\.json.*came damaged"):
@@ -252,6 +262,45 @@ def test_tables_are_found_under_the_names_that_the_hub_uses():
         targets(gsm, files("main.zip"))
 
 
+def test_tables_are_found_under_the_names_of_the_hubs_own_conversion():
+    proxies = Piece("dataset", "TNILab/cifar100_proxydata", "", get_task("cifar100_proxy"))
+    place = "datasets/TNILab/cifar100_proxydata/default/train.parquet"
+    one = "default/train/0000.parquet"
+    assert places(proxies, one, "default/test/0000.parquet") == {place: ("copy", [one])}
+    two = [one, "default/train/0001.parquet"]
+    assert places(proxies, *reversed(two)) == {place: ("join", two)}
+    with pytest.raises(FedloraError, match="1 of 2 parts"):
+        targets(proxies, files(two[1]))
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("train/a/1.jpg", "train/a/2.jpg"),  # one class: no label
+        ("train/a/1.jpg", "train/b/2.jpg", "train/metadata.jsonl"),  # the table's columns are there
+        ("train/a/1.jpg", "train/b/c/2.jpg"),  # which of the folders is the class?
+        ("train/a/1.jpg", "train/b/2.wav"),
+        ("test/a/1.jpg", "test/b/2.jpg"),
+    ],
+)
+def test_a_folder_that_is_no_plain_image_folder_is_refused(names):
+    proxies = Piece("dataset", "TNILab/cifar100_proxydata", "", get_task("cifar100_proxy"))
+    with pytest.raises(FedloraError, match="no split train") as refused:
+        targets(proxies, files(*names))
+    assert "by hand, as datasets/TNILab/cifar100_proxydata/default/train.parquet" in refused.value.remedy
+
+
+def test_parts_are_joined_some_rows_at_a_time(tmp_path):
+    whole = pd.DataFrame({"sentence": [f"text {n}" for n in range(5_000)], "label": range(5_000)})
+    parts = [tmp_path / "0", tmp_path / "1"]
+    whole[:4_200].to_parquet(parts[0], row_group_size=5_000, index=False)
+    whole[4_200:].to_parquet(parts[1], row_group_size=7, index=False)
+    fetch_tables.join(parts, tmp_path / "joined")
+    assert pd.read_parquet(tmp_path / "joined").equals(whole)
+    about = pyarrow.parquet.ParquetFile(tmp_path / "joined").metadata
+    assert max(about.row_group(n).num_rows for n in range(about.num_row_groups)) <= 1_000
+
+
 def test_lines_become_a_table(hub, monkeypatch):
     rows = [
         {"instruction": f"say {n}", "context": "", "response": f"{n}", "category": "open_qa"}
@@ -266,160 +315,38 @@ def test_lines_become_a_table(hub, monkeypatch):
 
 
 def test_a_name_that_leads_out_is_refused(hub):
-    class Evil(Stand):
-        def look(self, piece):
-            commit, told = super().look(piece)
-            return commit, told
-
-    jobs = look([SST2], Evil())
+    source = Stand()
+    jobs = jobs_of(hub, source, [SST2])
     target = jobs[0].targets[0]
-    for bad in (replace(target, place="../../x"), replace(target, sources=(RemoteFile("../x", 1),))):
-        with pytest.raises(FedloraError, match=r"'\.\.'"):
-            fetch([replace(jobs[0], targets=(bad,))], hub, Evil(), lambda _: None)
+    with pytest.raises(FedloraError, match=r"'\.\.'"):
+        fetch([replace(jobs[0], targets=(replace(target, place="../../x"),))], hub, source, print)
+    bad = replace(target, sources=(RemoteFile("../x", 1),))
+    _, missed = fetch([replace(jobs[0], targets=(bad,))], hub, source, lambda _: None)
+    assert "'..'" in str(missed[0].error)
+    assert source.asked == []
 
 
 def test_what_items_need():
     specs = planned_runs("fedlora-optimizer/ablation", "small", seeds=1).specs()
     needed = wanted(specs)
     assert [piece.repo for piece in needed.pieces] == ["databricks/databricks-dolly-15k"]
-    assert any("natural-instructions" in sentence for sentence in needed.by_hand)
-    assert any("fedlora backbones build kit/instruct-mirror" in sentence for sentence in needed.by_hand)
+    assert any("natural-instructions" in chore.text for chore in needed.by_hand)
+    assert any("fedlora backbones build kit/instruct-mirror" in chore.text for chore in needed.by_hand)
     paper = wanted(planned_runs("ffa-lora/table1", "paper", seeds=1).specs())
     assert {p.repo for p in paper.pieces} == {"FacebookAI/roberta-large", "nyu-mll/glue"}
     assert len(paper.pieces) == 5
     assert wanted(planned_runs("ffa-lora/table1", "smoke", seeds=1).specs()).pieces == ()
 
 
-# --- over HTTP
-
-
-class Hub(BaseHTTPRequestHandler):
-    """So much of the Hub as huggingface_hub asks for."""
-
-    held: dict
-    broken: dict  # name -> answers that end in their middle
-    ranges: list
-
-    def log_message(self, *_):
-        pass
-
-    def do_HEAD(self):
-        self._answer(body=False)
-
-    def do_GET(self):
-        self._answer(body=True)
-
-    def _answer(self, body):
-        if api := re.match(r"/api/(models|datasets)/(.+)/revision/([^?]+)", self.path):
-            known = self.held.get(api[2])
-            if known is None:
-                self.send_response(404)
-                self.send_header("X-Error-Code", "RepoNotFound")
-                self.end_headers()
-                return
-            siblings = [
-                {
-                    "rfilename": name,
-                    "size": len(data),
-                    "blobId": "b",
-                    "lfs": {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data), "pointerSize": 1},
-                }
-                for name, data in known.items()
-            ]
-            self._send(json.dumps({"id": api[2], "sha": COMMIT, "siblings": siblings}).encode(), {}, body)
-            return
-        found = re.match(r"/(?:datasets/)?(.+)/resolve/([^/]+)/(.+)", self.path)
-        data, name = self.held[found[1]][found[3]], found[3]
-        headers = {"X-Repo-Commit": COMMIT, "ETag": f'"{hashlib.sha256(data).hexdigest()}"'}
-        wanted_range = re.match(r"bytes=(\d+)-", self.headers.get("Range") or "")
-        start = int(wanted_range[1]) if wanted_range else 0
-        if body:
-            self.ranges.append((name, start))
-        if start:
-            headers["Content-Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
-        cut = body and self.broken.get(name, 0) > 0
-        if cut:
-            self.broken[name] -= 1
-        self._send(data[start:], headers, body, 206 if start else 200, cut)
-
-    def _send(self, data, headers, body, status=200, cut=False):
-        self.send_response(status)
-        for key, value in headers.items():
-            self.send_header(key, value)
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        if body:
-            self.wfile.write(data[: len(data) // 2] if cut else data)
-        if cut:
-            self.close_connection = True
-
-
-@pytest.fixture
-def server(monkeypatch):
-    import huggingface_hub.constants as constants
-    import huggingface_hub.file_download as download
-
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 4096)  # what is kept of a broken download
-    monkeypatch.setattr(download.time, "sleep", lambda _: None)
-    handler = type("Handler", (Hub,), {"held": contents(), "broken": {}, "ranges": []})
-    running = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=running.serve_forever, daemon=True).start()
-    handler.address = f"http://127.0.0.1:{running.server_port}"
-    yield handler
-    running.shutdown()
-    running.server_close()
-
-
-def test_the_hub_over_http_gone_dead_and_begun_again(hub, server, monkeypatch):
-    source = HubSource(server.address)
-    server.broken["model.safetensors"] = 100  # for as long as anybody asks
-    with pytest.raises(Unreachable):
-        bring(hub, source)
-    assert "models/somebody/small/model.safetensors" not in mirror.listed(hub)
-    assert not (hub / "models/somebody/small/model.safetensors").exists()
-    whole = {Path(name).name for name in mirror.listed(hub)}
-    assert "config.json" in whole
-    server.broken.clear()
-    server.ranges.clear()
-    bring(hub, source)
-    assert whole.isdisjoint(name for name, _ in server.ranges)  # what was whole is not fetched again
-    monkeypatch.setenv("FEDLORA_HUB", str(hub))
-    load_backbone("somebody/small", 2, 0)
-    assert len(load_task(get_task("sst2")).train) == 16
-
-
-def test_a_line_that_breaks_is_taken_up_where_it_broke(hub, server):
-    server.broken["model.safetensors"] = 1
-    bring(hub, HubSource(server.address), [MODEL])
-    first, second = [start for name, start in server.ranges if name == "model.safetensors"]
-    assert first == 0 < second
-
-
-def test_a_repository_that_is_not_there_is_told(server):
-    with pytest.raises(FedloraError, match="not on the Hub"):
-        HubSource(server.address).look(Piece("model", "nobody/nothing", COMMIT))
-
-
-def test_no_network_is_told_with_what_is_known(tmp_path, monkeypatch):
-    def dead(self, piece):
-        raise Unreachable("no answer", "go elsewhere")
-
-    monkeypatch.setattr(HubSource, "look", dead)
-    words = ["fetch", "ffa-lora/init_of_a", "-p", "paper", "--to", str(tmp_path / "hub"), "--dry-run"]
-    result = CliRunner().invoke(app, words)
-    assert result.exit_code == 1
-    assert "1.4 GB" in result.output
-    assert "cannot be reached" in result.output
-    assert not (tmp_path / "hub").exists()
+# --- the command
 
 
 def test_the_command_lists_and_fetches(tmp_path, monkeypatch):
     source = Stand()
     source.held["FacebookAI/roberta-large"] = source.held["somebody/small"]
-    tables = {f"qnli/{split}-00000-of-00001.parquet": table(3) for split in ("train", "validation")}
+    tables = {f"qnli/{s}-00000-of-00001.parquet": table(3, 0, "question") for s in ("train", "validation")}
     source.held["nyu-mll/glue"].update(tables)
-    monkeypatch.setattr(hub_source, "HubSource", lambda: source)
+    monkeypatch.setattr(hub_source, "HubSource", lambda say: source)
     words = ["fetch", "ffa-lora/init_of_a", "-p", "paper", "--to", str(tmp_path / "hub")]
     listed = CliRunner().invoke(app, [*words, "--dry-run"])
     assert listed.exit_code == 0, listed.output
@@ -441,6 +368,7 @@ def test_the_command_lists_and_fetches(tmp_path, monkeypatch):
         (("nothing/there", "-p", "smoke", "--to", "x"), "nothing/there"),
         (("start_here", "-p", "smoke", "--to", "x", "--set", "colour=red"), "colour"),
         (("start_here", "-p", "smoke", "--to", __file__), "no folder"),
+        (("start_here", "-p", "smoke", "--to", f"{__file__}/below/it"), "no folder"),
     ],
 )
 def test_bad_input_is_told(words, said):

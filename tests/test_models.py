@@ -19,11 +19,11 @@ from fedlora_kit.models.backbones import (
     Backbone,
     backbone_folder,
     load_backbone,
-    load_tokenizer,
     register_backbone,
 )
 from fedlora_kit.models.lora import LoraSettings, attach_lora
 from fedlora_kit.models.targets import layer_index, lora_targets
+from fedlora_kit.models.tokenizer import load_tokenizer
 
 
 def test_doctests():

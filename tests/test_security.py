@@ -38,8 +38,8 @@ from fedlora_kit.models.backbones import (
     backbone_fingerprint,
     backbone_folder,
     load_backbone,
-    load_tokenizer,
 )
+from fedlora_kit.models.tokenizer import load_tokenizer
 
 ROOT = Path(fedlora_kit.__file__).resolve().parent.parent
 SOURCES = sorted(

@@ -2,32 +2,41 @@
 
 A file comes to its place in one step, after its digest was compared; until then it lies in ``.fetch/`` of the
 mirror. What is in place is listed in ``DIGESTS.json``, with where it came from, and not fetched again while
-it fits that list.
+it fits that list. A file that somebody put there by hand is kept. A piece that cannot be had does not stop
+the others.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 from fedlora_kit import mirror, paths
-from fedlora_kit.batch.fetch_plan import Piece, RemoteFile, Target, targets
+from fedlora_kit.batch import fetch_tables, in_mirror
+from fedlora_kit.batch.fetch_plan import Listing, Piece, RemoteFile, Target, targets
 from fedlora_kit.errors import FedloraError
 from fedlora_kit.experiments.atomic import disk_guard, sync_file, sync_folder, write_json
+from fedlora_kit.hub_errors import Unreachable
 
 STAGING = ".fetch"
+#: pieces in a row without an answer, after which the others are not asked for: each would wait as long
+PATIENCE = 2
 
 
 class Source(Protocol):
-    """Where files come from; `hub_source.HubSource` is one."""
+    """Where files come from; `hub_source.HubSource` is one. All of it raises `FedloraError`."""
 
-    def look(self, piece: Piece) -> tuple[str, list[RemoteFile]]:
-        """The revision that is meant (its commit), and the repository's files there."""
+    def look(self, piece: Piece) -> Listing:
+        """What the repository holds at the piece's revision."""
+        ...
+
+    def check_access(self, piece: Piece, revision: str, file: RemoteFile) -> None:
+        """Raise the error with which a download would end at once; downloads nothing."""
         ...
 
     def download(self, piece: Piece, revision: str, file: RemoteFile, folder: Path) -> Path:
@@ -49,52 +58,145 @@ class Job:
         return sum(target.size for target in self.targets)
 
 
-def look(pieces: Sequence[Piece], source: Source) -> list[Job]:
-    """Ask the source for every piece; nothing is downloaded.
+@dataclass(frozen=True)
+class Missed:
+    """A piece that cannot be had, and why."""
 
-    Raises:
-        FedloraError: it cannot be reached, or a piece is not there in a form that is taken.
+    piece: Piece
+    error: FedloraError
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What the source has of the pieces.
+
+    Attributes:
+        jobs: what can be had.
+        held: pieces that the source does not give, and that the mirror has.
+        missed: the others.
     """
-    jobs = []
+
+    jobs: list[Job]
+    held: list[Piece]
+    missed: list[Missed]
+
+
+def look(pieces: Sequence[Piece], source: Source, hub: Path) -> Survey:
+    """Ask the source for every piece; nothing is downloaded."""
+    jobs: list[Job] = []
+    held: list[Piece] = []
+    turns = _Turns()
+
+    def ask(piece: Piece) -> None:
+        listing = source.look(piece)
+        job = Job(piece, listing.commit, tuple(targets(piece, listing.files)))
+        todo = [target for _, target in missing([job], hub)]
+        if todo and listing.gated:
+            source.check_access(piece, job.revision, todo[0].sources[0])
+        _check_tables(job, [target for target in job.targets if target not in todo], hub)
+        jobs.append(job)
+
+    def is_held(piece: Piece) -> bool:
+        whole = in_mirror.holds(hub, piece)
+        held.extend([piece] if whole else [])
+        return whole
+
     for piece in pieces:
-        revision, files = source.look(piece)
-        jobs.append(Job(piece, revision, tuple(targets(piece, files))))
-    return jobs
+        turns.take(piece, partial(ask, piece), partial(is_held, piece))
+    return Survey(jobs, held, turns.missed)
 
 
 def missing(jobs: Sequence[Job], hub: Path) -> list[tuple[Job, Target]]:
     """What is not in place yet, or does not fit the list any more."""
-    listed = mirror.listed(hub)
+    return _those("missing", jobs, hub)
+
+
+def by_hand(jobs: Sequence[Job], hub: Path) -> list[tuple[Job, Target]]:
+    """What is in place, not listed, and not known to be the source's own file."""
     return [
         (job, target)
-        for job in jobs
-        for target in job.targets
-        if not _in_place(hub, target, listed.get(target.place), _origin(job, target))
+        for job, target in _those("by hand", jobs, hub)
+        if target.how != "copy" or not in_mirror.same(hub / target.place, target.sources[0])
     ]
+
+
+def _those(state: in_mirror.State, jobs: Sequence[Job], hub: Path) -> list[tuple[Job, Target]]:
+    pairs = [(job, target) for job in jobs for target in job.targets]
+    return [(job, t) for job, t in pairs if in_mirror.state(hub, t, _origin(job, t)) == state]
 
 
 def fetch(
     jobs: Sequence[Job], hub: Path, source: Source, say: Callable[[str], object] = print
-) -> list[Target]:
-    """Bring what is missing into the mirror; the files that were fetched.
+) -> tuple[list[Target], list[Missed]]:
+    """Bring what is missing into the mirror: the files that were fetched, and the pieces that were not.
 
     May be interrupted at any moment, and called again.
 
     Raises:
-        FedloraError: a download failed, or is not what the Hub told; the disk is full.
+        FedloraError: the disk is full, or cannot be written.
     """
-    todo = missing(jobs, hub)
-    for number, (job, target) in enumerate(todo, 1):
-        say(f"[{number}/{len(todo)}] {target.place} ({target.size / 1e6:.1f} MB)")
-        with disk_guard(hub):
+    done: list[Target] = []
+    turns, todo = _Turns(), missing(jobs, hub)
+    kept = by_hand(jobs, hub)
+
+    def bring(job: Job, own: Sequence[Target]) -> None:
+        for target in own:
+            say(f"[{todo.index((job, target)) + 1}/{len(todo)}] {target.place} ({target.size / 1e6:.1f} MB)")
             _one(job, target, hub, source)
-    shutil.rmtree(hub / STAGING, ignore_errors=True)
-    return [target for _, target in todo]
+            done.append(target)
+        _check_tables(job, own, hub)
+
+    with disk_guard(hub):
+        for job, target in _those("by hand", jobs, hub):
+            if (job, target) not in kept:
+                _list(hub, job, target)
+        for job in jobs:
+            own = [target for owner, target in todo if owner is job]
+            if own:
+                turns.take(job.piece, partial(bring, job, own))
+    for job in jobs:  # what is left of a break is kept for the next call
+        if not any(m.piece is job.piece and isinstance(m.error, Unreachable) for m in turns.missed):
+            shutil.rmtree(_work(hub, job), ignore_errors=True)
+    if not turns.missed:
+        shutil.rmtree(hub / STAGING, ignore_errors=True)
+    return done, turns.missed
+
+
+class _Turns:
+    """Pieces one after the other: one that cannot be had is noted, and the next one is tried."""
+
+    def __init__(self) -> None:
+        self.missed: list[Missed] = []
+        self._silent = 0
+
+    def take(self, piece: Piece, do: Callable[[], None], is_held: Callable[[], bool] = lambda: False) -> None:
+        """Do one; where that fails and ``is_held()``, nothing is missed."""
+        try:
+            if self._silent >= PATIENCE:
+                raise Unreachable(
+                    f"{piece.title} was not asked for: the Hub gave no answer for the pieces before it",
+                    "the remedy is theirs",
+                )
+            do()
+            self._silent = 0
+        except FedloraError as error:
+            self._silent = self._silent + 1 if isinstance(error, Unreachable) else 0
+            self._note(piece, error, is_held)
+
+    def _note(self, piece: Piece, error: FedloraError, is_held: Callable[[], bool]) -> None:
+        try:
+            if not is_held():
+                self.missed.append(Missed(piece, error))
+        except FedloraError as of_no_use:
+            self.missed.append(Missed(piece, of_no_use))
+
+
+def _work(hub: Path, job: Job) -> Path:
+    return paths.inside(hub, f"{STAGING}/{job.piece.kind}/{job.piece.repo}/{job.revision}")
 
 
 def _one(job: Job, target: Target, hub: Path, source: Source) -> None:
-    place = paths.inside(hub, target.place)
-    work = paths.inside(hub, f"{STAGING}/{job.piece.kind}/{job.piece.repo}/{job.revision}")
+    place, work = paths.inside(hub, target.place), _work(hub, job)
     parts = []
     for remote in target.sources:
         paths.inside(work, remote.name)  # a name from outside
@@ -105,16 +207,25 @@ def _one(job: Job, target: Target, hub: Path, source: Source) -> None:
     ready = parts[0]
     if target.how != "copy":
         ready = work / "made.parquet"
-        _TABLES[target.how](parts, ready)
-    digest, size = mirror.file_sha256(ready), ready.stat().st_size
+        fetch_tables.make(target.how, parts, ready, target.classes)
     sync_file(ready)
     place.parent.mkdir(parents=True, exist_ok=True)
     os.replace(ready, place)
     sync_folder(place.parent)
-    record = {"sha256": digest, "bytes": size, "from": _origin(job, target)}
-    write_json(hub / mirror.LIST, {"format": 1, "files": {**mirror.listed(hub), target.place: record}})
+    _list(hub, job, target)
     for file in parts[1:] if target.how == "copy" else parts:
         file.unlink(missing_ok=True)
+
+
+def _list(hub: Path, job: Job, target: Target) -> None:
+    """Write a file of the mirror into its list."""
+    place = hub / target.place
+    record = {
+        "sha256": mirror.file_sha256(place),
+        "bytes": place.stat().st_size,
+        "from": _origin(job, target),
+    }
+    write_json(hub / mirror.LIST, {"format": 1, "files": {**mirror.listed(hub), target.place: record}})
 
 
 def _origin(job: Job, target: Target) -> dict[str, Any]:
@@ -123,47 +234,19 @@ def _origin(job: Job, target: Target) -> dict[str, Any]:
     return {"repo": job.piece.repo, "revision": job.revision, "files": names, "how": target.how}
 
 
-def _in_place(hub: Path, target: Target, record: dict[str, Any] | None, origin: dict[str, Any]) -> bool:
-    file = paths.inside(hub, target.place)
-    if record is None or record.get("from") != origin or not file.is_file():
-        return False
-    return bool(file.stat().st_size == record["bytes"] and mirror.file_sha256(file) == record["sha256"])
+def _check_tables(job: Job, own: Sequence[Target], hub: Path) -> None:
+    for target in own:
+        if job.piece.task is not None:
+            in_mirror.check_table(hub, target.place, job.piece.task)
 
 
 def _compare(job: Job, remote: RemoteFile, file: Path) -> None:
     """Compare a download with what the Hub told; one that differs is thrown away."""
-    size = file.stat().st_size
-    fits = size == remote.size
-    if fits and remote.sha256:
-        fits = mirror.file_sha256(file) == remote.sha256
-    elif fits and remote.blob:
-        data = file.read_bytes()
-        fits = hashlib.sha1(b"blob %d\0" % size + data, usedforsecurity=False).hexdigest() == remote.blob
-    if not fits:
+    if not in_mirror.same(file, remote):
+        size = file.stat().st_size
         file.unlink()
         raise FedloraError(
             f"{remote.name} of {job.piece.title} came damaged: {size} bytes of {remote.size}, or of another "
             "digest than the Hub tells",
             "it was thrown away; the same command fetches it again",
         )
-
-
-def _join(parts: Sequence[Path], to: Path) -> None:
-    """Tables one after the other, piece by piece, so that large ones need no memory."""
-    import pyarrow.parquet
-
-    first = pyarrow.parquet.ParquetFile(parts[0])
-    with pyarrow.parquet.ParquetWriter(to, first.schema_arrow) as writer:
-        for part in parts:
-            for batch in pyarrow.parquet.ParquetFile(part).iter_batches():
-                writer.write_batch(batch)
-
-
-def _convert(parts: Sequence[Path], to: Path) -> None:
-    """JSON lines as a table."""
-    import pandas as pd
-
-    pd.read_json(parts[0], lines=True, dtype=False).to_parquet(to, index=False)
-
-
-_TABLES: dict[str, Callable[[Sequence[Path], Path], None]] = {"join": _join, "convert": _convert}

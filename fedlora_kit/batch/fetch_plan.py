@@ -5,21 +5,18 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import Literal
 
 from fedlora_kit.data.task import Task
 from fedlora_kit.data.tasks import get_task
 from fedlora_kit.errors import FedloraError
 from fedlora_kit.experiments.spec import RunSpec
+from fedlora_kit.hub import CONFIGURATION, TOKENIZER, WEIGHTS
 from fedlora_kit.models.backbones import backbone
 from fedlora_kit.papers.plan import model_bytes, task_bytes
 
-#: files of a model that loading reads: configuration, tokenizer, image preprocessing, safetensors weights
-MODEL_FILES = re.compile(
-    r"(config|generation_config|tokenizer|tokenizer_config|special_tokens_map|added_tokens|vocab"
-    r"|preprocessor_config|model\.safetensors\.index)\.json"
-    r"|vocab\.txt|merges\.txt|tokenizer\.model|model(-\d{5}-of-\d{5})?\.safetensors"
-)
 #: the kit's backbones that are built from a mirror's own data -> the tasks whose data that is
 BUILT_FROM = {
     "kit/text-mirror": ("sst2", "qnli"),
@@ -44,6 +41,20 @@ class RemoteFile:
     size: int
     sha256: str = ""
     blob: str = ""
+
+
+@dataclass(frozen=True)
+class Listing:
+    """A repository at one commit.
+
+    Attributes:
+        commit: what the revision is, as 40 hex digits.
+        gated: whether its files ask for an agreement with its owner first.
+    """
+
+    commit: str
+    files: tuple[RemoteFile, ...]
+    gated: bool = False
 
 
 @dataclass(frozen=True)
@@ -79,12 +90,15 @@ class Target:
 
     Attributes:
         place: path below the mirror.
-        how: "copy" (one file, byte for byte), "join" (tables one after the other) or "convert" (JSON lines).
+        how: "copy" (one file, byte for byte), "join" (tables one after the other), "convert" (JSON lines) or
+            "images" (image files in folders named after their classes).
+        classes: of "images", in the order of their labels.
     """
 
     place: str
     sources: tuple[RemoteFile, ...]
-    how: Literal["copy", "join", "convert"] = "copy"
+    how: Literal["copy", "join", "convert", "images"] = "copy"
+    classes: tuple[str, ...] = ()
 
     @property
     def size(self) -> int:
@@ -93,22 +107,38 @@ class Target:
 
 
 @dataclass(frozen=True)
+class Chore:
+    """What `fedlora fetch` cannot do: a sentence about it.
+
+    Attributes:
+        places: files below the mirror that are there once it is done; empty where it leaves none there.
+    """
+
+    text: str
+    places: tuple[str, ...] = ()
+
+    def done(self, hub: Path) -> bool:
+        """Whether its files are in place."""
+        return bool(self.places) and all((hub / place).is_file() for place in self.places)
+
+
+@dataclass(frozen=True)
 class Wanted:
     """What a mirror needs.
 
     Attributes:
         pieces: from the Hub.
-        by_hand: sentences about what is not on the Hub, or is built on the machine itself.
+        by_hand: what is not on the Hub, or is built on the machine itself.
     """
 
     pieces: tuple[Piece, ...]
-    by_hand: tuple[str, ...]
+    by_hand: tuple[Chore, ...]
 
 
 def wanted(specs: Iterable[RunSpec]) -> Wanted:
     """What runs need that neither the package nor the repository holds."""
     pieces: dict[tuple[str, ...], Piece] = {}
-    by_hand: dict[str, None] = {}
+    by_hand: dict[Chore, None] = {}
     tasks: dict[str, None] = {}
     for spec in specs:
         known = backbone(spec.model.backbone)
@@ -117,17 +147,20 @@ def wanted(specs: Iterable[RunSpec]) -> Wanted:
             pieces[("model", known.name)] = Piece("model", known.name, known.revision)
         elif known.name in BUILT_FROM:
             tasks.update(dict.fromkeys(BUILT_FROM[known.name]))
-            by_hand[f"build {known.name} from the mirror: fedlora backbones build {known.name}"] = None
+            text = f"build {known.name} from the mirror: fedlora backbones build {known.name}"
+            by_hand[Chore(text)] = None
     for name in tasks:
         kind = get_task(name)
         if kind.loader is not None:
             continue
         if kind.layout == "task_files":
-            files = ", ".join(f"{label}.json" for label in kind.label_names)
-            by_hand[
-                f"{kind.hub_id} is no table on the Hub: put {files} from github.com/{kind.hub_id}, folder "
-                f"tasks, into datasets/{kind.hub_id}/tasks of the mirror"
-            ] = None
+            folder = f"datasets/{kind.hub_id}/tasks"
+            files = [f"{label}.json" for label in kind.label_names]
+            text = (
+                f"{kind.hub_id} is no table on the Hub: put {', '.join(files)} from "
+                f"github.com/{kind.hub_id}, folder tasks, into {folder} of the mirror"
+            )
+            by_hand[Chore(text, tuple(f"{folder}/{file}" for file in files))] = None
         else:
             key = ("dataset", kind.hub_id, kind.config, *splits(kind))
             pieces[key] = Piece("dataset", kind.hub_id, kind.revision, kind)
@@ -153,12 +186,14 @@ def targets(piece: Piece, files: Iterable[RemoteFile]) -> list[Target]:
 
 
 def _of_model(piece: Piece, files: list[RemoteFile]) -> list[Target]:
-    chosen = [file for file in files if MODEL_FILES.fullmatch(file.name)]
+    read = (*CONFIGURATION, *TOKENIZER, *WEIGHTS)
+    chosen = [file for file in files if any(fnmatchcase(file.name, pattern) for pattern in read)]
     names = {file.name for file in chosen}
     if "config.json" not in names or not any(name.endswith(".safetensors") for name in names):
         raise FedloraError(
             f"{piece.title} has no config.json with safetensors weights",
-            "only safetensors are taken: other formats may hold code; name a revision that has them",
+            "only safetensors are taken: other formats may hold code; register the model at a revision that "
+            f"has them (register_backbone), or put its files into models/{piece.repo} of the mirror by hand",
         )
     if "model.safetensors" in names:  # whole: the parts would be the same weights again
         chosen = [f for f in chosen if "-of-" not in f.name and f.name != "model.safetensors.index.json"]
@@ -166,27 +201,68 @@ def _of_model(piece: Piece, files: list[RemoteFile]) -> list[Target]:
 
 
 def _of_split(piece: Piece, kind: Task, split: str, files: list[RemoteFile]) -> Target:
-    folder = "/".join(filter(None, ["datasets", kind.hub_id, kind.config]))
-    place = f"{folder}/{split}.parquet"
-    config = f"(?:{re.escape(kind.config)}/)?" if kind.config else "(?:[^/]+/)?"
-    parts = rf"(?:data/)?{config}(?:data/)?{re.escape(split)}(-\d{{5}}-of-(\d{{5}})(-[0-9a-f]+)?)?\.parquet"
-    found = [(file, match) for file in files if (match := re.fullmatch(parts, file.name))]
-    own = [pair for pair in found if kind.config and f"{kind.config}/" in pair[0].name]
-    found = own or found
-    folders = {file.name.rpartition("/")[0] for file, _ in found}
-    if len(folders) == 1:
-        told = {int(match[2]) for _, match in found if match[2]}
-        if told and told != {len(found)}:
-            raise FedloraError(
-                f"{piece.title}: split {split} has {len(found)} of {max(told)} parts",
-                "the repository is not complete at that revision; name another one",
-            )
-        tables = tuple(file for file, _ in found)
+    place = place_of(kind, split)
+    tables = _tables(piece, kind, split, files)
+    if tables:
         return Target(place, tables, "copy" if len(tables) == 1 else "join")
     lines = [file for file in files if "/" not in file.name and file.name.endswith(".jsonl")]
     if len(lines) == 1 and split == kind.train_split and kind.held_out:  # a data set of one split, as lines
         return Target(place, tuple(lines), "convert")
+    images, classes = _image_folder(split, files)
+    if images and kind.modality == "image":
+        return Target(place, images, "images", classes)
+    names = ", ".join(file.name for file in files[:5]) or "nothing"
     raise FedloraError(
-        f"{piece.title} has no table of split {split} that the kit can read",
-        f"put it into the mirror by hand, as {place}",
+        f"{piece.title} has no split {split} that the kit can read: no parquet file of that name, no folder "
+        f"{split} with one folder of images a class; it has {names}{', …' if len(files) > 5 else ''}",
+        f"put the split into the mirror by hand, as {place}: a parquet file with the columns "
+        f"{', '.join(columns_of(kind))}; the same command accepts it",
     )
+
+
+def place_of(kind: Task, split: str) -> str:
+    """The path below a mirror of one split of a data set."""
+    return "/".join(filter(None, ["datasets", kind.hub_id, kind.config, f"{split}.parquet"]))
+
+
+def columns_of(kind: Task) -> tuple[str, ...]:
+    """The columns of its source that a task reads."""
+    return tuple(filter(None, [*kind.columns, kind.label_column, kind.group_column]))
+
+
+def _tables(piece: Piece, kind: Task, split: str, files: list[RemoteFile]) -> tuple[RemoteFile, ...]:
+    """The parquet files of a split, in order: ``train-00000-of-00002.parquet`` in the folders that the Hub's
+    data sets use, or ``train/0000.parquet``, as the Hub's own conversion names them."""
+    config = f"(?:{re.escape(kind.config)}/)?" if kind.config else "(?:[^/]+/)?"
+    part = r"(?:-\d{5}-of-(?P<of>\d{5})(?:-[0-9a-f]+)?|/(?P<part>\d{4}))?"
+    name = re.compile(rf"(?:data/)?{config}(?:data/)?{re.escape(split)}{part}\.parquet")
+    found = [(file, match) for file in files if (match := name.fullmatch(file.name))]
+    own = [pair for pair in found if kind.config and f"{kind.config}/" in pair[0].name]
+    found = own or found
+    if len({file.name.rpartition("/")[0] for file, _ in found}) != 1:
+        return ()
+    told = {int(match["of"]) for _, match in found if match["of"]}
+    told |= {int(match["part"]) + 1 for _, match in found[-1:] if match["part"]}
+    if told and told != {len(found)}:
+        raise FedloraError(
+            f"{piece.title}: split {split} has {len(found)} of {max(told)} parts",
+            f"put the whole split into the mirror by hand, as {place_of(kind, split)}",
+        )
+    return tuple(file for file, _ in found)
+
+
+def _image_folder(split: str, files: list[RemoteFile]) -> tuple[tuple[RemoteFile, ...], tuple[str, ...]]:
+    """The images of ``<split>/<class>/<name>``, in order, and all classes of the repository.
+
+    Nothing where the split's folder holds anything else: `datasets` would make other columns of it.
+    """
+    seen = [file for file in files if not re.search(r"(^|/)(\.|__[^/]*/)", file.name)]
+    form = re.compile(r"(?:data/)?[^/]+/(?P<of>[^/]+)/[^/]+\.(?:jpe?g|png)", re.IGNORECASE)
+    found = [(file.name.count("/"), match["of"]) for file in seen if (match := form.fullmatch(file.name))]
+    classes = {name for _, name in found}
+    inside = [file for file in seen if re.match(rf"(data/)?{re.escape(split)}/", file.name)]
+    if len(classes) < 2 or len({depth for depth, _ in found}) > 1:
+        return (), ()
+    if not all(form.fullmatch(file.name) for file in inside):
+        return (), ()
+    return tuple(inside), tuple(sorted(classes))

@@ -2,44 +2,60 @@
 
 from __future__ import annotations
 
-import errno
+import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from fedlora_kit.batch.fetch_plan import Piece, RemoteFile
-from fedlora_kit.errors import FedloraError
+from fedlora_kit.batch.fetch_plan import Listing, Piece, RemoteFile
+from fedlora_kit.hub_errors import DISK, in_words
 
+#: how often the Hub is asked, where it says that another try may help; of a download `huggingface_hub` makes
+#: several tries of its own
+TRIES, TRIES_OF_DOWNLOADS = 4, 2
+#: seconds that one question may take, with all waiting between its tries: twice the Hub's window of 5 minutes
+MOST_WAITING = 600.0
+#: seconds until a list of files counts as not given; `huggingface_hub` itself would wait for ever
+TIMEOUT = 60.0
 
-class Unreachable(FedloraError):
-    """The Hub gives no answer on this machine."""
+Answer = TypeVar("Answer")
 
 
 class HubSource:
     """Files of the Hub.
 
+    An answer that says "later" (408, 429, 5xx), and a line that breaks, are tried again, after as long as the
+    Hub says; a time-out and a machine without a network are not.
+
     Args:
         endpoint: address of the Hub; the usual one, or that of ``HF_ENDPOINT``, if None.
+        say: is told when there is a wait of more than a few seconds.
     """
 
-    def __init__(self, endpoint: str | None = None) -> None:
+    def __init__(self, endpoint: str | None = None, say: Callable[[str], object] = lambda _: None) -> None:
         self._endpoint = endpoint
+        self._say = say
 
-    def look(self, piece: Piece) -> tuple[str, list[RemoteFile]]:
+    def look(self, piece: Piece) -> Listing:
         """The commit of the piece's revision, and its files with their sizes and digests.
 
         Raises:
             Unreachable: no answer.
-            FedloraError: there is no such repository or revision, or it asks for an agreement first.
+            FedloraError: there is no such repository or revision, or it is not for this user.
         """
         from huggingface_hub import HfApi
 
         api = HfApi(endpoint=self._endpoint)
-        try:
-            found: Any = api.repo_info(
-                piece.repo, revision=piece.revision or None, repo_type=piece.kind, files_metadata=True
-            )
-        except Exception as error:
-            raise _in_words(piece, error) from error
+        found: Any = self._ask(
+            piece,
+            lambda: api.repo_info(
+                piece.repo,
+                revision=piece.revision or None,
+                repo_type=piece.kind,
+                files_metadata=True,
+                timeout=TIMEOUT,
+            ),
+        )
         files = [
             RemoteFile(
                 sibling.rfilename,
@@ -49,7 +65,20 @@ class HubSource:
             )
             for sibling in found.siblings or []
         ]
-        return str(found.sha), files
+        return Listing(str(found.sha), tuple(files), bool(found.gated))
+
+    def check_access(self, piece: Piece, revision: str, file: RemoteFile) -> None:
+        """Ask for the head of a file, as a download would.
+
+        Raises:
+            Unreachable, FedloraError: as `look`.
+        """
+        from huggingface_hub import get_hf_file_metadata, hf_hub_url
+
+        url = hf_hub_url(
+            piece.repo, file.name, repo_type=piece.kind, revision=revision, endpoint=self._endpoint
+        )
+        self._ask(piece, lambda: get_hf_file_metadata(url))
 
     def download(self, piece: Piece, revision: str, file: RemoteFile, folder: Path) -> Path:
         """Bring a file below ``folder``.
@@ -58,40 +87,61 @@ class HubSource:
 
         Raises:
             Unreachable, FedloraError: as `look`.
+            OSError: the disk is full, or cannot be written.
         """
         from huggingface_hub import hf_hub_download
 
-        try:
-            return Path(
-                hf_hub_download(
+        return Path(
+            self._ask(
+                piece,
+                lambda: hf_hub_download(
                     piece.repo,
                     file.name,
                     repo_type=piece.kind,
                     revision=revision,
                     local_dir=folder,
                     endpoint=self._endpoint,
-                )
+                ),
+                TRIES_OF_DOWNLOADS,
             )
-        except Exception as error:
-            raise _in_words(piece, error) from error
-
-
-def _in_words(piece: Piece, error: Any) -> FedloraError:
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
-
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES):
-        raise error  # the disk's
-    if isinstance(error, GatedRepoError):
-        return FedloraError(
-            f"{piece.title} asks for an agreement first",
-            f"accept it on https://huggingface.co/{piece.repo} and log in: hf auth login",
         )
-    if isinstance(error, RepositoryNotFoundError):
-        return FedloraError(f"{piece.title} is not on the Hub, or not for you", "log in: hf auth login")
-    if isinstance(error, HfHubHTTPError) and error.response is not None and error.response.status_code < 500:
-        status = error.response.status_code
-        return FedloraError(f"the Hub refuses {piece.title}: status {status}", "look at the revision's name")
-    return Unreachable(
-        f"the Hub gives no answer about {piece.title}: {type(error).__name__}",
-        "run this on a machine with a network; what was fetched is kept, and the same command goes on",
-    )
+
+    def _ask(self, piece: Piece, question: Callable[[], Answer], most: int = TRIES) -> Answer:
+        started = time.monotonic()
+        tries = 0
+        while True:
+            try:
+                return question()
+            except Exception as error:
+                if isinstance(error, OSError) and error.errno in DISK:
+                    raise
+                tries += 1
+                pause = _pause(error, tries)
+                gone = time.monotonic() - started
+                if pause is None or tries == most or gone + pause > MOST_WAITING:
+                    page = piece.repo if piece.kind == "model" else f"datasets/{piece.repo}"
+                    raise in_words(error, piece.title, page=page) from error
+            if pause > 5:
+                self._say(f"the Hub asks to wait: {pause:.0f} s")
+            time.sleep(pause)
+
+
+def _pause(error: BaseException, tries: int) -> float | None:
+    """Seconds until another try makes sense; None: it does not."""
+    from huggingface_hub.utils import parse_ratelimit_headers  # type: ignore[attr-defined]
+
+    first: BaseException | None = error
+    while first is not None:
+        response = getattr(first, "response", None)
+        if response is not None:
+            if response.status_code not in (408, 429) and response.status_code < 500:
+                return None
+            limit = parse_ratelimit_headers(response.headers)
+            told = response.headers.get("Retry-After", "")
+            if told.isdigit():
+                return float(told)
+            return float(limit.reset_in_seconds + 1) if limit is not None else 2.0**tries
+        if any(kind.__name__ in ("RemoteProtocolError", "ReadError") for kind in type(first).__mro__):
+            return 2.0**tries  # the line broke
+        first = first.__cause__ or first.__context__
+    return None

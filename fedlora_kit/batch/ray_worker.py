@@ -29,8 +29,9 @@ if TYPE_CHECKING:
 
     from fedlora_kit.experiments.spec import RunSpec
 
-#: variables that a worker takes from the one who sent the job, unless its own machine sets them
-PASSED_ON = ("FEDLORA_HUB", "FEDLORA_HOME", "HF_HUB_OFFLINE", "HF_HOME")
+#: variables that a worker takes from the one who sent the job, unless its own machine sets them; a token for
+#: the Hub is none of them, as a job's text can be read
+PASSED_ON = ("FEDLORA_HUB", "FEDLORA_HOME", "HF_HUB_OFFLINE", "HF_HOME", "HF_HUB_CACHE", "HF_ENDPOINT")
 
 
 def job(spec: RunSpec, key: str, url: str, device: str, checkpoint_seconds: float) -> str:

@@ -11,9 +11,10 @@ from fedlora_kit.cli import completion
 from fedlora_kit.cli.common import Items, Settings, print_table
 from fedlora_kit.cli.plan import size_text
 from fedlora_kit.cli.verbosity import say
-from fedlora_kit.errors import BadValue, UnknownName
+from fedlora_kit.errors import BadValue, FedloraError, UnknownName
 
 if TYPE_CHECKING:
+    from fedlora_kit.batch.fetch import Missed
     from fedlora_kit.batch.fetch_plan import Wanted
 
 
@@ -33,49 +34,78 @@ def fetch(
 
     Models and data sets by their ids, at their pinned revisions; safetensors weights only, no code. Every
     file is compared with the Hub's digest, and listed in DIR/DIGESTS.json, with which loading compares it
-    again. After an interruption the same command goes on: files that are there and fit are not fetched
-    again. On the other machine: FEDLORA_HUB=DIR.
+    again. What cannot be had (gated, not there) is listed at the end with its remedy, and does not stop the
+    rest; exit status 1. The same command goes on after that, and after an interruption: files that are
+    there and fit are not fetched again, and files that were put there by hand are kept. On the other
+    machine: FEDLORA_HUB=DIR.
 
     \b
     Examples:
       fedlora fetch --profile paper --to /data/hub --dry-run
       fedlora fetch fed-hello/table2 --profile small --to /data/hub
     """
-    from fedlora_kit.batch.fetch import fetch as bring
-    from fedlora_kit.batch.fetch import look, missing
-    from fedlora_kit.batch.hub_source import HubSource, Unreachable
-
     needed = _wanted(items, profile, settings)
     hub = to.expanduser().resolve()
-    if hub.exists() and not hub.is_dir():
-        raise BadValue(f"--to {to} is no folder", "name a folder, there or not")
+    if not next(path for path in (hub, *hub.parents) if path.exists()).is_dir():
+        raise BadValue(f"--to {to} is no folder and cannot become one", "name a folder, there or not")
+    missed: list[Missed] = []
     if needed.pieces:
-        source = HubSource()
-        try:
-            jobs = look(needed.pieces, source)
-        except Unreachable:
-            _without_network(needed)
-            raise
-        todo = missing(jobs, hub)
-        rows = [
-            [
-                job.piece.title,
-                str(len(job.targets)),
-                size_text(job.size),
-                size_text(sum(target.size for owner, target in todo if owner is job)),
-            ]
-            for job in jobs
-        ]
-        print_table(["from the Hub", "files", "size", "to fetch"], rows, right=[1, 2, 3])
-        typer.echo(f"\n{size_text(sum(target.size for _, target in todo))} to fetch into {hub}")
-        if not dry_run:
-            hub.mkdir(parents=True, exist_ok=True)
-            done = bring(jobs, hub, source, say)
-            typer.echo(f"{len(done)} files fetched; the mirror has all of it: FEDLORA_HUB={hub}")
+        missed = _from_the_hub(needed, hub, dry_run)
     else:
         typer.echo("nothing is needed from the Hub")
-    for sentence in needed.by_hand:
-        typer.echo(f"by hand: {sentence}")
+    _say_by_hand(needed, hub)
+    if missed:
+        causes = "".join(f"\n- {each.error}" for each in missed)
+        raise FedloraError(
+            f"{len(missed)} of {len(needed.pieces)} pieces cannot be had:{causes}",
+            "when that is done, the same command brings what is missing",
+        )
+
+
+def _from_the_hub(needed: Wanted, hub: Path, dry_run: bool) -> list[Missed]:
+    """List what there is and fetch it; what cannot be had."""
+    from fedlora_kit.batch.fetch import by_hand, look, missing
+    from fedlora_kit.batch.fetch import fetch as bring
+    from fedlora_kit.batch.hub_source import HubSource
+    from fedlora_kit.experiments.atomic import disk_guard
+    from fedlora_kit.hub_errors import Unreachable
+
+    source = HubSource(say=say)
+    survey = look(needed.pieces, source, hub)
+    if len(survey.missed) == len(needed.pieces) and isinstance(survey.missed[0].error, Unreachable):
+        _without_network(needed, hub)
+        raise survey.missed[0].error
+    todo = missing(survey.jobs, hub)
+    rows = [
+        [
+            job.piece.title,
+            str(len(job.targets)),
+            size_text(job.size),
+            size_text(sum(target.size for owner, target in todo if owner is job)),
+        ]
+        for job in survey.jobs
+    ]
+    rows += [[piece.title, "", "", "in the mirror"] for piece in survey.held]
+    rows += [[each.piece.title, "", "", "cannot be had"] for each in survey.missed]
+    print_table(["from the Hub", "files", "size", "to fetch"], rows, right=[1, 2, 3])
+    typer.echo(f"\n{size_text(sum(target.size for _, target in todo))} to fetch into {hub}")
+    for _, target in by_hand(survey.jobs, hub):
+        typer.echo(f"kept: {target.place} was put there by hand; without it the Hub's would be fetched")
+    if dry_run:
+        return survey.missed
+    with disk_guard(hub):
+        hub.mkdir(parents=True, exist_ok=True)
+    done, lost = bring(survey.jobs, hub, source, say)
+    missed = [*survey.missed, *lost]
+    whole = f"; the mirror has all of it: FEDLORA_HUB={hub}" if not missed else ""
+    typer.echo(f"{len(done)} files fetched{whole}")
+    return missed
+
+
+def _say_by_hand(needed: Wanted, hub: Path) -> None:
+    for chore in needed.by_hand:
+        if not chore.done(hub):
+            typer.echo(f"by hand: {chore.text}")
 
 
 def _wanted(items: list[str] | None, profile: str, settings: list[str] | None) -> Wanted:
@@ -99,10 +129,9 @@ def _wanted(items: list[str] | None, profile: str, settings: list[str] | None) -
     return wanted(specs)
 
 
-def _without_network(needed: Wanted) -> None:
+def _without_network(needed: Wanted, hub: Path) -> None:
     """What would be fetched, as far as it is known without asking."""
     rows = [[piece.title, "?" if piece.about is None else size_text(piece.about)] for piece in needed.pieces]
     print_table(["from the Hub", "about"], rows, right=[1])
-    for sentence in needed.by_hand:
-        typer.echo(f"by hand: {sentence}")
+    _say_by_hand(needed, hub)
     typer.echo("\nThe Hub cannot be reached from here: exact sizes are not known, and nothing was fetched.")

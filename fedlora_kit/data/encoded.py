@@ -198,7 +198,8 @@ def encode_text(examples: Examples, tokenizer: Any, max_length: int) -> EncodedT
     """Tokenise one or two sentence columns; a pair is cut on its longer side first.
 
     Args:
-        max_length: tokens, special ones included; the tokenizer's own limit holds as well.
+        max_length: tokens, special ones included; the tokenizer's limit holds as well, and with it the model's
+            (see `models.tokenizer.load_tokenizer`).
 
     Raises:
         BadValue: ``max_length`` leaves no room for the special tokens.

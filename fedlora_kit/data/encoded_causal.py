@@ -172,7 +172,8 @@ def encode_causal(
         examples: columns (question, answer) or (instruction, input, response). With ``metric="final_number"``
             each answer states its final number as ``#### n``.
         prompt: name of a template (see `data.prompts`).
-        max_length: tokens of the longest example, prompt and answer and special tokens.
+        max_length: tokens of the longest example, prompt and answer and special tokens; the tokenizer's limit
+            holds as well, and with it the model's (see `models.tokenizer.load_tokenizer`).
         max_new_tokens: tokens that a generated answer may have.
         metric: how generated answers will be scored.
         too_long: what becomes of longer examples: "error", or "leave_out" (counted in ``left_out``).
@@ -224,10 +225,12 @@ def _short_enough(rows: list[list[int]], limit: int, too_long: TooLong, tokenize
     lengths = np.array([len(row) for row in rows], dtype=np.int64)
     kept = np.flatnonzero(lengths <= limit)
     if len(kept) < len(rows) and (too_long == "error" or len(kept) == 0):
+        longest, most = int(lengths.max()), int(tokenizer.model_max_length)
         raise BadValue(
             f"{len(rows) - len(kept)} of {len(rows)} examples are longer than max_length={limit} "
-            f"tokens; the longest has {int(lengths.max())}",
-            f"set data.max_length to {int(lengths.max())} or more (the model's own limit is "
-            f"{min(int(tokenizer.model_max_length), 10**9)})",
+            f"tokens; the longest has {longest}",
+            f"set data.max_length to {longest} or more"
+            if longest <= most
+            else f"leave long examples out of the task: the model takes {most} tokens",
         )
     return kept

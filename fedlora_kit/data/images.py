@@ -161,8 +161,9 @@ def _blocks(table: Any, column: str, side: int | None, where: str) -> Iterator[l
 def _of_the_hub(path: Path) -> bool:
     """Whether `datasets` has fetched this file. A table could name any other file of the machine."""
     import datasets
+    from huggingface_hub import constants
 
-    known = (datasets.config.HF_CACHE_HOME, datasets.config.HF_DATASETS_CACHE)
+    known = (datasets.config.HF_CACHE_HOME, datasets.config.HF_DATASETS_CACHE, constants.HF_HUB_CACHE)
     return path.is_file() and any(path.resolve().is_relative_to(Path(k).resolve()) for k in known)
 
 
@@ -179,7 +180,9 @@ def decode(value: object, side: int | None, where: str) -> Pixels:
     """
     from PIL import Image
 
-    remedy = "fetch that file again, or unset FEDLORA_HUB to ask the Hub"
+    remedy = (
+        "the table is damaged: fetch it again into the mirror, or (without one) clear the Hub's cache of it"
+    )
     data = value
     if isinstance(value, dict):
         data = value.get("bytes") or value.get("path")

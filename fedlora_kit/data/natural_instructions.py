@@ -1,9 +1,9 @@
 """Super-NaturalInstructions: task files as upstream keeps them, one file a kind of work.
 
-A file is JSON: ``Definition`` (the instruction), ``Instances``, each with an ``input`` and an ``output``, a
-list of the answers that count as right. It also holds worked examples (``Positive Examples``), which are
-neither trained on nor scored here. The data set is no table on the Hub; the files are
-``tasks/*.json`` of github.com/allenai/natural-instructions.
+A file is JSON: ``Definition`` (the instruction: a list of strings, in older files one string) and
+``Instances``, each with an ``input`` and an ``output``, a list of the answers that count as right. It also
+holds worked examples (``Positive Examples``), which are neither trained on nor scored here. The data set is
+no table on the Hub; the files are ``tasks/*.json`` of github.com/allenai/natural-instructions.
 """
 
 from __future__ import annotations
@@ -70,6 +70,21 @@ def task_files(spec: Task) -> list[Path]:
     return files
 
 
+def _strings(content: dict[str, Any], name: str) -> list[str]:
+    """A field as a list of strings; older files have one string where newer ones have a list."""
+    told = content[name]
+    lines = [told] if isinstance(told, str) else told
+    if not isinstance(lines, list) or not all(isinstance(line, str) for line in lines):
+        raise TypeError(f"{name} is neither a string nor a list of strings")
+    return [line.strip() for line in lines]
+
+
+def _instance(content: dict[str, Any]) -> tuple[str, list[str]]:
+    if not isinstance(content["input"], str):
+        raise TypeError("input is no string")
+    return content["input"].strip(), _strings(content, "output")
+
+
 def read(spec: Task) -> Examples:
     """All examples of a task: instruction, input, first answer; labels are the files' places.
 
@@ -87,18 +102,18 @@ def read(spec: Task) -> Examples:
             if file.stat().st_size > MOST_BYTES:
                 raise ValueError(f"it has {file.stat().st_size} bytes")
             content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-            definition = " ".join(str(line).strip() for line in content["Definition"])
-            rows = [(str(i["input"]), [str(o) for o in i["output"]]) for i in content["Instances"]]
+            definition = " ".join(_strings(content, "Definition"))
+            rows = [_instance(instance) for instance in content["Instances"]]
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise FedloraError(
                 f"{file.name} is not a task file of {spec.hub_id}: {type(error).__name__} {error}",
                 "it needs Definition and Instances, each with input and output; fetch it again",
             ) from error
         for number, (given, outputs) in enumerate(rows[:MOST_INSTANCES]):
-            if not outputs or not all(output.strip() for output in outputs):
+            if not outputs or not all(outputs):
                 raise FedloraError(f"{file.name}: instance {number} has an empty answer", "leave it out")
-            for column, text in zip(texts, (definition, given, outputs[0].strip()), strict=True):
-                column.append(text.strip())
-            references.append(tuple(output.strip() for output in outputs))
+            for column, text in zip(texts, (definition, given, outputs[0]), strict=True):
+                column.append(text)
+            references.append(tuple(outputs))
             labels.append(label)
     return Examples(texts, np.array(labels, dtype=np.int64), tuple(references))

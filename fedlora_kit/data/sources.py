@@ -1,8 +1,8 @@
 """Where examples come from: the caller, the kit itself, a local mirror, or the Hub.
 
 ``FEDLORA_HUB=/some/dir`` names a mirror: ``datasets/<id>/<config>/<split>.parquet`` (for Natural Instructions
-``datasets/<id>/tasks/*.json``). Without it the Hub is asked through ``datasets``. No script of a data set is
-ever run.
+``datasets/<id>/tasks/*.json``). Without it the Hub is asked through ``datasets``, at one commit; another one,
+or a folder that has the data set's name, is never taken. No script of a data set is ever run.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fedlora_kit import mirror, paths
+from fedlora_kit import hub, mirror, paths
 from fedlora_kit.data import held_out, natural_instructions
 from fedlora_kit.data.examples import whole_numbers
+from fedlora_kit.data.hub_table import hub_table
 from fedlora_kit.data.task import Examples, Task
 from fedlora_kit.errors import FedloraError
 
@@ -94,34 +95,22 @@ def _table(spec: Task, split: str) -> Any:
     import datasets
 
     datasets.disable_progress_bars()
-    hub = paths.hub_dir()
-    if hub is not None:
-        return _mirror_table(hub, spec, split)
-    try:
-        return datasets.load_dataset(
-            spec.hub_id, spec.config or None, split=split, revision=spec.revision or None
-        )
-    except Exception as error:
-        raise FedloraError(
-            f"data set {spec.hub_id} ({spec.config or 'default'}, {split}) cannot be had from the Hub: "
-            f"{type(error).__name__}",
-            f"connect this machine to the Hub, or set FEDLORA_HUB to a folder that holds "
-            f"{mirror_file(Path(), spec, split)}",
-        ) from error
+    mirrored = paths.hub_dir()
+    return hub_table(spec, split) if mirrored is None else _mirror_table(mirrored, spec, split)
 
 
-def _mirror_table(hub: Path, spec: Task, split: str) -> Any:
+def _mirror_table(mirrored: Path, spec: Task, split: str) -> Any:
     import datasets
 
-    file = mirror_file(hub, spec, split)
-    relative = file.relative_to(hub)
+    file = mirror_file(mirrored, spec, split)
+    relative = file.relative_to(mirrored)
     if not file.is_file():
         raise FedloraError(
             f"the mirror has no {relative} (data set {spec.hub_id})",
             "put that file into the folder named by FEDLORA_HUB, or unset FEDLORA_HUB to ask the Hub",
         )
     try:
-        mirror.check(file)
+        mirror.check(file, revision=spec.revision)
         _check_size(file, relative)
         return datasets.Dataset.from_parquet(
             str(file),
@@ -152,15 +141,17 @@ def _check_size(file: Path, relative: Path) -> None:
 
 
 def _decoded(spec: Task, split: str) -> Examples:
-    """A split of images: known by the mirror's bytes, or by what the Hub gave, before it is decoded."""
+    """A split of images: known by the mirror's bytes, or by its commit on the Hub, before it is decoded."""
     from fedlora_kit.data.images import stored_images
 
-    hub = paths.hub_dir()
-    if hub is not None and mirror_file(hub, spec, split).is_file():
-        source = _mirror_digest(mirror_file(hub, spec, split))
-        return stored_images(spec, split, source, lambda: _checked(spec, split, _table(spec, split)))
-    table = _checked(spec, split, _table(spec, split))
-    return stored_images(spec, split, str(table._fingerprint), lambda: table)
+    mirrored = paths.hub_dir()
+    if mirrored is None:
+        source = hub.commit("dataset", spec.hub_id, spec.revision)
+    elif (file := mirror_file(mirrored, spec, split)).is_file():
+        source = _mirror_digest(spec, file)
+    else:
+        source = ""  # the table is missing: an error
+    return stored_images(spec, split, source, lambda: _checked(spec, split, _table(spec, split)))
 
 
 def _of_classes(spec: Task, examples: Examples) -> Examples:
@@ -220,9 +211,13 @@ def _checked(spec: Task, split: str, table: Any) -> Any:
 def fingerprint(spec: Task) -> str:
     """What the examples are, as a short text: part of a run's key.
 
-    The task's definition counts, and its examples: a mirror's files by their bytes, the Hub by its pinned
-    revision, built-in data by the package's source (which is in the key already), a caller's loader by the
-    examples themselves.
+    The task's definition counts, and its examples: a mirror's files by their bytes, the Hub by its commit
+    (loading takes no other one), built-in data by the package's source (which is in the key already), a
+    caller's loader by the examples themselves. Nothing is downloaded; for a data set without a pinned commit
+    the Hub is asked, once a process, for the newest.
+
+    Raises:
+        FedloraError: a mirror lacks a file, or the Hub does not tell the commit of what is not pinned.
     """
     definition = {f.name: getattr(spec, f.name) for f in dataclasses.fields(spec) if f.name != "loader"}
     definition["eval_splits"] = sorted(spec.eval_splits.items())
@@ -233,19 +228,19 @@ def fingerprint(spec: Task) -> str:
 def _examples_of(spec: Task) -> str:
     if spec.loader is not None:
         return f"builtin:{_sklearn_version()}" if _is_builtin(spec) else f"handed-over:{_content(spec)}"
-    hub = paths.hub_dir()
+    mirrored = paths.hub_dir()
     digests = []
     if spec.layout == "task_files":
-        digests = [_mirror_digest(file) for file in natural_instructions.task_files(spec)]
+        digests = [_mirror_digest(spec, file) for file in natural_instructions.task_files(spec)]
         return "mirror:" + hashlib.sha256("".join(digests).encode()).hexdigest()[:16]
-    if hub is None:
-        return f"hub:{spec.hub_id}@{spec.revision or 'unpinned'}"
+    if mirrored is None:
+        return f"hub:{spec.hub_id}@{hub.commit('dataset', spec.hub_id, spec.revision)}"
     splits = [spec.train_split] if spec.held_out else sorted({spec.train_split, *spec.eval_splits.values()})
     for split in splits:
-        file = mirror_file(hub, spec, split)
+        file = mirror_file(mirrored, spec, split)
         if not file.is_file():
-            _mirror_table(hub, spec, split)  # raises the one clear error
-        digests.append(_mirror_digest(file))
+            _mirror_table(mirrored, spec, split)  # raises the one clear error
+        digests.append(_mirror_digest(spec, file))
     return "mirror:" + hashlib.sha256("".join(digests).encode()).hexdigest()[:16]
 
 
@@ -275,6 +270,6 @@ def _content(spec: Task) -> str:
     return digest.hexdigest()[:16]
 
 
-def _mirror_digest(file: Path) -> str:
-    mirror.check(file)
+def _mirror_digest(spec: Task, file: Path) -> str:
+    mirror.check(file, revision=spec.revision)
     return mirror.file_sha256(file)

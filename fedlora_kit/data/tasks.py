@@ -8,6 +8,12 @@ from fedlora_kit.errors import BadValue, UnknownName
 
 #: nyu-mll/glue on the Hub, pinned.
 GLUE_REVISION = "bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c"
+#: uoft-cs/cifar100 on the Hub, pinned.
+CIFAR100_REVISION = "aadb3af77e9048adbea6b47c21a81e47dd092ae5"
+#: coastalcph/lex_glue on the Hub, pinned: tables, no script.
+LEX_GLUE_REVISION = "c23fdff1a6bf74e0e1a71cb86f1e781d37da888c"
+#: ethz/food101 on the Hub, pinned.
+FOOD101_REVISION = "e06acf2a88084f04bce4d4a525165d68e0a36c38"
 #: openai/gsm8k on the Hub, pinned.
 GSM8K_REVISION = "e53f048856ff4f594e959d75785d2c2d37b678ee"
 #: TNILab/cifar100_proxydata on the Hub, pinned: Fed-HeLLo's external proxy images, one a class of CIFAR-100.
@@ -38,6 +44,7 @@ def _cifar100(name: str, classes: tuple[int, ...] = ()) -> Task:
         ("img",),
         eval_splits={"test": "test"},
         hub_id="uoft-cs/cifar100",
+        revision=CIFAR100_REVISION,
         label_column="fine_label",
         classes=classes,
         external=f"{name}_proxy",
@@ -179,6 +186,7 @@ TASKS: dict[str, Task] = {
             eval_splits={"test": "test"},
             hub_id="coastalcph/lex_glue",
             config="ledgar",
+            revision=LEX_GLUE_REVISION,
             max_length=512,
         ),
         # SEEN in its data card: the columns image and label. That the third is called domain is our guess.
@@ -208,6 +216,7 @@ TASKS: dict[str, Task] = {
             ("image",),
             hub_id="ethz/food101",
             config="default",
+            revision=FOOD101_REVISION,
             store_side=256,
         ),
         _answers("arithmetic", loader=_arithmetic, max_length=96, prompt="plain", max_new_tokens=24),

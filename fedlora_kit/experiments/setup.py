@@ -18,11 +18,12 @@ from fedlora_kit.errors import BadValue
 from fedlora_kit.experiments.set_aside import Indices, hold_out, proxy_rows, set_aside_evenly
 from fedlora_kit.experiments.spec import DataSpec, RunSpec
 from fedlora_kit.methods import method
-from fedlora_kit.models.backbones import BACKBONES, backbone_fingerprint, load_backbone, load_tokenizer
+from fedlora_kit.models.backbones import BACKBONES, backbone_fingerprint, load_backbone
 from fedlora_kit.models.first_token import read_first_token
 from fedlora_kit.models.image_input import image_input
 from fedlora_kit.models.lora import attach_lora
 from fedlora_kit.models.memory import checkpoint_gradients
+from fedlora_kit.models.tokenizer import load_tokenizer
 from fedlora_kit.randomness import Streams
 from fedlora_kit.training.federation import Federation
 from fedlora_kit.training.noise_plan import noise_of_clients

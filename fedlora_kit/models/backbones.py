@@ -17,7 +17,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from fedlora_kit import mirror, paths
+from fedlora_kit import hub, mirror, paths
 from fedlora_kit.errors import BadValue, FedloraError, UnknownName
 from fedlora_kit.models.memory import four_bit_config
 from fedlora_kit.models.targets import HEADS, head_prefix
@@ -63,7 +63,8 @@ BACKBONES: dict[str, Backbone] = {
         Backbone("TinyLlama/TinyLlama-1.1B-Chat-v1.0", "causal", "fe8a4ea1ffedaf415f4da2f062534de366a451e6"),
         Backbone("huggyllama/llama-7b", "causal", "4782ad278652c7c71b72204d462d6d01eaaf7549"),
         Backbone("meta-llama/Llama-2-7b-hf", "causal", "01c7f73d771dfac7d292323805ebc428287df4f9"),
-        Backbone("deepseek-ai/deepseek-llm-7b-base", "causal", "7683fea62db869066ddaff6a41d032262c490d4f"),
+        # the Hub's own conversion to safetensors (refs/pr/3); the main branch has .bin files only
+        Backbone("deepseek-ai/deepseek-llm-7b-base", "causal", "dbd6f0e98a1f2c9978e2d0c6370cdfc563218527"),
     )
 }
 
@@ -119,32 +120,18 @@ def backbone_folder(name: str) -> Path | None:
             if (folder / "model.safetensors").is_file():
                 return folder
         raise FedloraError(f"backbone {name} has not been built", f"build it: fedlora backbones build {name}")
-    hub = paths.hub_dir()
-    if hub is None:
+    mirrored = paths.hub_dir()
+    if mirrored is None:
         return None
-    folder = paths.inside(hub, f"models/{known.name}")
+    folder = paths.inside(mirrored, f"models/{known.name}")
     if not (folder / "config.json").is_file():
         raise FedloraError(
             f"the mirror has no models/{name} (model {name})",
             "put it into the folder named by FEDLORA_HUB, or unset FEDLORA_HUB to ask the Hub",
         )
     for file in folder.iterdir():
-        paths.inside(hub, file.relative_to(hub))  # no link in it leads out
+        paths.inside(mirrored, file.relative_to(mirrored))  # no link in it leads out
     return folder
-
-
-def load_tokenizer(name: str) -> Any:
-    """The tokenizer of a text backbone."""
-    from transformers import AutoTokenizer
-
-    tokenizer = _from_anywhere(name, AutoTokenizer.from_pretrained, {})
-    words = len(tokenizer) - len(set(tokenizer.all_special_ids))
-    if words < 1:  # transformers makes an empty tokenizer where the files are missing, and says nothing
-        raise FedloraError(
-            f"model {name} comes without its tokenizer's files (tokenizer.json, or vocabulary and merges)",
-            f"put them into models/{name} of the mirror, beside the weights",
-        )
-    return tokenizer
 
 
 def load_backbone(
@@ -212,7 +199,7 @@ def _load(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if weights == "random":
-            config = _from_anywhere(name, transformers.AutoConfig.from_pretrained, head)
+            config = from_anywhere(name, transformers.AutoConfig.from_pretrained, head, hub.CONFIGURATION)
             return auto.from_config(config, dtype=numbers)  # type: ignore[no-any-return]
         options = {
             **head,
@@ -223,7 +210,8 @@ def _load(
             "ignore_mismatched_sizes": True,  # a head of another width; checked below
             "output_loading_info": True,
         }
-        model, info = _from_anywhere(name, auto.from_pretrained, options)
+        files = (*hub.CONFIGURATION, *hub.WEIGHTS)
+        model, info = from_anywhere(name, auto.from_pretrained, options, files)
     _check_loaded(name, model, info)
     return model  # type: ignore[no-any-return]
 
@@ -260,34 +248,49 @@ def _draw_head(model: nn.Module, seed: int) -> nn.Module:
     return model
 
 
-def _from_anywhere(name: str, load: Any, options: dict[str, Any]) -> Any:
-    """Call a transformers loader on the local folder, or on the Hub at the pinned revision."""
-    folder = backbone_folder(name)
-    options = {
-        **options,
-        "trust_remote_code": False,
-    }  # said aloud: left open, transformers would ask the user
-    try:
-        if folder is not None:
-            mirror.check_folder(folder)
-            return load(str(folder), local_files_only=True, **options)
-        return load(name, revision=backbone(name).revision or None, **options)
-    except FedloraError:
-        raise
-    except Exception as error:
-        where = "the folder is damaged" if folder is not None else "it cannot be had from the Hub"
+def files_of(name: str, files: tuple[str, ...]) -> Path:
+    """The folder of a backbone's files: the kit's, the mirror's (checked), or the Hub's at its commit."""
+    folder, known = backbone_folder(name), backbone(name)
+    if folder is None:
+        folder = hub.model_folder(name, known.revision, files)
+    else:
+        mirror.check_folder(folder, revision=known.revision)
+    if "model.safetensors" in files and not any(folder.glob("model*.safetensors")):
         raise FedloraError(
-            f"model {name}: {where} ({type(error).__name__}: {str(error).splitlines()[0][:160]})",
-            "fetch it again, connect this machine to the Hub, or set FEDLORA_HUB to a mirror that holds "
-            f"models/{name}",
+            f"model {name} has no safetensors weights at {known.revision[:12] or 'its newest revision'}",
+            "other formats may hold code and are not taken: name a revision that has them, or fetch it again",
+        )
+    return folder
+
+
+def from_anywhere(name: str, load: Any, options: dict[str, Any], files: tuple[str, ...]) -> Any:
+    """Call a transformers loader on the local folder, or on the Hub's cache at the pinned revision.
+
+    Args:
+        files: which of the model's files it reads, as patterns.
+    """
+    folder = files_of(name, files)
+    try:  # no remote code: said aloud; left open, transformers would ask the user
+        return load(str(folder), local_files_only=True, trust_remote_code=False, **options)
+    except Exception as error:
+        remedy = f"remove {folder} and fetch it again"
+        if not (folder / "tokenizer.json").is_file() and (folder / "tokenizer.model").is_file():
+            remedy = "its tokenizer has no tokenizer.json: python -m pip install sentencepiece protobuf"
+        first = str(error).splitlines()[0][:160] if str(error) else ""
+        raise FedloraError(
+            f"model {name}: the files in {folder} cannot be read ({type(error).__name__}: {first})", remedy
         ) from error
 
 
 def backbone_fingerprint(name: str) -> str:
-    """What the weights are, as a short text: part of a run's key."""
+    """What the weights are, as a short text: part of a run's key (see `data.sources.fingerprint`).
+
+    Raises:
+        FedloraError: the files are missing, or the Hub does not tell the commit of what is not pinned.
+    """
     folder = backbone_folder(name)
     if folder is None:
-        return f"hub:{name}@{backbone(name).revision or 'unpinned'}"
+        return f"hub:{name}@{hub.commit('model', name, backbone(name).revision)}"
     files = sorted(f for f in folder.iterdir() if f.suffix in {".safetensors", ".json", ".txt", ".model"})
     stats = tuple((str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in files)
     return "files:" + _digest(stats)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 from fedlora_kit.data.image_ops import ImageInput
 from fedlora_kit.errors import FedloraError
-from fedlora_kit.models.backbones import _from_anywhere, backbone
+from fedlora_kit.hub import CONFIGURATION
+from fedlora_kit.models.backbones import backbone, files_of, from_anywhere
 
 
 def image_input(name: str) -> ImageInput:
@@ -23,7 +23,7 @@ def image_input(name: str) -> ImageInput:
     """
     from transformers import AutoConfig
 
-    config: Any = _from_anywhere(name, AutoConfig.from_pretrained, {})
+    config: Any = from_anywhere(name, AutoConfig.from_pretrained, {}, CONFIGURATION)
     if backbone(name).kind != "image":
         raise FedloraError(f"model {name} does not read images", "choose a model for images, such as a ViT")
     side, patch = getattr(config, "image_size", None), getattr(config, "patch_size", None)
@@ -49,16 +49,11 @@ def image_input(name: str) -> ImageInput:
 
 def _colours(name: str) -> dict[str, Any]:
     """The backbone's ``preprocessor_config.json``, or nothing if it has none."""
-    from transformers.utils import cached_file
-
-    options = {"_raise_exceptions_for_missing_entries": False}
-    found = _from_anywhere(
-        name, lambda where, **more: cached_file(where, "preprocessor_config.json", **more), options
-    )
-    if found is None:
+    found = files_of(name, CONFIGURATION) / "preprocessor_config.json"
+    if not found.is_file():
         return {}
     try:
-        colours = json.loads(Path(found).read_text(encoding="utf-8"))
+        colours = json.loads(found.read_text(encoding="utf-8"))
     except ValueError as error:
         raise FedloraError(
             f"preprocessor_config.json of model {name} is no JSON", "fetch it again"

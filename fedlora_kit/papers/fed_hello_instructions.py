@@ -224,7 +224,7 @@ def lengths(s: Setting) -> dict[str, Mapping[str, int]]:
     from fedlora_kit.data.encoded_causal import EncodedCausal, encode_causal
     from fedlora_kit.data.sources import load_task
     from fedlora_kit.data.tasks import get_task
-    from fedlora_kit.models.backbones import load_tokenizer
+    from fedlora_kit.models.tokenizer import load_tokenizer
 
     task, tokenizer = get_task(s.task), load_tokenizer(s.backbone)
     loaded = load_task(task)

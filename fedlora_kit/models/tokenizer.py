@@ -1,0 +1,63 @@
+"""A backbone's tokenizer, checked: not empty, with its first token, within the model's positions."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+from fedlora_kit import hub
+from fedlora_kit.errors import FedloraError
+from fedlora_kit.models.backbones import backbone, files_of, from_anywhere
+
+
+def load_tokenizer(name: str) -> Any:
+    """The tokenizer of a backbone; its ``model_max_length`` is the shorter of its own and the model's limit.
+
+    Raises:
+        FedloraError: it cannot be had, is empty, or leaves out the first token that its configuration
+            asks for.
+    """
+    from transformers import AutoConfig, AutoTokenizer
+
+    files = (*hub.CONFIGURATION, *hub.TOKENIZER)
+    tokenizer = from_anywhere(name, AutoTokenizer.from_pretrained, {}, files)
+    words = len(tokenizer) - len(set(tokenizer.all_special_ids))
+    if words < 1:  # transformers makes an empty tokenizer where the files are missing, and says nothing
+        raise FedloraError(
+            f"model {name} comes without its tokenizer's files (tokenizer.json, or vocabulary and merges)",
+            f"put them into models/{name} of the mirror, beside the weights",
+        )
+    if backbone(name).kind == "causal":
+        tokenizer = _with_first_token(name, tokenizer, files)
+    positions = positions_of(from_anywhere(name, AutoConfig.from_pretrained, {}, hub.CONFIGURATION))
+    tokenizer.model_max_length = min(int(tokenizer.model_max_length), positions)
+    return tokenizer
+
+
+def _with_first_token(name: str, tokenizer: Any, files: tuple[str, ...]) -> Any:
+    """The tokenizer, so that texts begin as ``add_bos_token`` in tokenizer_config.json says.
+
+    transformers 5 leaves that word out where there is a tokenizer.json, which may add no token.
+    """
+    from transformers import AutoTokenizer
+
+    told = files_of(name, files) / "tokenizer_config.json"
+    if not told.is_file() or json.loads(told.read_text("utf-8")).get("add_bos_token") is not True:
+        return tokenizer
+    for _ in range(2):
+        if tokenizer("a")["input_ids"][:1] == [tokenizer.bos_token_id]:
+            return tokenizer
+        tokenizer = from_anywhere(name, AutoTokenizer.from_pretrained, {"add_bos_token": True}, files)
+    raise FedloraError(
+        f"the tokenizer of {name} does not begin texts with {tokenizer.bos_token}, as its configuration says",
+        "the files are of another release of transformers; a tokenizer.json that adds the token is needed",
+    )
+
+
+def positions_of(config: Any) -> int:
+    """Tokens that a model takes at most; RoBERTa's positions begin after that of its padding."""
+    positions = getattr(config, "max_position_embeddings", None)
+    if not isinstance(positions, int):
+        return sys.maxsize
+    return positions - config.pad_token_id - 1 if config.model_type == "roberta" else positions
