@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -34,6 +35,17 @@ Settings = Annotated[
         metavar="KEY=VALUE",
         help="A notebook's parameter, as for reproduce.",
         autocompletion=completion.settings,
+    ),
+]
+#: files of one's own that register methods and partitioners
+Own = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--with",
+        "-w",
+        metavar="FILE",
+        help="A .py file of your own that registers a method or a partitioner (`fedlora new method NAME "
+        "--to DIR`); repeat for more.",
     ),
 ]
 
