@@ -141,13 +141,14 @@ def test_noise_gives_the_papers_figure_and_the_budget_back() -> None:
     found = json.loads(call(*NOISE, "--epsilon", "6", "--json").stdout)
     assert round(found["noise_multiplier"], 2) == 0.99  # FFA-LoRA, section 5, SST-2
     assert found["sample_rate"] == pytest.approx(200 / 22450)
-    assert 5.9 < found["epsilon_spent"] <= 6
+    assert 5.99 < found["epsilon_spent"] <= 6
     assert found["accountant"] == "rdp"
-    assert found["library"] == f"opacus {metadata.version('opacus')}"
+    assert found["library"] == f"fedlora-kit {metadata.version('fedlora-kit')}"
     assert found["warnings"] == []
     text = call(*NOISE, "--epsilon", "6").stdout
-    assert "0.99" in text
-    assert "opacus" in text
+    assert "0.989" in text
+    assert "fedlora-kit" in text
+    assert "opacus" in call(*NOISE, "--epsilon", "6", "--accountant", "prv").stdout
 
 
 @pytest.mark.parametrize(
@@ -155,6 +156,7 @@ def test_noise_gives_the_papers_figure_and_the_budget_back() -> None:
     [
         ("--epsilon", "0", "epsilon"),
         ("--epsilon", "nan", "epsilon"),
+        ("--epsilon", "0.001", "0.0023 or more"),
         ("--delta", "0", "delta"),
         ("--delta", "1", "delta"),
         ("--batch", "22451", "larger than --examples"),

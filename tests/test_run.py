@@ -203,6 +203,13 @@ def test_a_split_that_cannot_be_made_stops_all_before_anything_is_trained(hub):
     assert not list(Store().entries())
 
 
+def test_a_budget_that_cannot_be_kept_stops_all_before_anything_is_trained(hub):
+    large = {**PRIVATE, "epsilon": 5000.0, "accountant": "prv"}
+    with pytest.raises(BadValue, match="accountant rdp"):
+        run_all([parsed(seed=0), parsed(seed=1, privacy=large)], jobs=1)
+    assert not list(Store().entries())
+
+
 def test_jobs_do_not_change_results(hub, tmp_path):
     spec = parsed(rounds={"rounds": 2}, privacy=PRIVATE)
     here = run(spec, store=Store(tmp_path / "a"))

@@ -23,7 +23,7 @@ from fedlora_kit.experiments.store import Store
 _log = logging.getLogger(__name__)
 
 #: a core of no particular machine: it orders runs and weighs them; what they take is measured as they end
-ROUGH = Rate(4e10, 1e-3, 3e-3, 0.01, 0.5, 0.5, how="given")
+ROUGH = Rate(4e10, 1e-3, 3e-3, 0.01, 0.5, how="given")
 _TICK = 0.5  # seconds between two looks at the clock
 _BREAKS = 3  # pools that may break before the rest is left to the notebooks
 

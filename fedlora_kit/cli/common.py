@@ -41,6 +41,17 @@ Settings = Annotated[
         autocompletion=completion.settings,
     ),
 ]
+#: files of one's own that register methods and partitioners
+Own = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--with",
+        "-w",
+        metavar="FILE",
+        help="A .py file of your own that registers a method or a partitioner (`fedlora new method NAME "
+        "--to DIR`); repeat for more.",
+    ),
+]
 
 
 def folder_of(option: str) -> Callable[[str], Path]:

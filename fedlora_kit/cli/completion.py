@@ -30,6 +30,13 @@ profiles = one_of("smoke", "small", "paper")
 engines = one_of("local", "ray")
 
 
+def gpus(incomplete: str) -> list[str]:
+    """GPUs whose data sheets are known, that begin so."""
+    from fedlora_kit.experiments.gpus import GPUS
+
+    return [one.name for one in GPUS if one.name.startswith(incomplete)]
+
+
 def items(ctx: typer.Context, incomplete: str) -> list[str]:
     """Ids of items and papers that begin so, without those on the line."""
     from fedlora_kit.papers.items import PAPERS

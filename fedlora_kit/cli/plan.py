@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fedlora_kit.cli import completion
-from fedlora_kit.cli.common import Items, JsonFlag, Settings, print_json, print_table
+from fedlora_kit.cli.common import Items, JsonFlag, Own, Settings, print_json, print_table
 from fedlora_kit.devices import check_device
 from fedlora_kit.errors import BadValue, UnknownName
+from fedlora_kit.experiments.gpus import SHARE
 
 if TYPE_CHECKING:
     from fedlora_kit.experiments.rate import Rate
@@ -25,12 +26,25 @@ def plan(
         typer.Option("--profile", "-p", help="smoke, small or paper.", autocompletion=completion.profiles),
     ] = "smoke",
     settings: Settings = None,
+    own: Own = None,
+    gpu: Annotated[
+        str | None,
+        typer.Option(
+            "--gpu",
+            help="A GPU that is not at hand, by its data sheet: h200, h100, a100, l4, rtx-4090, ... "
+            "Each run by its own number format (fp32, tf32, bf16).",
+            autocompletion=completion.gpus,
+        ),
+    ] = None,
+    share: Annotated[
+        float, typer.Option("--share", help="With --gpu: what training reaches of the data sheet's peak.")
+    ] = SHARE,
     tflops: Annotated[
         float | None,
         typer.Option(
             "--tflops",
-            help="10^12 operations a second that the device reaches in training (a third to a half of its "
-            "data sheet's). Default: measured on this machine.",
+            help="10^12 operations a second that the device reaches in training, in whatever number format. "
+            "Default: measured on this machine.",
         ),
     ] = None,
     device: Annotated[
@@ -52,14 +66,15 @@ def plan(
 
     \b
     Examples:
-      fedlora plan --profile paper --tflops 150
+      fedlora plan --profile paper --gpu h200
       fedlora plan fed-hello/table2 --profile small --set rounds=100
       fedlora plan --check
 
     \b
     JSON: one object with the keys
       profile     as given
-      rate        "measured" or the given TFLOP/s
+      rate        "measured", the given TFLOP/s, or the name of the GPU whose data sheet counts
+      share       of the data sheet's peak; null without --gpu
       items       a list: item, note, totals, runs (stage "first", "chosen" or "to be chosen"; key or null;
                   status; seconds, cost (null where finished or unknown), problem; spec)
       total       over all items, shared runs once: runs, finished, failed, missing, to_be_chosen, unknown,
@@ -67,6 +82,7 @@ def plan(
       downloads   Hub id -> bytes (about), or null where that is not known
     with --check: a list, one object a kind of run (see `papers.plan_check.by_kind`).
     """
+    from fedlora_kit.batch import own_code
     from fedlora_kit.batch.parameters import parse_settings, resolve
     from fedlora_kit.batch.pool import PROFILES
     from fedlora_kit.batch.runner import notebook_path
@@ -74,9 +90,13 @@ def plan(
     from fedlora_kit.papers.items import ITEMS, find
     from fedlora_kit.papers.plan import plan as make
 
-    if tflops is None:
+    if gpu is not None and tflops is not None:
+        raise BadValue("--gpu and --tflops", "leave one out")
+    if own:
+        own_code.name_files(own)
+    if tflops is None and gpu is None:
         check_device(device)
-    rate_of = rates(tflops, device)
+    rate_of = rates(tflops, device, gpu, share)
     if check:
         _check(Store(), rate_of, as_json)
         return
@@ -89,34 +109,47 @@ def plan(
     parameters = {item.id: resolve(notebook_path(item), item.id, given) for item in chosen}
     made = make(profile, parameters, rate_of)
     if as_json:
-        print_json(_as_json(made, tflops))
+        print_json(_as_json(made, gpu or tflops or "measured", share if gpu else None))
         return
-    _print(made, tflops)
+    _print(made, _how(tflops, gpu, share))
 
 
-def rates(tflops: float | None, device: str) -> Any:
-    """The speed for a run: as given, or measured once for each shape of backbone."""
+def rates(tflops: float | None, device: str, gpu: str | None = None, share: float = SHARE) -> Any:
+    """The speed for a run: as given, by a GPU's data sheet, or measured once for each shape and format."""
     from fedlora_kit.data.tasks import get_task
+    from fedlora_kit.experiments.gpus import gpu as known_gpu
     from fedlora_kit.experiments.placing import wanted_device
-    from fedlora_kit.experiments.rate import given_rate, measured_rate
+    from fedlora_kit.experiments.rate import given_rate, measured_rate, published_rate
     from fedlora_kit.experiments.shapes import shape_of
 
     if tflops is not None:
         fixed = given_rate(tflops)
         return lambda spec: fixed
+    if gpu is not None:
+        sheet = known_gpu(gpu)
+        published_rate(sheet, share=share)  # a share that cannot be is refused before anything is planned
+        return lambda spec: published_rate(sheet, spec.precision, spec.model.dtype, share)
 
     def measured(spec: RunSpec) -> Rate:
         kind = get_task(spec.data.task)
         labels = 0 if kind.modality == "causal" else kind.num_labels
-        return measured_rate(shape_of(spec.model.backbone), labels, wanted_device(spec, device))
+        shape, where = shape_of(spec.model.backbone), wanted_device(spec, device)
+        return measured_rate(shape, labels, where, precision=spec.precision, dtype=spec.model.dtype)
 
     return measured
 
 
-def _as_json(made: Plan, tflops: float | None) -> dict[str, Any]:
+def _how(tflops: float | None, gpu: str | None, share: float) -> str:
+    if gpu is not None:
+        return f"at {share:g} of the peak that the data sheet of {gpu} names for each run's number format"
+    return "measured on this machine" if tflops is None else f"at {tflops:g} TFLOP/s, as given"
+
+
+def _as_json(made: Plan, rate: str | float, share: float | None) -> dict[str, Any]:
     return {
         "profile": made.profile,
-        "rate": "measured" if tflops is None else tflops,
+        "rate": rate,
+        "share": share,
         "items": [
             {
                 "item": one.item,
@@ -142,7 +175,7 @@ def _as_json(made: Plan, tflops: float | None) -> dict[str, Any]:
     }
 
 
-def _print(made: Plan, tflops: float | None) -> None:
+def _print(made: Plan, how: str) -> None:
     rows = [[one.item, *_cells(one.totals)] for one in made.items]
     total = made.totals
     headers = ["item", "runs", "done", "to train", "FLOP", "time", "memory", "up", "down", "store"]
@@ -163,7 +196,6 @@ def _print(made: Plan, tflops: float | None) -> None:
         typer.echo(f"to download, about: {', '.join(sizes)}")
     if any(run.cost is not None and run.cost.known != "data" for one in made.items for run in one.runs):
         typer.echo("some data is not on this machine: its sizes are the published ones")
-    how = "measured on this machine" if tflops is None else f"at {tflops:g} TFLOP/s, as given"
     typer.echo(f"time of one device, {how}; memory of the largest run, on the device")
 
 

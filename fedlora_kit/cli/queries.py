@@ -44,7 +44,7 @@ def noise(
     accountant: Annotated[
         str,
         typer.Option(
-            help="rdp, or prv (tighter; may fail for long runs).",
+            help="rdp, or prv (tighter and slower; for ε up to some hundreds).",
             autocompletion=completion.one_of("rdp", "prv"),
         ),
     ] = "rdp",
@@ -77,7 +77,8 @@ def noise(
     rate = batch / examples
     sigma = noise_multiplier(epsilon, delta, rate, steps, accountant)
     spent = epsilon_of(sigma, delta, rate, steps, accountant)
-    library = f"opacus {metadata.version('opacus')}"
+    software = "opacus" if accountant == "prv" else "fedlora-kit"
+    library = f"{software} {metadata.version(software)}"
     warnings = []
     if delta >= 1 / examples:
         warnings.append(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fedlora_kit.cli import completion
-from fedlora_kit.cli.common import Output
+from fedlora_kit.cli.common import Output, Own
 from fedlora_kit.cli.devices import slow_without_gpu
 from fedlora_kit.cli.verbosity import is_quiet, is_verbose, say, warn
 from fedlora_kit.devices import check_device
@@ -60,16 +60,7 @@ def reproduce(
             autocompletion=completion.settings,
         ),
     ] = None,
-    own: Annotated[
-        list[Path] | None,
-        typer.Option(
-            "--with",
-            "-w",
-            metavar="FILE",
-            help="A .py file of your own that registers a method or a partitioner (`fedlora new method NAME "
-            "--to DIR`); repeat for more. Notebooks then know its names, and train their runs themselves.",
-        ),
-    ] = None,
+    own: Own = None,
     force: Annotated[bool, typer.Option("--force", help="Run also what is up to date.")] = False,
     timeout: Annotated[
         float | None,
@@ -120,7 +111,7 @@ def reproduce(
 
     Where several notebooks are to run, all training runs that they need come first, side by side in
     processes that stay (FEDLORA_JOBS of them; default: one a core; one on a GPU); the notebooks then find
-    them finished.
+    them finished. With --with notebooks know the file's names, and train their runs themselves.
 
     Exit status: 0 if every notebook ran, 1 if one failed, 2 for bad input, 130 after Ctrl-C.
 

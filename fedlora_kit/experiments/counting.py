@@ -8,11 +8,12 @@ from functools import lru_cache
 from typing import Any, cast
 
 import numpy as np
+import torch
 
 from fedlora_kit.adapter import AdapterSlot
-from fedlora_kit.data.batches import cuts
+from fedlora_kit.data.batches import PASS_TOKENS, cuts, pass_tokens
 from fedlora_kit.data.tasks import get_task
-from fedlora_kit.experiments.amounts import Part, amounts
+from fedlora_kit.experiments.amounts import Lengths, Part, amounts
 from fedlora_kit.experiments.operations import Adapters, backward_flops, forward_flops, generation_flops
 from fedlora_kit.experiments.shapes import Shape, random_model, shape_of
 from fedlora_kit.experiments.spec import RunSpec
@@ -22,7 +23,7 @@ from fedlora_kit.models.targets import layer_index
 from fedlora_kit.randomness import Streams
 from fedlora_kit.training.federation import Federation, cohort_of, trained_names
 from fedlora_kit.training.scores import scores_own
-from fedlora_kit.training.stackable import CLIENTS, TOKENS
+from fedlora_kit.training.stackable import limits
 
 #: rounds that stand for all of a run, where layers are drawn anew
 ROUNDS = 4
@@ -73,10 +74,13 @@ class Counter:
         fed, slot: the federation, for `training.costs`.
         stacked: clients that train in one pass.
         reads_first_token: the last layer computes one token's state (`models.first_token`).
+        price: of a pass, in tokens (see `data.batches.cuts`).
     """
 
-    def __init__(self, spec: RunSpec) -> None:
+    def __init__(self, spec: RunSpec, gpu: bool = False) -> None:
         self.spec, self.shape = spec, shape_of(spec.model.backbone)
+        device = torch.device("cuda" if gpu else "cpu")
+        self.price, self._together = pass_tokens(device), limits(device)
         self.amounts = amounts(spec)
         kind = get_task(spec.data.task)
         self.labels = 0 if kind.modality == "causal" else kind.num_labels
@@ -148,13 +152,19 @@ class Counter:
         group: float = 1.0,
     ) -> Work:
         """One optimiser step of one client; ``group``: clients that share its passes."""
-        passes, tokens = batches_of(self.amounts.train.lengths, batch * group, self.spec.local.max_tokens)
+        passes, tokens = self._batches(self.amounts.train.lengths, batch * group, self.spec.local.max_tokens)
         each = max(1.0, tokens / max(1.0, batch * group))
         layers = sorted(present) if present is not None else list(range(self.shape.layers))
         above = [layer for layer in layers if trained and layer >= min(trained)]
         first = self.reads_first_token and layers[-1:] == [self.shape.layers - 1]
         flops = forward_flops(
-            self.shape, self.adapters, each, layers=len(layers), labels=self.labels, first_token=first
+            self.shape,
+            self.adapters,
+            each,
+            layers=len(layers),
+            labels=self.labels,
+            first_token=first,
+            scored=self.answer(self.amounts.train),
         )
         flops += backward_flops(
             self.shape,
@@ -166,6 +176,7 @@ class Counter:
             frozen_a=frozen_a,
             checkpointing=self.spec.model.gradient_checkpointing,
             first_token=first,
+            scored=self.answer(self.amounts.train),
         )
         again = len(above) - first if self.spec.model.gradient_checkpointing else 0
         return Work(
@@ -178,8 +189,9 @@ class Counter:
         alone = (
             spec.local.stack == "never"
             or self.causal
-            or spec.precision != "fp32"
+            or (spec.precision == "bf16" and spec.privacy is None)
             or spec.model.lora.dropout > 0
+            or self.shape.dropout > 0
             or spec.model.lora.use_dora
             or self.fed.method.merges
             or self.fed.method.penalises
@@ -189,9 +201,10 @@ class Counter:
             return 1.0
         size = min(spec.local.batch_size, len(self.fed.clients[0]))
         tokens = float(self.amounts.train.lengths.mean()) * size
-        if tokens > TOKENS and spec.local.stack != "always":
+        most, small = self._together
+        if tokens > small and spec.local.stack != "always":
             return 1.0
-        fits = max(1, min(CLIENTS, clients, int(spec.local.max_tokens // max(1.0, tokens))))
+        fits = max(1, min(most, clients, int(spec.local.max_tokens // max(1.0, tokens))))
         return clients / -(-clients // fits)
 
     def _stage(self, stage: Any) -> Work:
@@ -240,33 +253,53 @@ class Counter:
         if not count:
             return Work()
         budget = self.spec.rounds.eval_max_tokens
-        passes, tokens = batches_of(part.lengths, count, budget)
+        passes, tokens = self._batches(part.lengths, count, budget)
         flops = forward_flops(
             self.shape,
             self.adapters,
             tokens / count,
             labels=self.labels,
             first_token=self.reads_first_token,
+            scored=self.answer(part),
         )
         work = Work(count * flops, (self.shape.layers + 1) * passes)
         if self.causal:
             new = self.amounts.new_tokens
-            passes, padded = batches_of(part.prompts + new, count, budget)
+            passes, padded = self._batches(part.prompts + new, count, budget)
             flops = generation_flops(self.shape, self.adapters, max(1.0, padded / count - new), new)
             work += Work(count * flops, (self.shape.layers + 1) * passes * new)
         return work
 
+    def answer(self, part: Part) -> float | None:
+        """Mean tokens of an answer, at which a causal model's head computes; None for classifiers."""
+        return float((part.lengths - part.prompts).mean()) if self.causal else None
 
-def batches_of(lengths: Any, count: float, budget: int) -> tuple[float, float]:
+    def _batches(self, lengths: Lengths, count: float, budget: int) -> tuple[float, float]:
+        return batches_of(lengths, count, budget, self.price)
+
+    def largest_piece(self, lengths: Lengths, count: float, budget: int) -> tuple[float, float]:
+        """Examples and width of the physical batch with the most padded tokens, of ``count`` examples."""
+        some = drawn(lengths, count)
+        pieces = [(stop - start, int(some[start])) for start, stop in cuts(some, budget, price=self.price)]
+        return max(pieces, key=lambda piece: piece[0] * piece[1])
+
+
+def drawn(lengths: Lengths, count: float, seed: int = 0) -> Lengths:
+    """Lengths of ``count`` examples as long as those of a sample, at most 4,096, descending."""
+    size = min(4096, max(1, round(count)))
+    found: Lengths = -np.sort(-np.random.default_rng(seed).choice(lengths, size))
+    return found
+
+
+def batches_of(lengths: Lengths, count: float, budget: int, price: int = PASS_TOKENS) -> tuple[float, float]:
     """Physical batches, and padded tokens in all, of ``count`` examples as long as those of a sample."""
-    drawn = min(4096, max(1, round(count)))
-    rng = np.random.default_rng(0)
-    batches, tokens = 0.0, 0.0
-    draws = 3 if drawn < 256 else 1
-    for _ in range(draws):
-        some = -np.sort(-rng.choice(lengths, drawn))
-        pieces = cuts(some, budget)
+    draws = 3 if count < 256 else 1
+    batches, tokens, size = 0.0, 0.0, 1
+    for draw in range(draws):
+        some = drawn(lengths, count, draw)
+        size = len(some)
+        pieces = cuts(some, budget, price=price)
         batches += len(pieces) / draws
         tokens += sum((stop - start) * int(some[start]) for start, stop in pieces) / draws
-    scale = count / drawn
+    scale = count / size
     return batches * max(1.0, scale), tokens * scale

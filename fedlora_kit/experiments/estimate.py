@@ -13,14 +13,18 @@ from typing import Any
 
 from fedlora_kit import paths
 from fedlora_kit.experiments.counting import Counter
-from fedlora_kit.experiments.operations import activation_bytes
+from fedlora_kit.experiments.operations import activation_bytes, scoring_bytes
 from fedlora_kit.experiments.shapes import empty_model, weights_bytes
 from fedlora_kit.experiments.spec import RunSpec
 from fedlora_kit.models.targets import head_prefix
 from fedlora_kit.training.costs import client_costs
+from fedlora_kit.training.federation import trained_names
 
 #: bytes of a finished run beside its tensors: description, summary, provenance, manifest; and of each round
 RECORDS, RECORD = 12_000, 500
+#: copies of the trained values that DP holds for each example of a physical batch: values, gradient, and one
+#: that is on its way to be clipped
+PRIVATE_COPIES = 3
 
 
 @dataclass(frozen=True)
@@ -30,13 +34,15 @@ class Estimate:
     Attributes:
         training_flops, evaluation_flops: operations of matrix products; evaluation holds generated answers.
         forward_layers, backward_layers: layers passed through in all forward and all backward passes: each
-        takes a
-            time of its own, however small the batch.
+            takes a time of its own, however small the batch.
         rounds: of the federation.
         weights_bytes: the backbone's weights in memory.
-        memory_bytes: largest memory on the device: weights, adapter with gradients and optimiser,
-        activations. bytes_up, bytes_down: all clients' traffic, all rounds. store_bytes: the finished run on
-        disk. known: where the data's sizes are from: "data" or "published sizes".
+        memory_bytes: largest memory on the device: weights, adapter with gradients and optimiser, and what
+            the largest batch holds in training (under DP with each example's gradient) or in scoring.
+        bytes_up, bytes_down: all clients' traffic, all rounds.
+        store_bytes: the finished run on disk.
+        private: whether it trains under DP.
+        known: where the data's sizes are from: "data" or "published sizes".
     """
 
     training_flops: float
@@ -58,18 +64,21 @@ class Estimate:
         return self.training_flops + self.evaluation_flops
 
 
-def estimate(spec: RunSpec) -> Estimate:
+def estimate(spec: RunSpec, gpu: bool = False) -> Estimate:
     """The cost of a run.
+
+    Args:
+        gpu: trained on a GPU, where a pass costs more and batches are cut less (`data.batches`).
 
     Raises:
         FedloraError: the shape of its backbone, or the size of its data, is not known on this machine.
     """
-    return _estimate(_without_what_costs_nothing(spec).canonical(), str(paths.hub_dir()))
+    return _estimate(_without_what_costs_nothing(spec).canonical(), gpu, str(paths.hub_dir()))
 
 
 @lru_cache(maxsize=4096)
-def _estimate(canonical: str, _hub: str) -> Estimate:
-    count = Counter(RunSpec.model_validate_json(canonical))
+def _estimate(canonical: str, gpu: bool, _hub: str) -> Estimate:
+    count = Counter(RunSpec.model_validate_json(canonical), gpu)
     spec, shape = count.spec, count.shape
     (trained, deepest), scored = count.training(), count.evaluation()
     # the mean over all clients is what a cohort drawn at random sends, whatever their groups; 20 clients
@@ -85,7 +94,7 @@ def _estimate(canonical: str, _hub: str) -> Estimate:
         backward_layers=trained.backward,
         rounds=spec.rounds.rounds,
         weights_bytes=weights,
-        memory_bytes=weights + adapter + max(_activations(count, deepest), _cache(count)),
+        memory_bytes=weights + adapter + max(_training(count, deepest), _scoring(count)),
         bytes_up=visits * fmean(cost.upload_bytes for cost in costs),
         bytes_down=visits * fmean(cost.download_bytes for cost in costs),
         store_bytes=_disk(count),
@@ -107,28 +116,50 @@ def _without_what_costs_nothing(spec: RunSpec) -> RunSpec:
     return spec.model_copy(update=parts)
 
 
-def _activations(count: Counter, layers: int) -> float:
-    """Of the largest physical batch that trains, in bytes."""
-    spec, lengths = count.spec, count.amounts.train.lengths
-    longest, clients = float(lengths.max()), count.fed.clients
-    together = min(spec.local.batch_size, len(clients[0])) * count.stacked(len(clients))
-    rows = max(1.0, min(together, spec.local.max_tokens // longest))
-    return rows * activation_bytes(
+def _bytes_each(count: Counter) -> int:
+    return 2 if "bf16" in (count.spec.precision, count.spec.model.dtype) else 4
+
+
+def _training(count: Counter, layers: int) -> float:
+    """Of the largest physical batch that trains, in bytes: its activations, and DP's gradients one by one."""
+    spec, clients = count.spec, count.fed.clients
+    size = min(spec.local.batch_size, len(clients[0]))
+    if spec.privacy is not None:  # a Poisson sample: four standard deviations above its mean
+        size = min(len(clients[0]), round(size + 4 * size**0.5))
+    together = size * count.stacked(len(clients))
+    rows, width = count.largest_piece(count.amounts.train.lengths, together, spec.local.max_tokens)
+    inside = rows * activation_bytes(
         count.shape,
         count.adapters,
-        longest,
+        width,
         layers,
-        bytes_each=2 if "bf16" in (spec.precision, spec.model.dtype) else 4,
+        bytes_each=_bytes_each(count),
         checkpointing=spec.model.gradient_checkpointing,
+        scored=count.answer(count.amounts.train),
     )
+    if spec.privacy is None:
+        return inside
+    trained = sum(count.slot.parameters[n].numel() for n in trained_names(count.fed, count.slot, 0, 0))
+    return inside + 4.0 * PRIVATE_COPIES * rows * trained
 
 
-def _cache(count: Counter) -> float:
-    """Keys and values of one batch of generated answers, in bytes; 0 for classifiers."""
-    if not count.causal:
-        return 0.0
-    numbers = 2.0 * count.spec.rounds.eval_max_tokens * count.shape.layers * count.shape.kv_width
-    return numbers * (2 if count.spec.model.dtype == "bf16" else 4)
+def _scoring(count: Counter) -> float:
+    """Of the largest batch that is scored, in bytes; of generated answers with their keys and values."""
+    budget, largest = count.spec.rounds.eval_max_tokens, 0.0
+    for part in count.amounts.evals.values():
+        if not part.count:
+            continue
+        rows, width = count.largest_piece(part.lengths, part.count, budget)
+        held = scoring_bytes(count.shape, rows * width, _bytes_each(count))
+        if count.causal:
+            rows, width = count.largest_piece(part.prompts + count.amounts.new_tokens, part.count, budget)
+            numbers = 2.0 * count.shape.layers * count.shape.kv_width * rows * width
+            prompts = scoring_bytes(
+                count.shape, rows * (width - count.amounts.new_tokens), _bytes_each(count)
+            )
+            held = max(held, numbers * _bytes_each(count) + prompts)
+        largest = max(largest, held)
+    return largest
 
 
 def _disk(count: Counter) -> float:

@@ -41,21 +41,22 @@ def forward_flops(
     layers: int | None = None,
     labels: int = 0,
     first_token: bool = False,
+    scored: float | None = None,
 ) -> float:
     """One example's forward pass.
 
     Args:
         tokens: of the example.
         layers: that are passed through; None for all.
-        labels: outputs of a classification head; ignored for a causal model, which scores its vocabulary at
-            every token.
+        labels: outputs of a classification head; ignored for a causal model.
         first_token: the last of the layers computes the first token's state alone.
+        scored: tokens at which a causal model scores its vocabulary; None for all.
     """
     count = shape.layers if layers is None else layers
     each = _layer_forward(shape, adapters, tokens, tokens)
     last = _layer_forward(shape, adapters, tokens, 1) if first_token and count else each
     inside = each * (count - 1) + last if count else 0.0
-    return inside + embedding_flops(shape, tokens) + head_flops(shape, tokens, labels)
+    return inside + embedding_flops(shape, tokens) + head_flops(shape, _scored(tokens, scored), labels)
 
 
 def backward_flops(
@@ -69,6 +70,7 @@ def backward_flops(
     frozen_a: bool = False,
     checkpointing: bool = False,
     first_token: bool = False,
+    scored: float | None = None,
 ) -> float:
     """One example's backward pass.
 
@@ -78,12 +80,13 @@ def backward_flops(
         frozen_a: only B trains (FFA-LoRA): A has no gradient of its own.
         checkpointing: each layer's forward pass is done again first (see `models.memory`).
         first_token: the last of the layers computes the first token's state alone.
+        scored: tokens at which a causal model scores its vocabulary; None for all.
     """
     passed = list(range(shape.layers)) if present is None else sorted(present)
     reached = [layer for layer in passed if layer in set(trained)]
     if not reached:
         return 0.0
-    total = head_flops(shape, tokens, labels)
+    total = head_flops(shape, _scored(tokens, scored), labels)
     for layer in passed:
         states = 1.0 if first_token and layer == passed[-1] else tokens
         if checkpointing and states == tokens:  # run again; the gradient goes all the way down
@@ -94,6 +97,10 @@ def backward_flops(
         elif layer == reached[0]:
             total += _lowest_backward(shape, adapters, tokens, states, frozen_a)
     return total
+
+
+def _scored(tokens: float, scored: float | None) -> float:
+    return tokens if scored is None else scored
 
 
 def _rows(target: str, tokens: float, states: float) -> float:
@@ -167,7 +174,7 @@ def embedding_flops(shape: Shape, tokens: float) -> float:
 
 
 def head_flops(shape: Shape, tokens: float, labels: int) -> float:
-    """The head: a causal model's vocabulary at every token, a classifier's outputs once."""
+    """The head: a causal model's vocabulary at each of the tokens, a classifier's outputs once."""
     if shape.family == "llama":
         return 2 * tokens * shape.width * shape.vocabulary
     hidden = shape.width if shape.family in ("bert", "roberta") else 0
@@ -182,16 +189,24 @@ def activation_bytes(
     *,
     bytes_each: int = 4,
     checkpointing: bool = False,
+    scored: float | None = None,
 ) -> float:
     """What autograd keeps of one example for the backward pass of the ``layers`` topmost layers, about.
 
     In a layer: the inputs of two norms and of attention's and the MLP's nonlinear parts, queries, keys,
     values and attention's output, what goes into A and what comes out of it; and the attention weights, which
     fused kernels do not keep. A causal model's scores of its vocabulary come on top: as computed, in float32,
-    and their gradient.
+    and their gradient, at ``scored`` tokens (None: at all).
     """
     width = 8 * shape.width + (4 if shape.gated else 2) * shape.inner
     inside = tokens * (width + len(adapters.targets) * adapters.rank)
     kept = shape.width * tokens * layers + inside if checkpointing else layers * inside
-    vocabulary = tokens * shape.vocabulary * (bytes_each + 8) if shape.family == "llama" else 0.0
+    vocabulary = (
+        _scored(tokens, scored) * shape.vocabulary * (bytes_each + 8) if shape.family == "llama" else 0.0
+    )
     return kept * bytes_each + vocabulary
+
+
+def scoring_bytes(shape: Shape, tokens: float, bytes_each: int = 4) -> float:
+    """What a forward pass without gradients holds at a time, about: one layer's inside, of all tokens."""
+    return tokens * (6 * shape.width + 3 * shape.inner) * bytes_each

@@ -52,9 +52,9 @@ def device_for(spec: RunSpec, asked: str) -> torch.device:
 
 
 def memory_bytes(spec: RunSpec) -> int | None:
-    """Device memory that a run takes, in bytes: its estimate and 1 GiB for the libraries; None if unknown."""
+    """Memory of a GPU that a run takes, in bytes: its estimate and 1 GiB for libraries; None if unknown."""
     try:
-        return int(estimate(spec).memory_bytes) + (1 << 30)
+        return int(estimate(spec, gpu=True).memory_bytes) + (1 << 30)
     except FedloraError:
         return None
 

@@ -1,39 +1,42 @@
 """How fast a device is: operations a second, and what each pass, round and run takes however small it is.
 
-A large model's time is its operations over the device's rate. A small one's is mostly the passes themselves:
-PyTorch spends some time on every layer of every pass, before any number is multiplied. Both are measured by a
-few short training steps on random weights, or given.
+A large model's time is its operations over the device's rate, which depends on the number format. A small
+one's is mostly the passes themselves: PyTorch spends some time on every layer of every pass, before any
+number is multiplied. Both are measured by a few short training steps on random weights, taken from a GPU's
+data sheet, or given.
 """
 
 from __future__ import annotations
 
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-import numpy as np
 import torch
 
 from fedlora_kit.devices import computing_on, resolve_device
-from fedlora_kit.errors import BadValue
+from fedlora_kit.errors import BadValue, FedloraError
 from fedlora_kit.experiments.checkpoints import CheckpointFolder
 from fedlora_kit.experiments.estimate import Estimate
+from fedlora_kit.experiments.gpus import SHARE, Gpu, recognised
 from fedlora_kit.experiments.operations import Adapters, backward_flops, forward_flops
 from fedlora_kit.experiments.shapes import Shape, random_model
+from fedlora_kit.models.backbones import Dtype
 from fedlora_kit.models.lora import LoraSettings, attach_lora
-from fedlora_kit.privacy.noise import noise_multiplier
+from fedlora_kit.training.precision import Precision, forward, products
 
-#: with a rate that is given, not measured: seconds of a layer in a forward and in a backward pass, of a round
-#: and of a run. Orders of magnitude of eager PyTorch on a GPU, not measurements.
-GIVEN = (0.4e-3, 0.8e-3, 0.05, 10.0, 1.0)
+#: with a rate that is not measured: seconds of a layer in a forward and in a backward pass, of a round and of
+#: a run. Orders of magnitude of eager PyTorch on a GPU, not measurements.
+GIVEN = (0.4e-3, 0.8e-3, 0.05, 10.0)
 #: the probe's model: layers, and the widest that it tries on a CPU and on a GPU
 LAYERS, WIDEST = 2, {"cpu": 512, "cuda": 4096}
-#: the probe's larger batch: at most so many tokens, and operations
-TOKENS, FLOPS = 4096, 5e9
+#: a batch is large when its step takes so many times a short one's; the probe grows it for so many seconds
+LARGE, BUDGET = 5.0, 8.0
 _LORA = LoraSettings(rank=8, alpha=8, targets=("q", "v"))
 
 
@@ -46,8 +49,8 @@ class Rate:
         forward, backward: seconds of a layer in a pass of one short example.
         round: seconds of a round besides training and scoring, the checkpoint mostly.
         run: seconds of a run besides its rounds.
-        accounting: seconds of a DP run to search its noise.
-        how: "measured" or "given".
+        how: "measured", "published" or "given".
+        gpu: whether the device is one: batches are cut as for a GPU.
     """
 
     flops: float
@@ -55,13 +58,13 @@ class Rate:
     backward: float
     round: float
     run: float
-    accounting: float
     how: str
+    gpu: bool = False
 
     def seconds(self, cost: Estimate) -> float:
         """Wall time of a run on one device, alone."""
         passes = cost.forward_layers * self.forward + cost.backward_layers * self.backward
-        fixed = cost.rounds * self.round + self.run + cost.private * self.accounting
+        fixed = cost.rounds * self.round + self.run
         return cost.flops / self.flops + passes + fixed
 
 
@@ -77,17 +80,43 @@ def given_rate(tflops: float) -> Rate:
     """
     if not 0 < tflops < float("inf"):
         raise BadValue(f"tflops={tflops}", "give a positive number, such as 100")
-    return Rate(tflops * 1e12, *GIVEN, how="given")
+    return Rate(tflops * 1e12, *GIVEN, how="given", gpu=True)
+
+
+def published_rate(gpu: Gpu, precision: str = "fp32", dtype: str = "fp32", share: float = SHARE) -> Rate:
+    """A device that is not at hand, by its data sheet.
+
+    Args:
+        precision, dtype: of a run.
+        share: what training reaches of the peak; over 0, at most 1.
+
+    Raises:
+        BadValue: see `gpus.Gpu.peak`; no such share.
+    """
+    if not 0 < share <= 1:
+        raise BadValue(f"share={share}", "give what training reaches of the peak: over 0, at most 1")
+    return Rate(share * gpu.peak(precision, dtype), *GIVEN, how="published", gpu=True)
 
 
 @lru_cache(maxsize=64)
-def measured_rate(shape: Shape, labels: int, device: str = "auto", threads: int = 1) -> Rate:
+def measured_rate(
+    shape: Shape,
+    labels: int,
+    device: str = "auto",
+    threads: int = 1,
+    precision: Precision = "fp32",
+    dtype: Dtype = "fp32",
+) -> Rate:
     """The rate of this machine for models of a shape: of its width, as far as that is tried, and family.
 
-    Takes a second or two, and a moment's peace: other work on the machine slows the probe as it slows runs.
+    Takes some seconds, and a moment's peace: other work on the machine slows the probe as it slows runs.
 
     Args:
         threads: of the CPU; a run of a notebook computes with one.
+        precision, dtype: of the passes, and of the frozen weights.
+
+    Raises:
+        FedloraError: the times tell no rate, or one above the GPU's data sheet.
     """
     where = resolve_device(device)
     small = _probe_shape(shape, WIDEST[where.type])
@@ -96,28 +125,70 @@ def measured_rate(shape: Shape, labels: int, device: str = "auto", threads: int 
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            model = attach_lora(random_model(small, max(1, labels)), _LORA, seed=0).to(where)
-        tokens = small.image_tokens or 64
-        # large enough to tell its operations from its passes, small enough for a second
-        rows = int(np.clip(min(TOKENS / tokens, FLOPS / _step_flops(small, tokens, labels)), 8, None))
-        short, long = _batch(small, 1, 4, where), _batch(small, rows, tokens, where)
-        forward, step = _time(model, short, train=False), _time(model, short, train=True)
-        one = _step_flops(small, small.image_tokens or 4, labels)
-        extra = max(1e-9, _time(model, long, train=True) - step)
-        rate = (rows * _step_flops(small, tokens, labels) - one) / extra
-        # the short batch has operations of its own, about a third of them forward
-        alone, whole = forward - one / 3 / rate, step - one / rate
-        return Rate(
-            rate,
-            max(0.0, alone) / (LAYERS + 1),
-            max(0.0, whole - max(0.0, alone)) / (LAYERS + 1),
-            _checkpoint_seconds(model),
-            _build_seconds(small, labels),
-            _search_seconds(),
-            how="measured",
-        )
+            bare = random_model(small, max(1, labels))
+            model = attach_lora(bare.to(torch.bfloat16) if dtype == "bf16" else bare, _LORA, seed=0).to(where)
+
+        def seconds(rows: int, tokens: int, train: bool) -> float:
+            with products(precision):
+                return _time(model, _batch(small, rows, tokens, where), precision, train=train)
+
+        flops, one_way, both_ways = _fit(seconds, small, labels)
+        _check_peak(flops, where, precision, dtype)
+        rest = _checkpoint_seconds(model), _build_seconds(small, labels)
+        return Rate(flops, one_way, both_ways, *rest, how="measured", gpu=where.type == "cuda")
     finally:
         torch.set_num_threads(before)
+
+
+def _fit(seconds: Callable[[int, int, bool], float], shape: Shape, labels: int) -> tuple[float, float, float]:
+    """Operations a second, and seconds of a layer in a forward and in a backward pass.
+
+    The rate is that between two large batches, one twice the other. The passes' own time is the same in both,
+    and hidden in both where the device computes while the host prepares.
+
+    Args:
+        seconds: of a forward pass or a whole step (``True``), by rows and tokens of each.
+
+    Raises:
+        FedloraError: the larger batch took no longer.
+    """
+    tokens = shape.image_tokens or 64
+    once, step = seconds(1, 4, False), seconds(1, 4, True)
+    end = time.perf_counter() + BUDGET
+    rows, taken = 8, seconds(8, tokens, True)
+    try:
+        while taken < LARGE * step and time.perf_counter() < end:
+            rows = int(rows * min(8.0, max(1.5, 1.1 * LARGE * step / taken)))
+            taken = seconds(rows, tokens, True)
+        longer = seconds(2 * rows, tokens, True) - taken
+    except torch.OutOfMemoryError:
+        rows = max(1, rows // 4)
+        longer = -seconds(rows, tokens, True) + seconds(2 * rows, tokens, True)
+    half = _step_flops(shape, tokens, labels) * rows
+    if longer <= 0:
+        raise FedloraError(
+            "the probe cannot tell the device's rate: twice the batch took no longer",
+            "try again when the machine is idle, or give --gpu or --tflops",
+        )
+    flops = half / longer
+    # the short batch has operations of its own, about a third of them forward
+    one = _step_flops(shape, shape.image_tokens or 4, labels)
+    alone, whole = max(0.0, once - one / 3 / flops), max(0.0, step - one / flops)
+    return flops, alone / (LAYERS + 1), max(0.0, whole - alone) / (LAYERS + 1)
+
+
+def _check_peak(flops: float, device: torch.device, precision: str, dtype: str) -> None:
+    """Refuse a measurement that the device cannot reach."""
+    if device.type != "cuda":
+        return
+    name = torch.cuda.get_device_name(device)
+    known = recognised(name)
+    if known is not None and flops > known.peak(precision, dtype):
+        raise FedloraError(
+            f"the probe found {flops / 1e12:,.0f} TFLOP/s on {name}, whose data sheet ends at "
+            f"{known.peak(precision, dtype) / 1e12:g}",
+            f"try again when the machine is idle, or give --gpu {known.name} or --tflops",
+        )
 
 
 def _probe_shape(shape: Shape, widest: int) -> Shape:
@@ -150,37 +221,33 @@ def _batch(shape: Shape, rows: int, tokens: int, device: torch.device) -> dict[s
     return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
 
 
-def _time(model: torch.nn.Module, batch: dict[str, Any], *, train: bool, repeats: int = 9) -> float:
-    """Seconds of a forward pass, or of a whole training step; the median.
+def _time(model: torch.nn.Module, batch: dict[str, Any], precision: str, *, train: bool) -> float:
+    """Seconds of a forward pass, or of a whole training step; the median of nine, of three that take long.
 
     On a CPU of the thread's own time, which leaves out what other work took away meanwhile.
     """
     parameters = [p for p in model.parameters() if p.requires_grad]
-    on_gpu = parameters[0].device.type == "cuda"
+    device = parameters[0].device
+    on_gpu = device.type == "cuda"
     clock = time.perf_counter if on_gpu or torch.get_num_threads() > 1 else time.process_time
     optimizer = torch.optim.AdamW(parameters, lr=1e-3)
-    taken = []
-    for _ in range(repeats + 2):
+    taken: list[float] = []
+    while len(taken) < 4 or (len(taken) < 11 and sum(taken) < 0.5):
         start = clock()
         if train:
             optimizer.zero_grad(set_to_none=True)
-            model(**batch).logits.float().logsumexp(-1).mean().backward()
-            with computing_on(parameters[0].device):
+            with forward(device, precision):
+                logits = model(**batch).logits
+            logits.float().logsumexp(-1).mean().backward()
+            with computing_on(device):
                 optimizer.step()
         else:
-            with torch.no_grad():
+            with torch.no_grad(), forward(device, precision):
                 model(**batch)
         if on_gpu:
-            torch.cuda.synchronize(parameters[0].device)
+            torch.cuda.synchronize(device)
         taken.append(clock() - start)
-    return median(taken[2:])  # the first ones warm up
-
-
-@lru_cache(maxsize=1)
-def _search_seconds() -> float:
-    start = time.process_time()
-    noise_multiplier(6.0, 1e-5, 0.01, 100, "rdp")
-    return time.process_time() - start
+    return median(taken[min(2, len(taken) - 3) :])  # the first ones warm up
 
 
 def _checkpoint_seconds(model: torch.nn.Module) -> float:

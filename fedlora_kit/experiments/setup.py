@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -25,6 +26,7 @@ from fedlora_kit.models.memory import checkpoint_gradients
 from fedlora_kit.models.tokenizer import load_tokenizer
 from fedlora_kit.randomness import Streams
 from fedlora_kit.training.federation import Federation
+from fedlora_kit.training.noise_plan import noise_of_clients
 
 #: modality -> what a task of it asks for
 _WANTS = {
@@ -167,20 +169,26 @@ def holdings(spec: RunSpec) -> Holdings:
 
 
 def check_splits(specs: Sequence[RunSpec]) -> None:
-    """Deal out the examples of every run, before any is trained: a split that cannot be made shows at once.
+    """Deal out the examples of every run and find its noise, before any is trained.
+
+    A split that cannot be made, or a privacy budget that cannot be kept, shows at once.
 
     Raises:
-        BadValue: see `holdings`.
+        BadValue: see `holdings` and `privacy.noise.noise_multiplier`.
     """
-    seen: set[tuple[str, ...]] = set()
+    seen: dict[tuple[str, ...], list[int]] = {}
     for spec in specs:
         chosen = method(spec.method.name, **spec.method.settings)
         aside = f"{chosen.proxy}:{chosen.proxy_examples}"
         parts = (spec.data, spec.split)
         place = (*(part.model_dump_json() for part in parts), spec.model.backbone, str(spec.seed), aside)
         if place not in seen:
-            seen.add(place)
-            holdings(spec)
+            seen[place] = [len(client) for client in holdings(spec).clients]
+        if all(seen[place]):  # a client without examples is refused by name when its run begins
+            steps = spec.rounds.rounds * spec.local.steps
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # the run itself says what is doubtful
+                noise_of_clients(spec.privacy, seen[place], spec.local.batch_size, steps)
 
 
 def build(spec: RunSpec, device: torch.device) -> Federation:

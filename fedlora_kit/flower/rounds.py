@@ -27,7 +27,8 @@ from fedlora_kit.training.scores import Scores, global_scores, mean_scores, scor
 
 def computes(fed: Federation) -> bool:
     """Whether the server passes examples through a model: to score the global adapter, or layers."""
-    return not scores_own(fed) or fed.proxy is not None
+    late = fed.rounds.cohort is not None  # clients that have not trained yet are scored by the server
+    return late or not scores_own(fed) or fed.proxy is not None
 
 
 def run_rounds(
@@ -97,7 +98,7 @@ def _score_layers(
         return None
     hooks.prepare([name for name in slot.names if ".lora_" in name])
     slot.write(state)
-    scores = fisher_scores(fed.model, slot, fed.proxy, fed.device, fed.method.score_one_logit)
+    scores = fisher_scores(fed.model, slot, fed.proxy, fed.device, fed.method.score_one_logit, fed.precision)
     fed.method.refresh(scores, round_index)
     return scores
 

@@ -160,8 +160,9 @@ def _one(spec: RunSpec, stage: Stage, store: Store, rate_of: RateOf) -> PlannedR
     if status in ("finished", "failed"):
         return PlannedRun(spec, stage, key, status, None, None)
     try:
-        cost = estimate(spec)
-        return PlannedRun(spec, stage, key, status, cost, rate_of(spec).seconds(cost))
+        rate = rate_of(spec)
+        cost = estimate(spec, gpu=rate.gpu)
+        return PlannedRun(spec, stage, key, status, cost, rate.seconds(cost))
     except FedloraError as error:
         return PlannedRun(spec, stage, key, status, None, None, str(error))
 

@@ -56,8 +56,9 @@ def _row(entry: Entry, rate_of: Callable[[RunSpec], Rate]) -> dict[str, Any]:
     if entry.provenance.get("resumed_after_round") is not None:
         raise FedloraError("it was resumed", "its wall time is that of the last part")
     spec = RunSpec.parse(entry.spec)
-    cost = estimate(spec)
-    seconds, wall = rate_of(spec).seconds(cost), float(entry.provenance["wall_seconds"])
+    rate = rate_of(spec)
+    cost = estimate(spec, gpu=rate.gpu)
+    seconds, wall = rate.seconds(cost), float(entry.provenance["wall_seconds"])
     sent = float(entry.results["bytes_up"])
     stored = sum(file.stat().st_size for file in entry.path.rglob("*") if file.is_file())
     return {

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from fedlora_kit.errors import FedloraError
+from fedlora_kit.errors import BadValue, FedloraError
 from fedlora_kit.privacy.noise import epsilon_of_history
 
 
@@ -42,8 +42,12 @@ class Ledger:
         return sum(steps for _, _, steps in self._spent[client])
 
     def epsilon(self, client: int) -> float:
-        """What the client has spent so far."""
-        return epsilon_of_history(tuple(self._spent[client]), self.delta, self.accountant)
+        """What the client has spent so far; by "rdp", which is never too little, where "prv" fails."""
+        history = tuple(self._spent[client])
+        try:
+            return epsilon_of_history(history, self.delta, self.accountant)
+        except BadValue:
+            return epsilon_of_history(history, self.delta)
 
     def largest_epsilon(self) -> float:
         """The largest epsilon of any client: what the run as a whole can promise each client."""

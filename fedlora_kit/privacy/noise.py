@@ -1,14 +1,20 @@
-"""From a privacy budget to a noise multiplier, and back. The arithmetic is Opacus'."""
+"""From a privacy budget to a noise multiplier, and back."""
 
 from __future__ import annotations
 
 import math
-import warnings
+from decimal import ROUND_UP, Context
 from functools import lru_cache
 
 from fedlora_kit.errors import BadValue
+from fedlora_kit.privacy.prv import prv_epsilon
+from fedlora_kit.privacy.renyi import LARGEST, rdp_epsilon
 
 ACCOUNTANTS = ("rdp", "prv")
+#: sigma is found to so many significant digits, rounded up
+DIGITS = 6
+#: no noise multiplier outside is tried
+LEAST, MOST = 1e-6, 1e9
 
 
 def _check(delta: float, sample_rate: float, steps: int, accountant: str) -> None:
@@ -25,11 +31,32 @@ def _check(delta: float, sample_rate: float, steps: int, accountant: str) -> Non
         raise BadValue(f"accountant={accountant!r}", f"choose one of {', '.join(ACCOUNTANTS)}")
 
 
+def check_epsilon(epsilon: float, delta: float) -> None:
+    """Refuse a target that no accountant here can keep to, whatever the noise.
+
+    Raises:
+        BadValue: not positive, not finite, or below 2 log(1/delta) / 10,000 (0.0023 at delta = 1e-5), which
+            asks for orders beyond the largest.
+    """
+    if not (epsilon > 0 and math.isfinite(epsilon)):
+        raise BadValue(
+            f"epsilon={epsilon}", "epsilon is a positive number, such as 6; leave privacy out for none"
+        )
+    least = 2 * math.log(1 / delta) / LARGEST
+    if epsilon < least:
+        raise BadValue(
+            f"epsilon={epsilon:g} is smaller than can be shown at delta={delta:g}",
+            f"use an epsilon of {least:.2g} or more",
+        )
+
+
 @lru_cache(maxsize=1024)
 def noise_multiplier(
     epsilon: float, delta: float, sample_rate: float, steps: int, accountant: str = "rdp"
 ) -> float:
-    """Smallest noise multiplier, within the search's tolerance, that keeps to (epsilon, delta).
+    """Smallest noise multiplier, to six digits, that keeps to (epsilon, delta) by the accountant.
+
+    It is rounded up: `epsilon_of` with it is never above the target, and within 1 % of it (by "prv" 3 %).
 
     Args:
         epsilon: target over all steps; positive and finite.
@@ -39,35 +66,48 @@ def noise_multiplier(
         accountant: "rdp" or "prv".
 
     Returns:
-        sigma: the noise on the sum of clipped gradients has standard deviation sigma * C. Opacus stops
-        when epsilon is met to 0.01 from below.
+        sigma: the noise on the sum of clipped gradients has standard deviation sigma * C.
+
+    Raises:
+        BadValue: an impossible budget (see `check_epsilon`), or one that "prv" cannot account for.
 
     >>> round(noise_multiplier(6.0, 1e-5, 200 / (67349 / 3), 10_000), 2)  # FFA-LoRA, SST-2, section 5
     0.99
     """
     _check(delta, sample_rate, steps, accountant)
-    if not (epsilon > 0 and math.isfinite(epsilon)):
-        raise BadValue(
-            f"epsilon={epsilon}", "epsilon is a positive number, such as 6; leave privacy out for none"
-        )
-    from opacus.accountants.utils import get_noise_multiplier
+    check_epsilon(epsilon, delta)
+    from scipy.optimize import brentq
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # "optimal order is the largest alpha": harmless on the way
-        try:
-            sigma = get_noise_multiplier(
-                target_epsilon=epsilon,
-                target_delta=delta,
-                sample_rate=sample_rate,
-                steps=steps,
-                accountant=accountant,
-            )
-        except (ValueError, RuntimeError, OverflowError) as error:
+    def over(sigma: float) -> float:
+        """Log of the epsilon that sigma spends over the target."""
+        return math.log(max(epsilon_of(sigma, delta, sample_rate, steps, accountant) / epsilon, 1e-9))
+
+    # prv's is a little below that by rdp
+    high = 1.0 if accountant == "rdp" else noise_multiplier(epsilon, delta, sample_rate, steps)
+    low = high / 2
+    while over(high) > 0:
+        low, high = high, 2 * high
+        if high > MOST:
             raise BadValue(
-                f"no noise multiplier found for epsilon={epsilon} with the {accountant} accountant ({error})",
-                "use --accountant rdp, a larger epsilon, or fewer steps",
-            ) from error
-    return float(sigma)
+                f"epsilon={epsilon:g} in {steps} steps asks for a noise multiplier above {MOST:g}",
+                "use a larger epsilon, or fewer steps",
+            )
+    while over(low) <= 0:
+        low, high = low / 2, low
+        if low < LEAST:
+            raise BadValue(
+                f"epsilon={epsilon:g} asks for a noise multiplier below {LEAST:g}",
+                "use a smaller epsilon; leave privacy out for none",
+            )
+    root = brentq(lambda log_sigma: over(math.exp(log_sigma)), math.log(low), math.log(high), xtol=1e-8)
+    sigma = _rounded_up(math.exp(root))
+    while over(sigma) > 0:  # the root may lie on either side
+        sigma = _rounded_up(sigma * (1 + 0.1**DIGITS))
+    return sigma
+
+
+def _rounded_up(sigma: float) -> float:
+    return float(Context(prec=DIGITS, rounding=ROUND_UP).create_decimal_from_float(sigma))
 
 
 def epsilon_of(sigma: float, delta: float, sample_rate: float, steps: int, accountant: str = "rdp") -> float:
@@ -76,6 +116,8 @@ def epsilon_of(sigma: float, delta: float, sample_rate: float, steps: int, accou
     Args: as in `noise_multiplier`.
     """
     _check(delta, sample_rate, steps, accountant)
+    if not sigma >= 0:
+        raise BadValue(f"sigma={sigma}", "the noise multiplier is a number from 0 on")
     return epsilon_of_history(((sigma, sample_rate, steps),), delta, accountant)
 
 
@@ -83,15 +125,13 @@ def epsilon_of(sigma: float, delta: float, sample_rate: float, steps: int, accou
 def epsilon_of_history(
     history: tuple[tuple[float, float, int], ...], delta: float, accountant: str = "rdp"
 ) -> float:
-    """Epsilon of a composition of phases, each (sigma, sample rate, steps); 0 for an empty one."""
-    from opacus.accountants import create_accountant
+    """Epsilon of a composition of phases, each (sigma, sample rate, steps); 0 for an empty one, never below.
 
+    Raises:
+        BadValue: see `prv.prv_epsilon`.
+    """
     if not history:
         return 0.0
     if any(sigma == 0 for sigma, _, _ in history):
         return math.inf
-    book = create_accountant(accountant)
-    book.history = list(history)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return float(book.get_epsilon(delta))
+    return prv_epsilon(history, delta) if accountant == "prv" else rdp_epsilon(history, delta)[0]
