@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from tiny_causal import CPU, causal_data, causal_model
+from peft import LoraConfig, get_peft_model
+from tiny_causal import CPU, causal_data, causal_model, tokenizer
 
 from fedlora_kit.adapter import AdapterSlot
 from fedlora_kit.errors import BadValue, FedloraError
@@ -20,7 +21,7 @@ from fedlora_kit.privacy.dpsgd import private_optimizer
 from fedlora_kit.privacy.settings import PrivacySettings
 from fedlora_kit.randomness import Streams
 from fedlora_kit.training.federation import Federation, run_federation
-from fedlora_kit.training.objective import example_losses
+from fedlora_kit.training.objective import batch_losses, example_losses
 from fedlora_kit.training.settings import FederationSettings, LocalSettings
 
 
@@ -54,6 +55,56 @@ def one_by_one(model, slot, data, size):
             row[i] = slot.parameters[n].grad
     model.zero_grad()
     return rows
+
+
+def gemma(seed=0):
+    """A tiny Gemma 3: its head is its embedding matrix, its attention has a window in every other layer."""
+    config = transformers.Gemma3TextConfig(
+        vocab_size=len(tokenizer()),
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=8,
+        intermediate_size=24,
+        initializer_range=0.3,
+        sliding_window=8,
+        layer_types=["sliding_attention", "full_attention"],
+        pad_token_id=1,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return transformers.Gemma3ForCausalLM(config)
+
+
+def tied():
+    model = causal_model()
+    model.config.tie_word_embeddings = True
+    model.tie_weights()
+    return model
+
+
+@pytest.mark.parametrize("make", [causal_model, tied, gemma])
+def test_the_head_at_the_answer_alone_gives_the_losses_and_gradients_of_all_places(make):
+    plain, targets = make(), ("q_proj", "v_proj", "down_proj")
+    config = LoraConfig(r=2, lora_alpha=4, target_modules=list(targets), init_lora_weights=False)
+    torch.manual_seed(0)
+    model = get_peft_model(plain, config)
+    slot = AdapterSlot(model)
+    data, chosen = causal_data(6), np.array([4, 0, 3, 1])  # answers and prompts of unequal length
+    widths = []
+    head = model.get_output_embeddings()
+    head.register_forward_hook(lambda _, given, __: widths.append(given[0].shape[:-1]))
+    whole = losses_of(model, data)(chosen)
+    expected = torch.autograd.grad(whole.sum(), list(slot.parameters.values()))
+    fast = batch_losses(model, data, chosen, CPU)
+    torch.testing.assert_close(fast, whole, atol=1e-6, rtol=1e-6)
+    found = torch.autograd.grad(fast.sum(), list(slot.parameters.values()))
+    for name, one, other in zip(slot.names, found, expected, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-5, msg=name)
+    answers = int((data.lengths - data.prompt_lengths)[chosen].sum())
+    assert widths == [(4, data.lengths[chosen].max()), (1, answers)]
+    assert not head._forward_pre_hooks
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])

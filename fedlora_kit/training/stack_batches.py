@@ -107,7 +107,7 @@ class StackLoader:
             pad = next((d.pad for d in self.data if isinstance(d, EncodedText)), {})
             placed = to_device({**masked(joined(parts, pad)), **fixed}, self.device)
             inputs = {name: t for name, t in placed.items() if name not in fixed}
-        return Piece(inputs, *(placed[name] for name in fixed), equal)
+        return Piece(inputs, placed["labels"], placed["owners"], placed["shares"], equal)
 
     def _images(self, held: Sequence[tuple[int, Indices]], fixed: Arrays) -> tuple[Batch, Batch]:
         """The members' images, one copy for all, and made into inputs member by member."""
