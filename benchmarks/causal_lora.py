@@ -5,9 +5,9 @@
 The gradients of 4 clients with 4 texts each, some 50 tokens of which the last 10 are the answer, through a
 Llama of 4 layers with LoRA on q, k, v, o. In turn, on one thread, by CPU time.
 
-* peft: client after client, PEFT's layers: what the round loop does.
+* peft: client after client, PEFT's layers.
 * node: client after client, `training.lora_stack`'s layer with one group.
-* stack: all clients in one pass, a group each.
+* stack: all clients in one pass, a group each: what the round loop does where it can.
 """
 
 from __future__ import annotations

@@ -1,5 +1,6 @@
 """Training causal language models: per-example gradients, checkpointing, number formats, whole runs."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -21,6 +22,7 @@ from fedlora_kit.privacy.dpsgd import private_optimizer
 from fedlora_kit.privacy.settings import PrivacySettings
 from fedlora_kit.randomness import Streams
 from fedlora_kit.training.federation import Federation, run_federation
+from fedlora_kit.training.lora_stack import why_not_modules
 from fedlora_kit.training.objective import batch_losses, example_losses
 from fedlora_kit.training.settings import FederationSettings, LocalSettings
 
@@ -206,6 +208,37 @@ def test_a_federation_of_causal_models_runs_and_learns_what_it_says(name, privac
     assert moved == {n for n in start if name == "lora" or ".lora_B" in n}
     if privacy is not None:
         assert 0 < outcome.privacy["epsilon"] <= 8.0
+
+
+SGD = LocalSettings(lr=0.5, steps=2, batch_size=4)
+ADAMW = LocalSettings(optimizer="adamw", lr=0.01, clip_norm=0.5, steps=2, batch_size=4, max_tokens=200)
+
+
+@pytest.mark.parametrize(
+    ("local", "privacy"),
+    [(SGD, None), (ADAMW, None), (SGD, PrivacySettings(sigma=1.0, delta=1e-3, clip=0.5))],
+)
+@pytest.mark.parametrize("name", ["lora", "ffa-lora"])
+def test_clients_of_a_causal_model_train_in_a_stack_as_one_after_the_other(name, local, privacy):
+    found = []
+    for stack in ("never", "always"):  # clients of 6, 4 and 2 examples: batches of unequal size, too
+        clients = [causal_data(n, seed=k) for k, n in enumerate((6, 4, 2))]
+        chosen = local.model_copy(update={"stack": stack})
+        fed = dataclasses.replace(federation(name, privacy), clients=clients, local=chosen)
+        found.append(run_federation(fed))
+    one, other = found
+    for n in one.state:
+        torch.testing.assert_close(other.state[n], one.state[n], atol=1e-5, rtol=0)
+    for a, b in zip(one.history, other.history, strict=True):
+        assert a["train_loss"] == pytest.approx(b["train_loss"], rel=1e-4)
+
+
+def test_weights_of_another_format_are_not_stacked():
+    fed = federation()
+    fed.model.base_model.model.model.layers.to(torch.bfloat16)
+    for parameter in AdapterSlot(fed.model).parameters.values():
+        parameter.data = parameter.data.float()
+    assert "not float32" in why_not_modules(fed.model, AdapterSlot(fed.model))
 
 
 def test_plain_training_lowers_the_loss():

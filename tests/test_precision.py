@@ -8,7 +8,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import backbone, data, federation, text_data
-from tiny_causal import causal_data
 from torch import nn
 
 from fedlora_kit.adapter import digest
@@ -132,7 +131,6 @@ def test_bf16_under_dp_clips_rows_in_float32(monkeypatch):
     [
         ({"lora": LoraSettings(rank=2, dropout=0.1)}, "LoRA's input has dropout"),
         ({"local": LocalSettings(lr=0.1, stack="never")}, "local.stack is never"),
-        ({"clients": [causal_data(4)] * 2}, "EncodedCausal"),
     ],
 )
 def test_bf16_under_dp_is_refused_where_hooks_would_clip(changes, reason):

@@ -192,8 +192,8 @@ class RunSpec(BaseModel):
         if self.privacy is not None and self.local.clip_norm is not None:
             raise ValueError("local.clip_norm is for runs without DP; DP clips examples by privacy.clip")
         if self.privacy is not None and self.precision == "bf16":
-            causal = get_task(self.data.task).modality == "causal"
-            check_rows(causal, self.model.lora.dropout, self.model.gradient_checkpointing, self.local.stack)
+            m = self.model
+            check_rows(m.dtype, m.lora.dropout, m.gradient_checkpointing, self.local.stack)
         chosen = method(self.method.name, **self.method.settings)
         if self.privacy is not None and chosen.proxy_examples:
             raise ValueError(

@@ -44,14 +44,14 @@ def forward(device: torch.device, precision: str) -> AbstractContextManager[Any]
     return torch.autocast(device.type, dtype=torch.bfloat16) if precision == "bf16" else nullcontext()
 
 
-def check_rows(causal: bool, dropout: float, checkpointing: bool, stack: str) -> None:
+def check_rows(dtype: str, dropout: float, checkpointing: bool, stack: str) -> None:
     """Refuse bf16 under DP where per-example gradients cannot come as rows of a stack, in float32.
 
     Raises:
         ValueError: Opacus' hooks would give them, and clip by norms in bfloat16.
     """
     reasons = {
-        "a causal language model": causal,
+        f"model.dtype={dtype}": dtype != "fp32",
         f"model.lora.dropout={dropout:g}": dropout > 0,
         "model.gradient_checkpointing": checkpointing,
         "local.stack=never": stack == "never",
