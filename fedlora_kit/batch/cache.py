@@ -16,6 +16,7 @@ from fedlora_kit.batch import own_code
 from fedlora_kit.batch.parameters import read_notebook
 from fedlora_kit.batch.status import OK, STATUS_FILE, Status, read_status
 from fedlora_kit.experiments import atomic
+from fedlora_kit.reporting import style
 
 _DECIDING = ("torch", "transformers", "peft", "opacus")
 
@@ -35,8 +36,8 @@ def cache_key(notebook: Path, profile: str, parameters: Mapping[str, Any]) -> st
     """SHA-256 (64 hex digits) of everything that an item's outputs depend on.
 
     The notebook's cells (prose too: the executed notebook is an output), the whole package, the reported
-    numbers, the backbones, the profile, the parameters, `versions`, the mirror's
-    files by size and time, and files of the user's own (`own_code`). Where the outputs go does not count.
+    numbers, the backbones, the profile, the parameters, `versions`, the mirror's files by size and time, and
+    files of the user's own (`own_code`, `style.own_settings`). Where the outputs go does not count.
     """
     from fedlora_kit.experiments.source import package_digest
 
@@ -57,6 +58,8 @@ def cache_key(notebook: Path, profile: str, parameters: Mapping[str, Any]) -> st
     }
     if own := own_code.contents():
         parts["own code"] = own
+    if settings := style.own_settings():
+        parts["style"] = {name: str(value) for name, value in settings.items()}
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 

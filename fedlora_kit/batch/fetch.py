@@ -19,6 +19,7 @@ from fedlora_kit import mirror, paths
 from fedlora_kit.batch.fetch_plan import Piece, RemoteFile, Target, targets
 from fedlora_kit.errors import FedloraError
 from fedlora_kit.experiments.atomic import disk_guard, sync_file, sync_folder, write_json
+from fedlora_kit.numerals import size
 
 STAGING = ".fetch"
 
@@ -85,7 +86,7 @@ def fetch(
     """
     todo = missing(jobs, hub)
     for number, (job, target) in enumerate(todo, 1):
-        say(f"[{number}/{len(todo)}] {target.place} ({target.size / 1e6:.1f} MB)")
+        say(f"[{number}/{len(todo)}] {target.place} ({size(target.size)})")
         with disk_guard(hub):
             _one(job, target, hub, source)
     shutil.rmtree(hub / STAGING, ignore_errors=True)

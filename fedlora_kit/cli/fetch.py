@@ -9,9 +9,9 @@ import typer
 
 from fedlora_kit.cli import completion
 from fedlora_kit.cli.common import Items, Settings, print_table
-from fedlora_kit.cli.plan import size_text
 from fedlora_kit.cli.verbosity import say
 from fedlora_kit.errors import BadValue, UnknownName
+from fedlora_kit.numerals import size
 
 if TYPE_CHECKING:
     from fedlora_kit.batch.fetch_plan import Wanted
@@ -61,13 +61,13 @@ def fetch(
             [
                 job.piece.title,
                 str(len(job.targets)),
-                size_text(job.size),
-                size_text(sum(target.size for owner, target in todo if owner is job)),
+                size(job.size),
+                size(sum(target.size for owner, target in todo if owner is job)),
             ]
             for job in jobs
         ]
         print_table(["from the Hub", "files", "size", "to fetch"], rows, right=[1, 2, 3])
-        typer.echo(f"\n{size_text(sum(target.size for _, target in todo))} to fetch into {hub}")
+        typer.echo(f"\n{size(sum(target.size for _, target in todo))} to fetch into {hub}")
         if not dry_run:
             hub.mkdir(parents=True, exist_ok=True)
             done = bring(jobs, hub, source, say)
@@ -101,7 +101,7 @@ def _wanted(items: list[str] | None, profile: str, settings: list[str] | None) -
 
 def _without_network(needed: Wanted) -> None:
     """What would be fetched, as far as it is known without asking."""
-    rows = [[piece.title, "?" if piece.about is None else size_text(piece.about)] for piece in needed.pieces]
+    rows = [[piece.title, "?" if piece.about is None else size(piece.about)] for piece in needed.pieces]
     print_table(["from the Hub", "about"], rows, right=[1])
     for sentence in needed.by_hand:
         typer.echo(f"by hand: {sentence}")
