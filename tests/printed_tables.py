@@ -13,7 +13,7 @@ _POWER = re.compile(r"\$(-?)(?:([\d.]+) \\times )?10\^\{(-?\d+)\}\$")
 
 
 def number(text: str) -> float | None:
-    """The number of a printed cell, in Markdown, LaTeX or a terminal; NaN where it says that there is none."""
+    """The number of a printed cell (Markdown, LaTeX, terminal); NaN where it says that there is none."""
     text = _POWER.sub(lambda m: f"{m[1]}{m[2] or 1}e{m[3]}", text.strip()).replace("$\\infty$", "∞")
     text = text.replace("$-$", "-").replace("−", "-").replace(",", "").replace("∞", "inf")
     if text in (numerals.MISSING, "--", ""):
