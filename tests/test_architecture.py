@@ -16,6 +16,7 @@ FLOORS = [
     "__init__",
     "errors",
     "paths",
+    "devices",
     "mirror",
     "randomness",
     "looks",

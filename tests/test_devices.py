@@ -11,10 +11,12 @@ import pytest
 import torch
 from typer.testing import CliRunner, Result
 
-from fedlora_kit.cli import app, devices, doctor
+from fedlora_kit import devices
+from fedlora_kit.cli import app, doctor
+from fedlora_kit.cli import devices as warning
 from fedlora_kit.cli import plan as plan_
 from fedlora_kit.errors import BadValue
-from fedlora_kit.experiments.many import default_jobs
+from fedlora_kit.experiments.places import default_jobs
 from fedlora_kit.experiments.rate import Rate, given_rate
 from fedlora_kit.experiments.store import Store
 from fedlora_kit.numerals import duration
@@ -132,13 +134,13 @@ def test_the_command_line_refuses_a_missing_gpu_before_anything_runs(
 def test_the_warning_gives_the_plans_time() -> None:
     given = {ITEM: {"seeds": 2}}
     total = plan("small", given, lambda spec: RATE).totals
-    said = devices.slow_without_gpu("small", given, lambda spec: RATE)
+    said = warning.slow_without_gpu("small", given, lambda spec: RATE)
     assert said is not None
     assert f"profile small has {total.missing} runs to train" in said
     assert f"about {duration(3600 * total.device_hours)} on" in said
     assert f"{default_jobs()} go at a time" in said
     assert "\n" not in said
-    half = devices.slow_without_gpu("small", given, lambda spec: RATE, share=2)
+    half = warning.slow_without_gpu("small", given, lambda spec: RATE, share=2)
     assert half is not None
     assert duration(1800 * total.device_hours) in half
     assert f"{total.missing} runs to train, 1 of 2 shares here, " in half
@@ -149,8 +151,8 @@ def test_planning_that_fails_is_no_warning_and_no_error(caplog: pytest.LogCaptur
         raise ZeroDivisionError("a broken clock")
 
     caplog.set_level(logging.DEBUG, "fedlora_kit")
-    assert devices.slow_without_gpu("small", {ITEM: {"seeds": 1}}, rate) is None  # type: ignore[arg-type]
-    (record,) = [r for r in caplog.records if r.name == devices.__name__]
+    assert warning.slow_without_gpu("small", {ITEM: {"seeds": 1}}, rate) is None  # type: ignore[arg-type]
+    (record,) = [r for r in caplog.records if r.name == warning.__name__]
     assert record.levelname == "DEBUG"
     assert "a broken clock" in caplog.text
 
@@ -163,17 +165,17 @@ def test_there_is_no_warning_without_need(monkeypatch: pytest.MonkeyPatch) -> No
         return RATE
 
     given = {ITEM: {"seeds": 1}}
-    assert devices.slow_without_gpu("smoke", given, rate) is None
-    assert devices.slow_without_gpu("small", {ITEM: {"seeds": 1, "device": "cpu"}}, rate) is None
-    assert devices.slow_without_gpu("small", {"own/mine": {}}, rate) is None
-    assert devices.slow_without_gpu("small", {ITEM: {"nothing": 1}}, rate) is None
+    assert warning.slow_without_gpu("smoke", given, rate) is None
+    assert warning.slow_without_gpu("small", {ITEM: {"seeds": 1, "device": "cpu"}}, rate) is None
+    assert warning.slow_without_gpu("small", {"own/mine": {}}, rate) is None
+    assert warning.slow_without_gpu("small", {ITEM: {"nothing": 1}}, rate) is None
     store = Store()
     for spec in runs_of(ITEM, "small", seeds=1):
         with store.work(spec.key(), {}) as work:
             work.finish({"results.json": {}, "history.json": [], "provenance.json": {}})
-    assert devices.slow_without_gpu("small", given, rate) is None
+    assert warning.slow_without_gpu("small", given, rate) is None
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert devices.slow_without_gpu("small", {ITEM: {"seeds": 2}}, rate) is None
+    assert warning.slow_without_gpu("small", {ITEM: {"seeds": 2}}, rate) is None
     assert measured == []
 
 

@@ -15,9 +15,11 @@ import pytest
 from typer.testing import CliRunner
 
 import fedlora_kit
+from fedlora_kit.batch import local_batch
 from fedlora_kit.batch import local_engine as engine
 from fedlora_kit.batch import pool as notebooks
-from fedlora_kit.batch.local_engine import LocalBatch, Trained, train_items
+from fedlora_kit.batch.local_batch import LocalBatch
+from fedlora_kit.batch.local_engine import Trained, train_items
 from fedlora_kit.batch.progress import LiveTable, PlainLines, Training
 from fedlora_kit.batch.stages import Wanted
 from fedlora_kit.batch.status import Status
@@ -48,7 +50,8 @@ class Stand:
     def __init__(self, outcome=done):
         self.outcome, self.specs, self.started, self.closed = outcome, [], [], 0
 
-    def __call__(self, processes):
+    def __call__(self, processes, gpu):
+        assert gpu == ""
         self.started.append(processes)
         return self
 
@@ -87,7 +90,7 @@ def test_the_grid_goes_first_then_what_it_chooses_and_the_longest_of_the_rest(mo
     assert {s.key() for s in stand.specs[: len(grid)]} == {s.key() for s in grid}
     wanted = {s.key() for s in [*grid, *chosen, *rest]}
     assert sorted(s.key() for s in stand.specs) == sorted(wanted)  # each once
-    later = [engine.rough_seconds(s) for s in stand.specs[len(grid) :]]
+    later = [local_batch.rough_seconds(s) for s in stand.specs[len(grid) :]]
     assert later == sorted(later, reverse=True)
     assert (trained.finished, trained.failed, trained.left, trained.unplanned) == (len(wanted), 0, {}, {})
     assert (stand.started, stand.closed) == ([1], 1)
@@ -165,7 +168,7 @@ def test_an_item_that_cannot_be_planned_stops_no_other():
 
 
 def test_what_only_the_notebook_knows_or_nobody_has_stays_with_it(monkeypatch):
-    monkeypatch.setattr(engine, "external", lambda _: True)
+    monkeypatch.setattr(local_batch, "external", lambda _: True)
     stand = Stand()
     assert len(spread(PLAIN, stand).left) == len(runs_of("start_here", "smoke", seeds=1))
 

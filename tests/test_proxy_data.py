@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import image_data, text_data
@@ -10,7 +11,7 @@ from fedlora_kit.data import get_task, load_task
 from fedlora_kit.data.digits import digits
 from fedlora_kit.errors import BadValue, UnknownName
 from fedlora_kit.experiments.set_aside import proxy_rows
-from fedlora_kit.experiments.setup import build, external_proxy, holdings, load_data, resolve_device
+from fedlora_kit.experiments.setup import build, external_proxy, holdings, load_data
 from fedlora_kit.experiments.spec import RunSpec
 from fedlora_kit.methods import method
 from fedlora_kit.papers import fed_hello_grid as grid
@@ -78,12 +79,12 @@ def test_external_digits_are_nobodys():
 
 
 def test_external_examples_leave_the_clients_theirs():
-    made = build(spec(proxy="external"), resolve_device("cpu"))
+    made = build(spec(proxy="external"), torch.device("cpu"))
     train, _ = load_data(made_spec := spec().data, "kit/image-tiny")
     assert made_spec.task == "digits"
     assert sum(len(c) for c in made.clients) == len(train)
     assert len(made.proxy) == 20
-    inside = build(spec(proxy="balanced"), resolve_device("cpu"))
+    inside = build(spec(proxy="balanced"), torch.device("cpu"))
     assert sum(len(c) for c in inside.clients) == len(train) - 20
     assert np.bincount(inside.proxy.labels, minlength=10).tolist() == [2] * 10
     with pytest.raises(BadValue, match="has 700 examples"):

@@ -12,20 +12,23 @@ from pathlib import Path
 
 import psutil
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from fedlora_kit.batch import ray_cluster, ray_worker
 from fedlora_kit.batch import ray_engine as engine
-from fedlora_kit.batch.ray_cluster import RayCluster, need_ray, share_of_gpu
-from fedlora_kit.batch.ray_engine import Batch, memory_bytes, train_items
+from fedlora_kit.batch.ray_cluster import RayCluster, need_ray
+from fedlora_kit.batch.ray_engine import Batch, train_items
 from fedlora_kit.batch.ray_worker import PublishingStore, job, read_reply, train
 from fedlora_kit.batch.stages import Wanted
 from fedlora_kit.cli import app
 from fedlora_kit.errors import BadValue, FedloraError
+from fedlora_kit.experiments import placing
 from fedlora_kit.experiments import run as run_module
 from fedlora_kit.experiments.atomic import DamageWarning
 from fedlora_kit.experiments.checkpoints import CheckpointFolder
 from fedlora_kit.experiments.estimate import estimate
+from fedlora_kit.experiments.placing import memory_bytes, share_of_gpu
 from fedlora_kit.experiments.remote import RemoteStore
 from fedlora_kit.experiments.run import run
 from fedlora_kit.experiments.spec import RunSpec
@@ -134,10 +137,7 @@ def test_a_machine_with_other_code_or_data_says_so(scratch, remote):
 
 
 def test_other_errors_are_told_and_keep_the_checkpoints(scratch, remote, monkeypatch):
-    class OutOfMemoryError(RuntimeError):
-        pass
-
-    for error, status in ((OutOfMemoryError("CUDA"), "out of memory"), (ZeroDivisionError("x"), "error")):
+    for error, status in ((torch.OutOfMemoryError("CUDA"), "out of memory"), (ZeroDivisionError("x"), "error")):
 
         def breaking(*_, error=error, **__):
             raise error
@@ -221,6 +221,7 @@ def publish(wanted, remote):
 
 GSM8K = {"ffa-lora/gsm8k": {"profile": "smoke", "seeds": 2, "device": "auto", "output_dir": "figures"}}
 FEW = {"start_here": {"profile": "smoke", "seeds": 1}}
+ON_GPUS = {"start_here": {"profile": "smoke", "seeds": 1, "device": "cuda"}}
 
 
 def spread(items, stand, remote, store=None, **options):
@@ -327,14 +328,20 @@ def test_a_run_too_large_for_its_share_gets_a_gpu_of_its_own(remote):
         return None if small else {"status": "out of memory", "error": "CUDA out of memory"}
 
     stand = Stand(outcome, gpus=1)
-    spread(FEW, stand, remote)
+    spread(ON_GPUS, stand, remote)
     assert [alone for *_, alone in stand.jobs] == [False] * len(wanted) + [True]
     assert {device for _, device, *_ in stand.jobs} == {"cuda"}
     stand = Stand(lambda one, alone: {"status": "out of memory", "error": "CUDA out of memory"}, gpus=1)
     shutil.rmtree(remote.url.removeprefix("file://"))
     with pytest.raises(FedloraError, match="CUDA out of memory"):
-        spread(FEW, stand, remote, Store(Path(remote.url.removeprefix("file://")).parent / "other"))
+        spread(ON_GPUS, stand, remote, Store(Path(remote.url.removeprefix("file://")).parent / "other"))
     assert len(stand.jobs) == 2 * len(wanted)
+
+
+def test_the_kits_own_backbones_take_no_gpu_unless_it_is_asked_for(remote):
+    stand = Stand(gpus=2)
+    spread(FEW, stand, remote)
+    assert {device for _, device, *_ in stand.jobs} == {"cpu"}
 
 
 def test_a_store_that_is_not_shared_is_named(remote, monkeypatch):
@@ -366,7 +373,7 @@ def test_the_memory_of_a_run_is_its_estimate_with_the_libraries(monkeypatch):
     def unknown(_):
         raise FedloraError("the shape is not known here")
 
-    monkeypatch.setattr(engine, "estimate", unknown)
+    monkeypatch.setattr(placing, "estimate", unknown)
     assert memory_bytes(spec()) is None
 
 
@@ -475,13 +482,14 @@ def test_a_cluster_that_cannot_be_had_is_one_clear_error(monkeypatch):
 
 
 def cluster_of_two(attempts=3):
-    """Two machines with one core each, one of them the head. Ray's node aborts where its helpers take more
-    than 15 seconds to start, as on a very busy machine: what there is of it is ended, and it starts anew."""
+    """Two machines with one core each, one of them the head, which has two GPUs by name. Ray's node aborts
+    where its helpers take more than 15 seconds to start, as on a very busy machine: what there is of it is
+    ended, and it starts anew."""
     from ray.cluster_utils import Cluster
 
     cluster = Cluster()
     try:
-        cluster.add_node(num_cpus=1, include_dashboard=False)
+        cluster.add_node(num_cpus=1, num_gpus=2, include_dashboard=False)
         cluster.add_node(num_cpus=1)
     except Exception:
         cluster.shutdown()
@@ -524,6 +532,27 @@ def lose(nodes, machine, scratch, remote):
     return place.name
 
 
+def assert_each_run_on_a_gpu_has_a_process_of_its_own(address):
+    """CUDA keeps to the first GPU that a process was given."""
+
+    def where(text):
+        import os
+
+        return json.dumps({"pid": os.getpid(), "gpu": os.environ["CUDA_VISIBLE_DEVICES"], **json.loads(text)})
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ray_cluster, "_task", where)
+        cluster = RayCluster(address)
+        text = json.dumps({"key": "k", "device": "cuda"})
+        pending, replies = [cluster.submit(text, None, alone=True) for _ in range(4)], []
+        while pending:
+            done, reply = cluster.next(pending)
+            pending.remove(done)
+            replies.append(reply)
+    assert {reply["gpu"] for reply in replies} <= {"0", "1"}
+    assert len({reply["pid"] for reply in replies}) == 4, replies
+
+
 @pytest.mark.slow
 def test_a_machine_lost_in_mid_run(scratch, remote, nodes, tmp_path):
     runs = {wanted.key(): wanted for wanted in (spec(rounds=100), spec(rounds=100, seed=1))}
@@ -532,13 +561,14 @@ def test_a_machine_lost_in_mid_run(scratch, remote, nodes, tmp_path):
     thread = threading.Thread(target=lambda: lost.append(lose(nodes, machine, scratch, remote)), daemon=True)
     cluster = RayCluster(nodes.address)
     try:
-        assert (cluster.nodes, cluster.gpus) == (2, 0)
+        assert (cluster.nodes, cluster.gpus) == (2, 2)  # which runs of the kit's own backbones leave alone
         batch = Batch(cluster, remote, store, lambda _: 1 << 20, 0.0, said.append)
         batch.add([Wanted(wanted) for wanted in runs.values()])
         thread.start()
         while batch.step():
             pass
         batch.raise_errors()
+        assert_each_run_on_a_gpu_has_a_process_of_its_own(nodes.address)
     finally:
         cluster.close()
     thread.join(timeout=10)

@@ -37,7 +37,7 @@ def causal_model(kind: str = "llama", seed: int = 0) -> torch.nn.Module:
         pad_token_id=1,
         eos_token_id=2,
     )
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return transformers.LlamaForCausalLM(config).eval()
 

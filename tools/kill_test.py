@@ -183,14 +183,15 @@ def description(seed: int) -> dict[str, object]:
 def kill_runs(figures: Figures, kills: int, rng: random.Random, folder: Path) -> None:
     """Training runs, each killed again and again until it gets through."""
     # What every process would read and import anew is read here, so that the moments fall on the work itself.
+    import torch
 
     from fedlora_kit.experiments.run import run
-    from fedlora_kit.experiments.setup import build, resolve_device
+    from fedlora_kit.experiments.setup import build
     from fedlora_kit.experiments.spec import RunSpec
     from fedlora_kit.experiments.store import Store
     from fedlora_kit.training.noise_plan import noise_of_clients
 
-    federation = build(RunSpec.parse(description(0)), resolve_device("cpu"))
+    federation = build(RunSpec.parse(description(0)), torch.device("cpu"))
     steps = federation.rounds.rounds * federation.local.steps
     noise_of_clients(
         federation.privacy, [len(c) for c in federation.clients], federation.local.batch_size, steps

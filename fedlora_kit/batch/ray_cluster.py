@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import warnings
 from collections.abc import Iterable
@@ -11,10 +10,10 @@ from contextlib import suppress
 from typing import Any
 
 from fedlora_kit.batch.ray_worker import read_reply, train
+from fedlora_kit.devices import free_bytes
 from fedlora_kit.errors import FedloraError
+from fedlora_kit.experiments.placing import share_of_gpu
 
-_HEADROOM = 1.2  # over the estimate: allocators keep more than they use
-_SMALLEST_SHARE = 0.125  # more processes a GPU only wait for each other
 _PROBE_SECONDS = 180.0
 
 
@@ -51,6 +50,8 @@ class RayCluster:
                     "start one (ray start --head), or leave --address out for a Ray of this machine alone",
                 ) from error
         self._task = self._ray.remote(max_retries=retries)(_task)
+        # one run a process: CUDA keeps to the GPU of a process's first run, Ray may give the next run another
+        self._gpu_task = self._ray.remote(max_retries=retries, max_calls=1)(_task)
         alive = [node for node in self._ray.nodes() if node["Alive"]]
         self.nodes = len(alive)
         self.gpus = sum(node["Resources"].get("GPU", 0) for node in alive)
@@ -71,11 +72,12 @@ class RayCluster:
         """
         wanted = json.loads(text)
         options: dict[str, Any] = {"num_cpus": 1, "name": f"run {wanted['key']}"}
+        task = self._gpu_task if wanted["device"] == "cuda" else self._task
         if wanted["device"] == "cuda":
             options["num_gpus"] = 1.0 if alone else share_of_gpu(needed, self._smallest_card())
         elif needed is not None:
             options["memory"] = min(needed, int(self._host))  # more than any machine has would wait for ever
-        return self._task.options(**options).remote(text)
+        return task.options(**options).remote(text)
 
     def next(self, pending: Iterable[Any]) -> tuple[Any, dict[str, Any]]:
         """Wait for one of the ``pending``; it and its reply ("error" for one lost for the last time)."""
@@ -92,27 +94,17 @@ class RayCluster:
             self._ray.shutdown()
 
     def _smallest_card(self) -> int | None:
-        """Bytes of the smallest GPU, asked of every node once; None if one does not say."""
+        """Bytes that are free on the smallest GPU, asked of every node once; None if one does not say."""
         if self._card is None and self._with_gpu:
             from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-            probe = self._ray.remote(num_cpus=0, num_gpus=0.01, max_retries=0)(_card_bytes)
+            probe = self._ray.remote(num_cpus=0, num_gpus=0.01, max_calls=1, max_retries=0)(free_bytes)
             here = [NodeAffinitySchedulingStrategy(node, soft=False) for node in self._with_gpu]
             asked = [probe.options(scheduling_strategy=place).remote() for place in here]
             self._card = 0
             with suppress(self._ray.exceptions.RayError):
                 self._card = min(self._ray.get(asked, timeout=_PROBE_SECONDS))
         return self._card or None
-
-
-def share_of_gpu(needed: int | None, card: int | None) -> float:
-    """Which part of a GPU with ``card`` bytes a run that takes ``needed`` gets: 0.125 to 1, in hundredths.
-
-    1 where either is unknown, and for a run that is larger than the card.
-    """
-    if needed is None or not card:
-        return 1.0
-    return min(1.0, max(_SMALLEST_SHARE, math.ceil(100 * _HEADROOM * needed / card) / 100))
 
 
 def need_ray() -> Any:
@@ -136,9 +128,3 @@ def need_ray() -> Any:
 def _task(text: str) -> str:
     """What Ray runs: text in, text out."""
     return train(text, need_ray().get_runtime_context().get_node_id())
-
-
-def _card_bytes() -> int:
-    import torch
-
-    return int(torch.cuda.mem_get_info()[1])

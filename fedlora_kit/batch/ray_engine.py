@@ -9,7 +9,7 @@ from fedlora_kit import paths
 from fedlora_kit.batch.ray_worker import job
 from fedlora_kit.batch.stages import Wanted, plan_item, train_stages
 from fedlora_kit.errors import BadValue, FedloraError
-from fedlora_kit.experiments.estimate import estimate
+from fedlora_kit.experiments.placing import memory_bytes, wanted_device
 from fedlora_kit.experiments.remote import RemoteStore
 from fedlora_kit.experiments.spec import RunSpec, external
 from fedlora_kit.experiments.store import Store
@@ -26,14 +26,6 @@ class Cluster(Protocol):
     def device(self, asked: str) -> str: ...
     def submit(self, text: str, needed: int | None, *, alone: bool = False) -> Any: ...
     def next(self, pending: Iterable[Any]) -> tuple[Any, dict[str, Any]]: ...
-
-
-def memory_bytes(spec: RunSpec) -> int | None:
-    """Device memory that a run takes, in bytes: its estimate and 1 GiB for the libraries; None if unknown."""
-    try:
-        return int(estimate(spec).memory_bytes) + (1 << 30)
-    except FedloraError:
-        return None
 
 
 def train_items(
@@ -111,7 +103,8 @@ class Batch:
             elif external(spec):
                 self._errors[key] = "it names what only this process knows; use --engine local"
             else:
-                text = job(spec, key, self._remote.url, self._cluster.device(device), self._every)
+                where = self._cluster.device(wanted_device(spec, device))
+                text = job(spec, key, self._remote.url, where, self._every)
                 self._submit(key, text, alone=False)
         if new:
             self._say(f"{len(new)} runs: {len(new) - len(missing)} here, {len(self._pending)} on the cluster")

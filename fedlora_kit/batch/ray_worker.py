@@ -77,7 +77,9 @@ def train(text: str, node: str) -> str:
         reply = {"status": "error", "error": str(error)}
     except Exception as error:
         traceback.print_exc(file=sys.stderr)
-        kind = "out of memory" if type(error).__name__ == "OutOfMemoryError" else "error"
+        from fedlora_kit.experiments.placing import out_of_memory
+
+        kind = "out of memory" if out_of_memory(error) else "error"
         reply = {"status": kind, "error": f"{type(error).__name__}: {error}"}
     if reply["status"] in ("finished", "failed"):
         shutil.rmtree(scratch, ignore_errors=True)  # else its checkpoints help the next try
@@ -87,6 +89,7 @@ def train(text: str, node: str) -> str:
 def _train(wanted: Mapping[str, Any], scratch: Path) -> dict[str, Any]:
     import torch
 
+    from fedlora_kit.devices import hide_gpus
     from fedlora_kit.experiments.run import RunFailed, run
     from fedlora_kit.experiments.spec import RunSpec
 
@@ -105,6 +108,7 @@ def _train(wanted: Mapping[str, Any], scratch: Path) -> dict[str, Any]:
     if entry is None:
         threads = torch.get_num_threads()
         if wanted["device"] == "cpu":
+            hide_gpus()
             torch.set_num_threads(1)  # as `run_all`: the number of threads may change the last bits
         try:
             entry = run(spec, device=wanted["device"], store=store)

@@ -8,8 +8,8 @@ from typing import Any
 
 from fedlora_kit.batch.progress import Reporter, Running, Training
 from fedlora_kit.batch.status import UNCHANGED, Status
+from fedlora_kit.devices import gpu_count, kind_of
 from fedlora_kit.errors import FedloraError
-from fedlora_kit.experiments.setup import resolve_device
 from fedlora_kit.experiments.spec import RunSpec
 from fedlora_kit.experiments.store import Store
 from fedlora_kit.papers.runs_of import runs_of
@@ -114,16 +114,16 @@ def summary(spec: RunSpec) -> str:
 
 
 def device_text(name: str) -> str:
-    """A device, with a GPU's name.
+    """A device in words; starts nothing.
 
     Raises:
-        FedloraError: it is not there.
+        BadValue: it is not there.
     """
-    import torch
+    from fedlora_kit.experiments.places import default_jobs
 
-    device = resolve_device(name)
-    if device.type == "cuda":
-        return f"{device}, {torch.cuda.get_device_name(device)}"
-    from fedlora_kit.experiments.many import default_jobs
-
-    return f"{device}, {default_jobs()} runs at a time"
+    cpu = f"{default_jobs()} runs at a time"
+    if kind_of(name) == "cpu":
+        return f"cpu, {cpu}"
+    if name.strip() != "auto":
+        return f"{name.strip()} of {gpu_count()} GPUs"
+    return f"{gpu_count()} GPUs; for the kit's own backbones the cpu, {cpu}"

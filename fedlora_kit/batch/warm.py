@@ -49,12 +49,13 @@ class Outcome:
     """What became of a run.
 
     Attributes:
-        status: "finished" and "failed" (it diverged) are in the store; "error": it could not be trained.
+        status: "finished" and "failed" (it diverged) are in the store; "out of memory" (of a GPU) and
+            "error": it could not be trained.
         seconds: wall time.
         error: what went wrong, else empty.
     """
 
-    status: Literal["finished", "failed", "error"]
+    status: Literal["finished", "failed", "out of memory", "error"]
     seconds: float
     error: str = ""
 
@@ -68,16 +69,17 @@ def train(description: Mapping[str, Any], key: str, device: str, root: str) -> O
     """
     import torch
 
+    from fedlora_kit.devices import kind_of
+    from fedlora_kit.experiments.placing import out_of_memory
     from fedlora_kit.experiments.run import RunFailed, run
-    from fedlora_kit.experiments.setup import resolve_device
     from fedlora_kit.experiments.spec import RunSpec
     from fedlora_kit.experiments.store import Store
 
     begun, threads = time.perf_counter(), torch.get_num_threads()
-    status: Literal["finished", "failed", "error"] = "finished"
+    status: Literal["finished", "failed", "out of memory", "error"] = "finished"
     error = ""
     try:
-        if resolve_device(device).type == "cpu":
+        if kind_of(device) == "cpu":
             torch.set_num_threads(1)
         spec = RunSpec.parse(dict(description))
         if spec.key() != key:
@@ -92,19 +94,21 @@ def train(description: Mapping[str, Any], key: str, device: str, root: str) -> O
         status, error = "error", str(refused)
     except Exception as other:
         traceback.print_exc(file=sys.stderr)
-        status, error = "error", f"{type(other).__name__}: {other}"
+        status = "out of memory" if out_of_memory(other) else "error"
+        error = f"{type(other).__name__}: {other}"
     finally:
         torch.set_num_threads(threads)
     return Outcome(status, time.perf_counter() - begun, error)
 
 
 class WarmPool:
-    """Processes that stay for many runs; started as work comes.
+    """Processes that stay for many runs; started as work comes. Each computes with one thread on the CPU,
+    unless the user's own variables say otherwise.
 
     Args:
         processes: at most so many.
         log: the file that takes what they print; None: nowhere.
-        one_thread: each computes with one thread, as runs on a CPU do; the user's own variables win.
+        gpu: the GPU that they see (for ``CUDA_VISIBLE_DEVICES``); "": none.
         preload: modules that the server imports.
     """
 
@@ -112,19 +116,19 @@ class WarmPool:
         self,
         processes: int,
         log: Path | None = None,
+        gpu: str = "",
         *,
-        one_thread: bool = True,
         preload: Sequence[str] = PRELOAD,
     ) -> None:
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(list(preload))
-        threads = {name: os.environ.get(name, "1") for name in _ONE_THREAD} if one_thread else {}
+        threads = {name: os.environ.get(name, "1") for name in _ONE_THREAD}
         same_code = {"PYTHONSAFEPATH": "1", "PYTHONPATH": python_path()}  # wherever this process was started
         with environment({**QUIET, **threads, **same_code}), _no_interrupts():
             forkserver.ensure_running()  # takes the environment as it is now
         ours, self._lifeline = context.Pipe(duplex=False)
         self._ours = ours  # open until every worker has its copy
-        variables = {**os.environ, **QUIET}
+        variables = {**os.environ, **QUIET, "CUDA_VISIBLE_DEVICES": gpu}
         self._executor = ProcessPoolExecutor(
             processes,
             mp_context=context,

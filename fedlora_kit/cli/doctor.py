@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import shutil
+import subprocess
 import sys
 import tomllib
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from importlib import metadata
 from pathlib import Path
 
 from fedlora_kit import paths
-from fedlora_kit.cli.devices import gpu_hidden, why_no_gpu
+from fedlora_kit.devices import describe_gpu, gpu_count, gpu_hidden, resolve_device, why_no_gpu
 from fedlora_kit.errors import FedloraError
 from fedlora_kit.numerals import size
 
@@ -98,18 +99,75 @@ def kernel() -> Check:
 def device() -> Check:
     """What will compute."""
     import joblib
-    import torch
 
     cores = joblib.cpu_count()
-    if torch.cuda.is_available():
-        names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
-        return Check("device", "ok", f"{', '.join(names)}; {cores} CPU cores")
+    if count := gpu_count():
+        return _gpus([_try_gpu(index) for index in range(count)], cores)
     problem, remedy = why_no_gpu()
     found = (
         f"{problem}; {cores} CPU cores: enough for smoke; small takes hours, paper needs GPUs "
         "(fedlora plan --profile small estimates)"
     )
     return Check("device", "warn", found, remedy) if gpu_hidden() else Check("device", "ok", found)
+
+
+@dataclass(frozen=True)
+class _Gpu:
+    found: str
+    bf16: bool = True
+    problem: str = ""
+
+
+def _try_gpu(index: int) -> _Gpu:
+    """One product on a GPU, and what it is."""
+    import torch
+
+    try:
+        where = resolve_device(f"cuda:{index}")
+        ones = torch.ones(256, 256, device=where)
+        if float((ones @ ones).sum()) != 256**3:
+            return _Gpu(f"cuda:{index}", problem=f"cuda:{index} computes a wrong product")
+        known = describe_gpu(where)
+    except (FedloraError, RuntimeError) as error:
+        problem = error.problem if isinstance(error, FedloraError) else f"cuda:{index}: {error}"
+        return _Gpu(f"cuda:{index}", problem=problem)
+    size, capability = known["memory_bytes"] / _GIB, known["capability"]
+    found = f"cuda:{index} {known['name']}, {size:.0f} GiB, capability {capability}, driver {known['driver']}"
+    return _Gpu(found, bf16=float(capability) >= 8.0)
+
+
+def _gpus(gpus: list[_Gpu], cores: int) -> Check:
+    mode, four_bit = _compute_modes(), _version("bitsandbytes")
+    parts = [gpu.found for gpu in gpus]
+    parts += [f"compute mode {mode}"] if mode else []
+    parts += [f"bitsandbytes {four_bit or 'is not installed: no 4-bit weights'}", f"{cores} CPU cores"]
+    found, problems = "; ".join(parts), [gpu.problem for gpu in gpus if gpu.problem]
+    if problems:
+        good = [str(index) for index, gpu in enumerate(gpus) if not gpu.problem]
+        remedy = f"use the others: CUDA_VISIBLE_DEVICES={','.join(good)}" if good else "compare nvidia-smi"
+        return Check("device", "fail", "; ".join([*problems, found]), remedy)
+    if not all(gpu.bf16 for gpu in gpus):
+        return Check("device", "warn", found, "bf16 needs capability 8.0: choose runs in fp32 on older GPUs")
+    if "Exclusive" in mode:
+        return Check("device", "warn", found, f"one process a GPU at a time: set FEDLORA_JOBS={len(gpus)}")
+    return Check("device", "ok", found)
+
+
+def _compute_modes() -> str:
+    """Of all GPUs, as nvidia-smi names them; empty where it does not say."""
+    ask = ["nvidia-smi", "--query-gpu=compute_mode", "--format=csv,noheader"]
+    try:
+        said = subprocess.run(ask, capture_output=True, text=True, timeout=20, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return ", ".join(sorted({line.strip() for line in said.splitlines() if line.strip()}))
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def mirror() -> Check:

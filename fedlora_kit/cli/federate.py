@@ -10,8 +10,8 @@ import typer
 
 from fedlora_kit.cli import completion
 from fedlora_kit.cli.common import JsonFlag, print_json
-from fedlora_kit.cli.devices import check_device
 from fedlora_kit.cli.verbosity import say
+from fedlora_kit.devices import check_device
 from fedlora_kit.errors import BadValue
 from fedlora_kit.numerals import fixed, significant
 

@@ -9,7 +9,7 @@ import typer
 
 from fedlora_kit.cli import completion
 from fedlora_kit.cli.common import Items, JsonFlag, Settings, print_json, print_table
-from fedlora_kit.cli.devices import check_device
+from fedlora_kit.devices import check_device
 from fedlora_kit.errors import BadValue, UnknownName
 from fedlora_kit.numerals import duration, fixed, significant, size
 
@@ -98,6 +98,7 @@ def plan(
 def rates(tflops: float | None, device: str) -> Any:
     """The speed for a run: as given, or measured once for each shape of backbone."""
     from fedlora_kit.data.tasks import get_task
+    from fedlora_kit.experiments.placing import wanted_device
     from fedlora_kit.experiments.rate import given_rate, measured_rate
     from fedlora_kit.experiments.shapes import shape_of
 
@@ -108,7 +109,7 @@ def rates(tflops: float | None, device: str) -> Any:
     def measured(spec: RunSpec) -> Rate:
         kind = get_task(spec.data.task)
         labels = 0 if kind.modality == "causal" else kind.num_labels
-        return measured_rate(shape_of(spec.model.backbone), labels, device)
+        return measured_rate(shape_of(spec.model.backbone), labels, wanted_device(spec, device))
 
     return measured
 

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fedlora_kit.cli import completion
-from fedlora_kit.cli.devices import check_device, slow_without_gpu
+from fedlora_kit.cli.devices import slow_without_gpu
 from fedlora_kit.cli.verbosity import is_quiet, is_verbose, say, warn
+from fedlora_kit.devices import check_device
 from fedlora_kit.errors import BadValue, UnknownName
 
 if TYPE_CHECKING:

@@ -221,7 +221,7 @@ def _provenance(provenance: Mapping[str, Any]) -> None:
         "began": provenance.get("started_utc"),
         "took": numerals.duration(provenance["wall_seconds"]) if "wall_seconds" in provenance else None,
         "resumed": f"after round {resumed + 1}" if resumed is not None else None,
-        "device": " ".join(str(v) for v in device.values() if v),
+        "device": _device_text(device, provenance.get("devices") or []),
         "memory": ", ".join(f"{numerals.size(v)} ({k})" for k, v in memory.items() if v),
         "commit": commit,
         "source": str(provenance.get("source") or "")[:16],
@@ -230,3 +230,13 @@ def _provenance(provenance: Mapping[str, Any]) -> None:
         "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
     }
     _section("Provenance", [[name, str(text)] for name, text in lines.items() if text])
+
+
+def _device_text(device: Mapping[str, Any], parts: Sequence[Sequence[Any]]) -> str:
+    words = [str(device[name]) for name in ("type", "name") if device.get(name)]
+    if "deterministic" in device:
+        words.append(f"(driver {device.get('driver')}, CUDA {device.get('cuda')},")
+        words.append(f"{'' if device['deterministic'] else 'not '}deterministic)")
+    text = " ".join(words)
+    before = [f"{kind} from round {first + 1}" for first, kind in parts[:-1]]
+    return f"{text}; before: {', '.join(before)}" if before else text

@@ -49,7 +49,7 @@ def backbone(kind: str, labels: int = 3, seed: int = 0, **extra: Any) -> torch.n
         if kind == "vit"
         else transformers.AutoModelForSequenceClassification
     )
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         made: torch.nn.Module = auto.from_config(configs[kind]()).eval()
     return made

@@ -6,19 +6,26 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from fedlora_kit.devices import hide_gpus
 from fedlora_kit.errors import FedloraError
+from fedlora_kit.experiments.places import Places, default_jobs, jobs_on_gpus
+from fedlora_kit.experiments.placing import on_cpu, out_of_memory
 from fedlora_kit.experiments.run import RunFailed, run
-from fedlora_kit.experiments.setup import check_splits, resolve_device
+from fedlora_kit.experiments.setup import check_splits
 from fedlora_kit.experiments.spec import RunSpec, external
 from fedlora_kit.experiments.store import Entry, Store
 
 log = logging.getLogger(__name__)
+#: a run's key and, if it failed, the record
+_Done = tuple[str, dict[str, Any] | None]
 
 
 @dataclass(frozen=True)
@@ -29,16 +36,6 @@ class Finished:
     key: str
     entry: Entry | None
     failure: dict[str, Any] | None = None
-
-
-def default_jobs() -> int:
-    """Runs at a time: ``FEDLORA_JOBS``, or the number of usable cores."""
-    named = os.environ.get("FEDLORA_JOBS")
-    if named and named.isdigit() and int(named) > 0:
-        return int(named)
-    from joblib import cpu_count
-
-    return int(cpu_count())  # what this process may use (affinity, containers), not what there is
 
 
 def run_all(
@@ -53,13 +50,13 @@ def run_all(
     """Every run in the order asked for; each is trained at most once, however often it is listed.
 
     On a CPU each process computes with one thread and several runs go side by side: small models gain
-    more from that than from threads.
+    more from that than from threads. GPUs hold as many processes each as their memory allows (`places`).
     Splits are tried first: one that cannot be made stops all before anything is trained. A run that diverges
     does not stop the others; any other error does, and what has been trained by then stays in the store.
     Runs that name a task, method or partitioner registered outside the package are trained in this process.
 
     Args:
-        jobs: processes; None for `default_jobs` on a CPU, 1 on a GPU.
+        jobs: processes; None for `places.default_jobs`; 1: this process trains, one run after the other.
         label: name on the progress bar.
     """
     store = store or Store()
@@ -85,20 +82,21 @@ def _train(
     specs: Sequence[RunSpec], device: str, jobs: int | None, store: Store, force: bool, label: str
 ) -> dict[str, dict[str, Any]]:
     """Train the runs that the store lacks; returns the records of those that failed, by key."""
-    from joblib import Parallel, delayed
     from tqdm.auto import tqdm
 
     if len(specs) > 1:
         check_splits(specs)
-    jobs = min(len(specs), jobs or (default_jobs() if resolve_device(device).type == "cpu" else 1))
+    small = [spec for spec in specs if on_cpu(spec, device)]
+    large = [spec for spec in specs if not on_cpu(spec, device)]
+    at_once = min(len(specs), jobs or (jobs_on_gpus() if large else default_jobs()))
     if any(external(spec) for spec in specs):
-        jobs = 1  # what only this process knows cannot be named in another one
-    log.info("%s: device %s, %d at a time", label, resolve_device(device), jobs)
-    if jobs == 1:
-        done = (_one(spec, device, str(store.root), force) for spec in specs)
+        at_once = 1  # what only this process knows cannot be named in another one
+    root = str(store.root)
+    log.info("%s: %d on the CPU, %d on GPUs, %d at a time", label, len(small), len(large), at_once)
+    if at_once == 1:
+        done: Iterator[_Done] = (_one(spec, device, root, force) for spec in specs)
     else:
-        tasks = (delayed(_one)(spec, device, str(store.root), force) for spec in specs)
-        done = Parallel(n_jobs=jobs, return_as="generator_unordered")(tasks)
+        done = chain(_on_cores(small, root, force, at_once), _on_gpus(large, device, root, force, at_once))
     quiet = bool(os.environ.get("TQDM_DISABLE"))  # the headless runner sets it; notebook bars overlook it
     bar = tqdm(done, total=len(specs), desc=label, disable=quiet, file=sys.stderr, mininterval=1.0)
     try:
@@ -111,12 +109,70 @@ def _train(
         ) from error
 
 
-def _one(spec: RunSpec, device: str, root: str, force: bool) -> tuple[str, dict[str, Any] | None]:
-    """Train one run in a worker process; returns its key and, if it failed, the record."""
+def _on_cores(specs: Sequence[RunSpec], root: str, force: bool, jobs: int) -> Iterator[_Done]:
+    """Side by side on the CPU, in processes that see no GPU."""
+    from joblib import Parallel, delayed
+
+    tasks = (delayed(_one)(spec, "cpu", root, force, hidden=True) for spec in specs)
+    yield from Parallel(n_jobs=jobs, return_as="generator_unordered")(tasks)
+
+
+def _on_gpus(specs: Sequence[RunSpec], device: str, root: str, force: bool, jobs: int) -> Iterator[_Done]:
+    """Side by side on the GPUs, by memory; a run that finds too little memory is tried again alone on one."""
+    waiting = [(spec, False) for spec in specs]
+    running: dict[Future[_Done], tuple[RunSpec, bool]] = {}
+    places = Places(jobs, _Workers)
+    try:
+        while waiting or running:
+            while waiting:
+                spec, alone = waiting[0]
+                future = places.send(
+                    spec,
+                    device,
+                    lambda pool, there, spec=spec: pool.submit(_one, spec, there, root, force),  # type: ignore[misc]
+                    alone=alone,
+                )
+                if future is None:
+                    break
+                running[future] = waiting.pop(0)
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                spec, alone = running.pop(future)
+                places.over(future)
+                error = future.exception()
+                if error is None:
+                    yield future.result()
+                elif out_of_memory(error) and not alone:
+                    waiting.append((spec, True))
+                else:
+                    raise error
+    finally:
+        places.close()
+
+
+class _Workers:
+    """Processes that see one GPU (see `places.Pool`)."""
+
+    def __init__(self, processes: int, gpu: str) -> None:
+        from joblib.externals.loky import ProcessPoolExecutor
+
+        self._executor = ProcessPoolExecutor(processes, env={"CUDA_VISIBLE_DEVICES": gpu})
+
+    def submit(self, work: Callable[..., Any], /, *given: Any) -> Future[Any]:
+        future: Future[Any] = self._executor.submit(work, *given)
+        return future
+
+    def close(self) -> None:
+        self._executor.shutdown(wait=True, kill_workers=True)
+
+
+def _one(spec: RunSpec, device: str, root: str, force: bool, hidden: bool = False) -> _Done:
+    """Train one run, in a worker process or in this one; returns its key and, if it failed, the record."""
     import torch
 
+    if hidden:
+        hide_gpus()
     key, threads = spec.key(), torch.get_num_threads()
-    if resolve_device(device).type == "cpu":
+    if on_cpu(spec, device):
         torch.set_num_threads(1)
     try:
         run(spec, device=device, store=Store(Path(root)), force=force)

@@ -12,6 +12,7 @@ from importlib import metadata
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
+from fedlora_kit.devices import describe_gpu, peak_bytes
 from fedlora_kit.errors import BadValue
 
 PACKAGES = (
@@ -37,16 +38,16 @@ def collect(device: str, seconds: float, started: datetime | None = None, **fact
     Holds no user name, host name or absolute path: of a path among ``facts`` only the last part is kept.
 
     Args:
-        device: as given to torch: "cpu", "cuda", "cuda:1", "mps".
+        device: as given to torch: "cpu", "cuda:1".
         seconds: wall time of the training.
         started: when it began (with a time zone); ``seconds`` before now if ``None``.
         facts: more to keep beside it, such as ``data=``, ``model=`` or ``seeds=``; JSON values.
 
     Returns:
         ``versions`` (package -> version, or ``None`` if absent), ``git`` (see :func:`git_state`),
-        ``platform``, ``cpu_count``, ``torch_threads``, ``device`` ({type, name}), ``peak_memory_bytes``
-        ({process: largest resident set since the process began, cuda: largest allocation since its
-        statistics were last reset, or ``None``}), ``started_utc`` (ISO 8601), ``wall_seconds``, ``facts``.
+        ``platform``, ``cpu_count``, ``torch_threads``, ``device`` ({type, name}; for a GPU see
+        `devices.describe_gpu`), ``peak_memory_bytes`` ({process: largest resident set since the process
+        began, and those of `devices.peak_bytes`}), ``started_utc`` (ISO 8601), ``wall_seconds``, ``facts``.
 
     Raises:
         BadValue: ``seconds`` is negative or NaN, ``started`` has no time zone, or a fact takes such a name.
@@ -60,7 +61,6 @@ def collect(device: str, seconds: float, started: datetime | None = None, **fact
     if started.tzinfo is None:
         raise BadValue("started has no time zone", "use datetime.now(UTC)")
     where = torch.device(device)
-    on_cuda = where.type == "cuda"
     record: dict[str, Any] = {
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
         "git": git_state(),
@@ -71,11 +71,8 @@ def collect(device: str, seconds: float, started: datetime | None = None, **fact
         },
         "cpu_count": os.cpu_count(),
         "torch_threads": torch.get_num_threads(),
-        "device": {"type": where.type, "name": torch.cuda.get_device_name(where) if on_cuda else _cpu_name()},
-        "peak_memory_bytes": {
-            "process": _peak_resident(),
-            "cuda": int(torch.cuda.max_memory_allocated(where)) if on_cuda else None,
-        },
+        "device": describe_gpu(where) if where.type == "cuda" else {"type": "cpu", "name": _cpu_name()},
+        "peak_memory_bytes": {"process": _peak_resident(), **peak_bytes(where)},
         "started_utc": started.astimezone(UTC).isoformat(timespec="seconds"),
         "wall_seconds": float(seconds),
     }

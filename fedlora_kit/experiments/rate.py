@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from fedlora_kit.devices import computing_on, resolve_device
 from fedlora_kit.errors import BadValue
 from fedlora_kit.experiments.checkpoints import CheckpointFolder
 from fedlora_kit.experiments.estimate import Estimate
 from fedlora_kit.experiments.operations import Adapters, backward_flops, forward_flops
-from fedlora_kit.experiments.setup import resolve_device
 from fedlora_kit.experiments.shapes import Shape, random_model
 from fedlora_kit.models.lora import LoraSettings, attach_lora
 from fedlora_kit.privacy.noise import noise_multiplier
@@ -94,7 +94,7 @@ def measured_rate(shape: Shape, labels: int, device: str = "auto", threads: int 
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        with torch.random.fork_rng():
+        with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             model = attach_lora(random_model(small, max(1, labels)), _LORA, seed=0).to(where)
         tokens = small.image_tokens or 64
@@ -165,7 +165,8 @@ def _time(model: torch.nn.Module, batch: dict[str, Any], *, train: bool, repeats
         if train:
             optimizer.zero_grad(set_to_none=True)
             model(**batch).logits.float().logsumexp(-1).mean().backward()
-            optimizer.step()
+            with computing_on(parameters[0].device):
+                optimizer.step()
         else:
             with torch.no_grad():
                 model(**batch)

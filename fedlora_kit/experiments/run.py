@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,10 +14,12 @@ import torch
 from fedlora_kit.adapter import AdapterSlot, State, count, digest, save_peft
 from fedlora_kit.data.sources import fingerprint
 from fedlora_kit.data.tasks import get_task
+from fedlora_kit.devices import computing_on, release, reset_peak
 from fedlora_kit.errors import FedloraError, NonFinite, NothingMoved
 from fedlora_kit.experiments.checkpoints import Checkpoint
+from fedlora_kit.experiments.placing import device_for
 from fedlora_kit.experiments.provenance import collect
-from fedlora_kit.experiments.setup import build, resolve_device
+from fedlora_kit.experiments.setup import build
 from fedlora_kit.experiments.source import source_digest
 from fedlora_kit.experiments.spec import RunSpec
 from fedlora_kit.experiments.store import Entry, Store, Work
@@ -45,15 +48,19 @@ class RunFailed(FedloraError):
 def run(spec: RunSpec, *, device: str = "auto", store: Store | None = None, force: bool = False) -> Entry:
     """The finished run that ``spec`` describes: from the store, or trained now.
 
-    A run that was killed goes on from its last round and ends bit-identical. A run that failed before
+    A run that was killed goes on from its last round and ends bit-identical, on the kind of device that it
+    began on (and, on a GPU, with deterministic algorithms: `devices.resolve_device`). On another kind it goes
+    on with that kind's own noise and dropout; a warning and the provenance say so. A run that failed before
     fails again at once, without training.
 
     Args:
-        device: "auto", "cpu", "cuda", "cuda:<n>". Not part of the description.
+        device: "auto", "cpu", "cuda", "cuda:<n>". Not part of the description. "auto" is a GPU if there is
+            one, but for the kit's own small backbones (`placing.wanted_device`).
         force: try a run again that failed.
 
     Raises:
         RunFailed: the loss or an adapter became NaN or infinite.
+        BadValue, FedloraError: the device is not here, or cannot be used.
     """
     store = store or Store()
     key = spec.key()
@@ -66,21 +73,28 @@ def run(spec: RunSpec, *, device: str = "auto", store: Store | None = None, forc
         if work.failure is not None and not force:
             raise RunFailed(key, work.failure)
         store.clear_failure(key)
-        return _train(spec, work, resolve_device(device))
+        where = device_for(spec, device)
+        try:
+            with computing_on(where):
+                return _train(spec, work, where)
+        finally:
+            if where.type == "cuda":
+                release()  # to other processes on the GPU
 
 
 def _train(spec: RunSpec, work: Work, device: torch.device) -> Entry:
     started, clock = datetime.now(UTC), time.perf_counter()
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
+    reset_peak(device)
     federation = build(spec, device)
     checkpoint = work.checkpoints.load_latest()
+    devices = _devices(work.key, checkpoint, device.type)
     # the last round's files, too, lie there until finish() has made the entry
     personal = ClientStates(device, work.checkpoints.folder, checkpoint.files if checkpoint else None)
 
     def save(now: Snapshot) -> None:
         if now.next_round < spec.rounds.rounds:  # the last round becomes the entry itself
             tensors, meta = _pack(now)
+            meta["devices"] = devices
             work.checkpoints.save(now.next_round - 1, tensors, meta, personal.files())
 
     try:
@@ -95,10 +109,11 @@ def _train(spec: RunSpec, work: Work, device: torch.device) -> Entry:
         "history.jsonl": outcome.history,
         "results.json": summarise(federation, outcome),
         "provenance.json": collect(
-            device.type,
+            str(device),
             time.perf_counter() - clock,
             started,
             resumed_after_round=checkpoint.round_index if checkpoint else None,
+            devices=devices,
             seed=spec.seed,
             data="; ".join(fingerprint(get_task(name)) for name in spec.tasks()),
             model=backbone_fingerprint(spec.model.backbone),
@@ -207,6 +222,21 @@ def _unpack(checkpoint: Checkpoint | None) -> Snapshot | None:
         return None
     meta = checkpoint.meta
     return Snapshot(checkpoint.round_index + 1, checkpoint.tensors, {}, meta["history"], meta["ledger"])
+
+
+def _devices(key: str, checkpoint: Checkpoint | None, kind: str) -> list[list[Any]]:
+    """[first round, kind of device] of each part of the run, this one included; a change is said aloud."""
+    if checkpoint is None:
+        return [[0, kind]]
+    before: list[list[Any]] = checkpoint.meta["devices"]
+    if before[-1][1] == kind:
+        return before
+    warnings.warn(
+        f"run {key} was trained on {before[-1][1]} for {checkpoint.round_index + 1} rounds and goes on on "
+        f"{kind}, with noise and dropout drawn there: as good a run, but it ends with other bits",
+        stacklevel=4,
+    )
+    return [*before, [checkpoint.round_index + 1, kind]]
 
 
 def _save_personal(personal: Mapping[int, State], folder: Path) -> None:

@@ -13,7 +13,7 @@ from fedlora_kit.data.encoded import EncodedData, EncodedImages, encode_images, 
 from fedlora_kit.data.encoded_causal import encode_causal
 from fedlora_kit.data.sources import fingerprint, load_task
 from fedlora_kit.data.tasks import get_task
-from fedlora_kit.errors import BadValue, FedloraError
+from fedlora_kit.errors import BadValue
 from fedlora_kit.experiments.set_aside import Indices, hold_out, proxy_rows, set_aside_evenly
 from fedlora_kit.experiments.spec import DataSpec, RunSpec
 from fedlora_kit.methods import method
@@ -24,25 +24,6 @@ from fedlora_kit.models.lora import attach_lora
 from fedlora_kit.models.memory import checkpoint_gradients
 from fedlora_kit.randomness import Streams
 from fedlora_kit.training.federation import Federation
-
-
-def resolve_device(name: str) -> torch.device:
-    """ "auto" takes a GPU if there is one.
-
-    Raises:
-        FedloraError: CUDA is asked for and not there.
-        BadValue: no such device.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise BadValue(f"unknown device {name!r}", "use auto, cpu, cuda or cuda:<n>") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise FedloraError("device 'cuda' was asked for, but no GPU is usable here", "use device=auto or cpu")
-    return device
-
 
 #: modality -> what a task of it asks for
 _WANTS = {
@@ -214,6 +195,7 @@ def build(spec: RunSpec, device: torch.device) -> Federation:
         weights=spec.model.weights,
         dtype=spec.model.dtype,
         load_in_4bit=spec.model.load_in_4bit,
+        device=device,
     )
     read_first_token(model)
     if spec.model.gradient_checkpointing:

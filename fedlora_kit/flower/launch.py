@@ -19,7 +19,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 
+from fedlora_kit.devices import gpu_count, kind_of
 from fedlora_kit.errors import FedloraError
+from fedlora_kit.experiments.placing import wanted_device
 from fedlora_kit.experiments.spec import RunSpec
 from fedlora_kit.experiments.store import Entry, Store
 from fedlora_kit.flower import guard
@@ -70,7 +72,8 @@ class LocalFederation:
     ) -> None:
         needs_flower()
         check_support(spec, nodes)
-        self._spec, self._nodes, self._device, self._timeout = spec, nodes, device, timeout
+        self._spec, self._nodes, self._timeout = spec, nodes, timeout
+        self._device = wanted_device(spec, device)
         self._store, self._folder, self._say = store or Store(), folder.absolute(), say
         self._report, self._shown = self._folder / "report.json", 0
         self._mark = ("FEDLORA_FLOWER_REPORT", str(self._report))
@@ -152,7 +155,8 @@ class LocalFederation:
         self._start("SuperLink", [*link, "--disable-runtime-dependency-installation"])
         self._wait_for(port)
         for i in range(self._nodes):
-            config = f'partition-id={i} num-partitions={self._nodes} device="{self._device}"'
+            device = device_of_node(self._device, i)
+            config = f'partition-id={i} num-partitions={self._nodes} device="{device}"'
             own = [*host, "--port", str(_free_port())]
             where = ["--superlink", address, "--node-config", config]
             self._start(f"SuperNode {i}", ["flower-supernode", "--insecure", *where, *own])
@@ -171,6 +175,7 @@ class LocalFederation:
             "PYTHONUNBUFFERED": "1",
             "NO_COLOR": "1",
             "FEDLORA_RUNS": str(self._store.root),
+            **({"CUDA_VISIBLE_DEVICES": ""} if kind_of(self._device) == "cpu" else {}),
             **dict([self._mark]),
         }
         try:
@@ -269,6 +274,17 @@ def federate(
         raise
     shutil.rmtree(folder, ignore_errors=True)
     return entry
+
+
+def device_of_node(asked: str, node: int) -> str:
+    """The device of a SuperNode: GPUs go around among the nodes, unless the one is named.
+
+    Raises:
+        BadValue: see `devices.check_device`.
+    """
+    if kind_of(asked) == "cpu" or ":" in asked:
+        return asked
+    return f"cuda:{node % gpu_count()}"
 
 
 def _free_port() -> int:

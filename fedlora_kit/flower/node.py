@@ -15,7 +15,8 @@ from fedlora_kit.adapter import AdapterSlot, State
 from fedlora_kit.data.sources import fingerprint
 from fedlora_kit.data.tasks import get_task
 from fedlora_kit.errors import BadValue, FedloraError
-from fedlora_kit.experiments.setup import build, resolve_device
+from fedlora_kit.experiments.placing import device_for
+from fedlora_kit.experiments.setup import build
 from fedlora_kit.experiments.source import source_digest
 from fedlora_kit.experiments.spec import COMPUTES, RunSpec
 from fedlora_kit.flower.support import clients_of
@@ -152,7 +153,8 @@ class Node:
 
 @lru_cache(maxsize=4)
 def _node(canonical: str, part: int, parts: int, device: str) -> Node:
-    return Node(RunSpec.model_validate_json(canonical), part, parts, resolve_device(device))
+    spec = RunSpec.model_validate_json(canonical)
+    return Node(spec, part, parts, device_for(spec, device))
 
 
 def node(spec: RunSpec, part: int, parts: int, device: str) -> Node:

@@ -33,6 +33,11 @@ def keeps_own(fed: Federation, slot: AdapterSlot) -> bool:
     return any(".lora_" not in n or not fed.method.one_global for n in stays)
 
 
+def computes(fed: Federation, slot: AdapterSlot) -> bool:
+    """Whether the server passes examples through a model: to score the global adapter, or layers."""
+    return not keeps_own(fed, slot) or fed.proxy is not None
+
+
 def run_rounds(
     fed: Federation, slot: AdapterSlot, peers: Peers, say: Callable[[str], None] = lambda line: None
 ) -> Outcome:

@@ -155,6 +155,7 @@ def load_backbone(
     weights: Literal["pretrained", "random"] = "pretrained",
     dtype: Dtype = "fp32",
     load_in_4bit: bool = False,
+    device: torch.device | None = None,
 ) -> nn.Module:
     """A classification model, the backbone's weights under a new random head; or a causal language model.
 
@@ -164,6 +165,8 @@ def load_backbone(
         weights: "random" keeps only the architecture: the control that shows what pre-training gives.
         dtype: number format of the weights.
         load_in_4bit: quantise the weights while loading; needs a GPU and bitsandbytes.
+        device: where it will compute. Weights in bf16 or 4 bits are loaded straight to a GPU, past the host's
+            memory; others are left on the CPU.
 
     Raises:
         UnknownName: no such model.
@@ -171,11 +174,11 @@ def load_backbone(
             weights.
     """
     if load_in_4bit:
-        model = _load(name, num_labels, head_seed, weights, dtype, four_bit_config())
+        model = _load(name, num_labels, head_seed, weights, dtype, four_bit_config(), device)
     elif weights == "pretrained" and name.startswith("kit/"):  # small, wanted for hundreds of short runs
         model = copy.deepcopy(_pristine(name, num_labels, dtype, backbone_fingerprint(name)))
     else:
-        model = _load(name, num_labels, head_seed, weights, dtype)
+        model = _load(name, num_labels, head_seed, weights, dtype, None, device)
     return _draw_head(model, head_seed).eval()
 
 
@@ -185,7 +188,13 @@ def _pristine(name: str, num_labels: int, dtype: Dtype, _fingerprint: str) -> nn
 
 
 def _load(
-    name: str, num_labels: int, seed: int, weights: str, dtype: Dtype, quantise: Any = None
+    name: str,
+    num_labels: int,
+    seed: int,
+    weights: str,
+    dtype: Dtype,
+    quantise: Any = None,
+    device: torch.device | None = None,
 ) -> nn.Module:
     import transformers
 
@@ -199,7 +208,8 @@ def _load(
     }[kind]
     head = {} if kind == "causal" else {"num_labels": num_labels}
     numbers = torch.bfloat16 if dtype == "bf16" else torch.float32
-    with torch.random.fork_rng():
+    straight = device is not None and device.type == "cuda" and (dtype == "bf16" or quantise is not None)
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if weights == "random":
             config = _from_anywhere(name, transformers.AutoConfig.from_pretrained, head)
@@ -207,6 +217,7 @@ def _load(
         options = {
             **head,
             **({"quantization_config": quantise} if quantise is not None else {}),
+            **({"device_map": {"": device}} if straight else {}),
             "dtype": numbers,
             "use_safetensors": True,
             "ignore_mismatched_sizes": True,  # a head of another width; checked below
@@ -241,8 +252,9 @@ def _draw_head(model: nn.Module, seed: int) -> nn.Module:
         scale = float(model.config.initializer_range)  # type: ignore[union-attr,arg-type]
         with torch.no_grad():
             for parameter in getattr(model, head).parameters():
-                if parameter.ndim > 1:
-                    parameter.normal_(0.0, scale, generator=generator)
+                if parameter.ndim > 1:  # drawn on the CPU, wherever the head lies: the same on every device
+                    drawn = torch.empty(parameter.shape, dtype=parameter.dtype)
+                    parameter.copy_(drawn.normal_(0.0, scale, generator=generator))
                 else:
                     parameter.zero_()
     return model

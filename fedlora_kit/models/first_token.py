@@ -8,7 +8,9 @@ Gradient checkpointing passes this layer by: it keeps little.
 
 from __future__ import annotations
 
-from functools import partial
+import copy
+import weakref
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -35,9 +37,25 @@ def read_first_token(model: nn.Module) -> bool:
     if not layers or getattr(layers[-1], "is_decoder", False):
         return False
     last = layers[-1]
-    # bound by partial: a copy of the model, deep or pickled, binds it to its own layer
-    last.forward = partial(_FORWARDS[type(last).__name__], last)
+    # held weakly: a layer that holds itself would keep the model in memory until the next search for cycles
+    last.forward = _OneToken(_FORWARDS[type(last).__name__], last)
     return True
+
+
+class _OneToken:
+    """A layer's forward pass. A copy of the model, deep or pickled, binds it to its own layer."""
+
+    def __init__(self, compute: Callable[..., torch.Tensor], layer: nn.Module) -> None:
+        self._compute, self._layer = compute, weakref.ref(layer)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        return self._compute(self._layer(), *args, **kwargs)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _OneToken:
+        return _OneToken(self._compute, copy.deepcopy(self._layer(), memo))  # type: ignore[arg-type]
+
+    def __reduce__(self) -> Any:
+        return _OneToken, (self._compute, self._layer())
 
 
 def _bert(

@@ -72,7 +72,7 @@ def attach_lora(model: nn.Module, settings: LoraSettings, seed: int) -> nn.Modul
         bias="none",
         use_dora=settings.use_dora,
     )
-    with torch.random.fork_rng(), warnings.catch_warnings():
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         # PEFT asks transformers under a name that transformers has retired; nothing a user can do about
         warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*")
         torch.manual_seed(seed)

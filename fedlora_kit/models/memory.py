@@ -42,7 +42,7 @@ def four_bit_config() -> Any:
     if not torch.cuda.is_available():
         lacking.append("a CUDA device")
     if importlib.util.find_spec("bitsandbytes") is None:
-        lacking.append("the package bitsandbytes (pip install bitsandbytes)")
+        lacking.append("the package bitsandbytes (pip install 'fedlora-kit[gpu]')")
     if lacking:
         raise FedloraError(
             f"4-bit base weights need {' and '.join(lacking)}, not there on this machine",

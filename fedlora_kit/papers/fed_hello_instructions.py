@@ -202,10 +202,12 @@ def cells(s: Setting) -> list[Cell]:
 
 def start(s: Setting, device: str) -> dict[str, Any]:
     """What every method starts from: the scores before the first round, as `evaluate` gives them."""
-    from fedlora_kit.experiments.setup import build, resolve_device
+    from fedlora_kit.experiments.placing import device_for
+    from fedlora_kit.experiments.setup import build
     from fedlora_kit.training.evaluation import evaluate
 
-    fed = build(cell(s, s.splits[0], "lora", s.seeds[0]).spec, resolve_device(device))
+    spec = cell(s, s.splits[0], "lora", s.seeds[0]).spec
+    fed = build(spec, device_for(spec, device))
     return evaluate(fed.model, fed.evals["test"], fed.device, fed.rounds.eval_max_tokens)
 
 

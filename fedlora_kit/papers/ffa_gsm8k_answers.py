@@ -70,9 +70,10 @@ def side_by_side(
 
 def _world(cell: Cell, device: str) -> tuple[Any, EncodedCausal]:
     """The cell's federation before its first round, and the data it is scored on."""
-    from fedlora_kit.experiments.setup import build, resolve_device
+    from fedlora_kit.experiments.placing import device_for
+    from fedlora_kit.experiments.setup import build
 
-    fed = build(cell.spec, resolve_device(device))
+    fed = build(cell.spec, device_for(cell.spec, device))
     (part,) = COLUMNS[cell.spec.data.task].values()
     data = fed.evals[part]
     assert isinstance(data, EncodedCausal)

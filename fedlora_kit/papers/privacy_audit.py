@@ -133,7 +133,7 @@ def canary_federation(setting: AuditSetting, seed: int, device: str = "cpu") -> 
 
     streams = Streams(seed)
     width = 2 * setting.rank
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(streams.seed("init", "lora"))
         config = LoraConfig(r=setting.rank, lora_alpha=setting.rank, target_modules=["probe"])
         model = get_peft_model(CanaryModel(width, setting.classes), config)  # type: ignore[arg-type]

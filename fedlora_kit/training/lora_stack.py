@@ -80,23 +80,22 @@ class LoraStack:
         if problem:
             raise FedloraError(f"this model's clients cannot be stacked: {problem}", "set local.stack=never")
         self.tensors: Tensors = {}
-        self._forwards: list[tuple[nn.Module, Callable[..., torch.Tensor]]] = []
+        self._adapted: list[tuple[nn.Module, list[str]]] = []
         for name, module in model.named_modules():
             own = _own_tensors(module, name, slot)
-            if any(".lora_A" in n for n in own):
-                self._forwards.append((module, self._lora(module, own)))
-            elif own and not any(".lora_" in n for n in own):
-                self._forwards.append((module, self._linear(own)))
+            if any(".lora_A" in n for n in own) or (own and not any(".lora_" in n for n in own)):
+                self._adapted.append((module, own))
 
     @contextmanager
     def installed(self) -> Iterator[None]:
         """The modules compute with stacks inside the block; afterwards, also after an error, as before."""
-        for module, forward in self._forwards:
-            module.forward = forward
+        for module, own in self._adapted:  # bound only here: they and this stack would hold each other
+            lora = any(".lora_A" in n for n in own)
+            module.forward = self._lora(module, own) if lora else self._linear(own)
         try:
             yield
         finally:
-            for module, _ in self._forwards:
+            for module, _ in self._adapted:
                 del module.forward
             self.tensors = {}
 

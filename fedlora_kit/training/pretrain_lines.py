@@ -145,7 +145,7 @@ def build_text_backbone(
     vectors = word_vectors(sentences, len(tokenizer), recipe.hidden)
     progress("word vectors from co-occurrence counts")
     rng = Streams(seed).generator("pretrain", "lines")
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(Streams(seed).seed("pretrain", "weights"))
         model = RobertaForMaskedLM(config)
         match = torch.nn.Linear(recipe.hidden, 2)

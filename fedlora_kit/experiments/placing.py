@@ -1,0 +1,65 @@
+"""Where a run is trained: on which kind of device, and which part of a GPU's memory it gets."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from fedlora_kit.devices import kind_of, resolve_device
+from fedlora_kit.errors import FedloraError
+from fedlora_kit.experiments.estimate import estimate
+from fedlora_kit.experiments.spec import RunSpec
+
+_HEADROOM = 1.2  # over the estimate: allocators keep more than they use
+_SMALLEST_SHARE = 0.125  # more processes a GPU only wait for each other
+
+
+def wanted_device(spec: RunSpec, asked: str) -> str:
+    """The device that a run asks for where its user, notebook or command asks for ``asked``.
+
+    "auto" is the CPU for a run of one of the kit's own backbones: they are so small that a GPU is not faster
+    than one core, and cores train several side by side. Whoever asks for a GPU gets it.
+    """
+    return "cpu" if asked.strip() == "auto" and spec.model.backbone.startswith("kit/") else asked.strip()
+
+
+def on_cpu(spec: RunSpec, asked: str) -> bool:
+    """Whether a run is trained on this machine's CPU. Starts nothing.
+
+    Raises:
+        BadValue: see `devices.check_device`.
+    """
+    return kind_of(wanted_device(spec, asked)) == "cpu"
+
+
+def device_for(spec: RunSpec, asked: str) -> torch.device:
+    """The device that trains a run in this process, ready to compute.
+
+    Raises:
+        BadValue, FedloraError: see `devices.resolve_device`.
+    """
+    return resolve_device(wanted_device(spec, asked))
+
+
+def memory_bytes(spec: RunSpec) -> int | None:
+    """Device memory that a run takes, in bytes: its estimate and 1 GiB for the libraries; None if unknown."""
+    try:
+        return int(estimate(spec).memory_bytes) + (1 << 30)
+    except FedloraError:
+        return None
+
+
+def share_of_gpu(needed: int | None, card: int | None) -> float:
+    """Which part of a GPU with ``card`` bytes a run that takes ``needed`` gets: 0.125 to 1, in hundredths.
+
+    1 where either is unknown, and for a run that is larger than the card.
+    """
+    if needed is None or not card:
+        return 1.0
+    return min(1.0, max(_SMALLEST_SHARE, math.ceil(100 * _HEADROOM * needed / card) / 100))
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether a GPU's memory was too small: such a run may be tried again with a GPU of its own."""
+    return isinstance(error, torch.OutOfMemoryError)
