@@ -87,7 +87,12 @@ class AdapterSlot:
     @torch.no_grad()
     def read(self, names: Iterable[str] | None = None) -> State:
         """Copies of the tensors (all, or ``names``), detached."""
-        return {n: self.parameters[n].detach().clone() for n in (self.names if names is None else names)}
+        wanted = self.names if names is None else list(names)
+        given = [self.parameters[n].detach() for n in wanted]
+        copies = [torch.empty_like(t, memory_format=torch.contiguous_format) for t in given]
+        if copies:
+            torch._foreach_copy_(copies, given)
+        return dict(zip(wanted, copies, strict=True))
 
     @torch.no_grad()
     def write(self, state: Mapping[str, torch.Tensor]) -> None:
@@ -110,13 +115,43 @@ class AdapterSlot:
                     f"{name} has shape {tuple(state[name].shape)}, the model wants {tuple(parameter.shape)}",
                     "the adapter has another rank or belongs to another backbone",
                 )
-        for name, parameter in self.parameters.items():
-            parameter.copy_(state[name])
+        torch._foreach_copy_(list(self.parameters.values()), [state[name] for name in self.parameters])
 
 
 def all_finite(state: Mapping[str, torch.Tensor]) -> bool:
-    """Whether no tensor holds a NaN or an infinity."""
-    return all(bool(torch.isfinite(t).all()) for t in state.values())
+    """Whether no tensor holds a NaN or an infinity; the host reads one number from the device."""
+    if not state:
+        return True
+    largest = torch._foreach_norm(list(state.values()), ord=float("inf"))
+    return bool(torch.isfinite(torch.stack(list(largest))).all())
+
+
+def on_host(state: Mapping[str, torch.Tensor]) -> State:
+    """The tensors on the CPU, detached: themselves if they are there, else by one copy a number format."""
+    out = {name: t.detach() for name, t in state.items()}
+    away: dict[torch.dtype, list[str]] = {}
+    for name, tensor in out.items():
+        if tensor.device.type != "cpu":
+            away.setdefault(tensor.dtype, []).append(name)
+    for names in away.values():
+        flat = torch.cat([out[n].reshape(-1) for n in names]).cpu()
+        for name, part in zip(names, flat.split([out[n].numel() for n in names]), strict=True):
+            out[name] = part.view(out[name].shape)
+    return out
+
+
+def placed_like(state: Mapping[str, torch.Tensor], like: Mapping[str, torch.Tensor]) -> State:
+    """The tensors of the CPU on the device of ``like``'s: themselves, or by one copy a number format."""
+    out = dict(state)
+    alike: dict[tuple[torch.device, torch.dtype], list[str]] = {}
+    for name, tensor in state.items():
+        if like[name].device != tensor.device:
+            alike.setdefault((like[name].device, tensor.dtype), []).append(name)
+    for (device, _), names in alike.items():
+        flat = torch.cat([state[n].reshape(-1) for n in names]).to(device)
+        for name, part in zip(names, flat.split([state[n].numel() for n in names]), strict=True):
+            out[name] = part.view(state[name].shape)
+    return out
 
 
 def size_bytes(state: Mapping[str, torch.Tensor]) -> int:
@@ -132,8 +167,8 @@ def count(state: Mapping[str, torch.Tensor]) -> int:
 def digest(state: Mapping[str, torch.Tensor]) -> str:
     """SHA-256 over names, shapes, types and bits: equal digests are bit-identical adapters."""
     total = hashlib.sha256()
-    for name in sorted(state):
-        tensor = state[name].detach().cpu().contiguous()
+    for name, tensor in sorted(on_host(state).items()):
+        tensor = tensor.contiguous()
         total.update(f"{name}|{tuple(tensor.shape)}|{tensor.dtype}|".encode())
         total.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
     return total.hexdigest()
@@ -155,7 +190,7 @@ def save_peft(model: nn.Module, state: Mapping[str, torch.Tensor], folder: Path)
     base: nn.Module = model.get_base_model()  # type: ignore[operator]
     head = head_prefix(base)
     plain, rank = factorised(state)
-    tensors = {_exported(name): t.detach().cpu().contiguous() for name, t in plain.items()}
+    tensors = {_exported(name): t.contiguous() for name, t in on_host(plain).items()}
     config: Any = copy.copy(model.peft_config["default"])  # type: ignore[index]
     if rank is not None:  # with the same scale alpha / r
         config.lora_alpha, config.r = config.lora_alpha / config.r * rank, rank

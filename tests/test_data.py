@@ -77,7 +77,8 @@ def test_batch_is_padded_to_its_own_longest(n, random):
     assert labels.tolist() == encoded.labels[chosen].tolist()
     assert inputs["input_ids"].shape[1] == encoded.lengths[chosen].max()
     flat = encoded.fields["input_ids"]
-    for row, mask, i in zip(inputs["input_ids"], inputs["attention_mask"], chosen, strict=True):
+    masks = inputs.get("attention_mask", torch.ones_like(inputs["input_ids"]))  # left out where all is 1
+    for row, mask, i in zip(inputs["input_ids"], masks, chosen, strict=True):
         tokens = flat[encoded.offsets[i] : encoded.offsets[i + 1]].tolist()
         assert row.tolist() == tokens + [1] * (len(row) - len(tokens))
         assert mask.tolist() == [1] * len(tokens) + [0] * (len(row) - len(tokens))

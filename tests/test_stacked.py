@@ -176,12 +176,17 @@ def test_clipped_sums_equal_those_of_the_hooks(sizes, clip, freeze_a, kind):
     owners = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes))
     tensors = {n: torch.stack([a[n] for a in adapters]) for n in slot.names}
     rows = {n: t.requires_grad_(n in trains) for n, t in repeated(tensors, owners).items()}
-    parts = [s.batch(np.arange(n), CPU) for s, n in zip(sets, sizes, strict=True) if n]
-    inputs = stack_batches.joined([p[0] for p in parts], {"input_ids": 1})
+    held = [(s, np.arange(n)) for s, n in zip(sets, sizes, strict=True) if n]
+    if kind == "vit":
+        inputs = {"pixel_values": torch.cat([s.batch(places, CPU)[0]["pixel_values"] for s, places in held])}
+    else:
+        arrays = stack_batches.joined([s.padded(places) for s, places in held], {"input_ids": 1})
+        inputs = {name: torch.from_numpy(a) for name, a in arrays.items()}
     with stack.installed():
         stack.tensors = rows
         logits = model(**inputs).logits
-        example_losses(logits, torch.cat([p[1] for p in parts])).sum().backward()
+        labels = torch.from_numpy(np.concatenate([s.labels[places] for s, places in held]))
+        example_losses(logits, labels).sum().backward()
     gradients = torch.cat([rows[n].grad.flatten(1) for n in trains], dim=1)
     sums = clipped_sums(gradients, owners, torch.full((len(sizes),), clip), len(sizes))
     scale = 1 + max(float(t.abs().max()) for t in tensors.values())  # SGD's step rounds beside the tensors

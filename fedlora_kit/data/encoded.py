@@ -14,12 +14,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from fedlora_kit.data.image_ops import Augment, ImageInput, draw_views, prepare, whole
+from fedlora_kit.data.image_ops import Augment, ImageInput, Views, draw_views, prepare, whole
 from fedlora_kit.data.task import Examples
+from fedlora_kit.data.transfer import to_device
 from fedlora_kit.errors import BadValue
 
 Indices = npt.NDArray[np.int64]
 Batch = dict[str, torch.Tensor]
+Arrays = dict[str, npt.NDArray[Any]]
 
 
 class EncodedData(Protocol):
@@ -76,19 +78,26 @@ class EncodedText:
     def lengths(self) -> npt.NDArray[np.int64]:
         return np.diff(self.offsets)
 
-    def batch(self, indices: Indices, device: torch.device) -> tuple[Batch, torch.Tensor]:
+    def padded(self, indices: Indices, width: int = 0) -> Arrays:
+        """The fields and "attention_mask" of the examples at ``indices``, int64 (b, width).
+
+        Args:
+            width: at least so wide, and at least as wide as the longest example.
+        """
         starts = self.offsets[indices]
         lengths = self.offsets[indices + 1] - starts
-        width = int(lengths.max())
-        places = np.arange(width)
+        places = np.arange(max(width, int(lengths.max())))
         mask = places[None, :] < lengths[:, None]  # (b, width)
         source = np.where(mask, starts[:, None] + places[None, :], 0)
-        out: Batch = {
-            name: torch.from_numpy(np.where(mask, flat[source], self.pad[name]).astype(np.int64)).to(device)
+        out = {
+            name: np.where(mask, flat[source], self.pad[name]).astype(np.int64)
             for name, flat in self.fields.items()
         }
-        out["attention_mask"] = torch.from_numpy(mask.astype(np.int64)).to(device)
-        return out, torch.from_numpy(self.labels[indices]).to(device)
+        return {**out, "attention_mask": mask.astype(np.int64)}
+
+    def batch(self, indices: Indices, device: torch.device) -> tuple[Batch, torch.Tensor]:
+        placed = to_device({**masked(self.padded(indices)), "labels": self.labels[indices]}, device)
+        return placed, placed.pop("labels")
 
     def subset(self, indices: Indices) -> EncodedText:
         starts, lengths = self.offsets[indices], self.lengths[indices]
@@ -135,19 +144,38 @@ class EncodedImages:
             return self.pixels[torch.from_numpy(rows)]
         return torch.from_numpy(self.pixels[rows])
 
+    def host(self, indices: Indices) -> tuple[Arrays, Views | None]:
+        """What a batch is made of: the pixels as stored, with the places of their views, and the views."""
+        pixels = self.stored(indices).numpy()
+        if self.wanted is None:
+            return {"pixels": pixels}, None
+        n, height, width = len(indices), pixels.shape[-2], pixels.shape[-1]
+        views = whole(n, height, width)
+        if self.views is not None:
+            views = draw_views(self.views, n, height, width, self.augment)
+        return {"pixels": pixels, "axes": views.axes}, views
+
+    def seen(self, placed: Batch, views: Views | None) -> Batch:
+        """The model's inputs, made on the device of ``placed``, which is what `host` gave."""
+        pixels = placed["pixels"]
+        if self.wanted is not None and views is not None:
+            pixels = prepare(pixels, views, self.wanted, placed["axes"])
+        return {"pixel_values": pixels}
+
     def batch(self, indices: Indices, device: torch.device) -> tuple[Batch, torch.Tensor]:
-        pixels = self.stored(indices).to(device)
-        if self.wanted is not None:
-            n, height, width = len(indices), pixels.shape[-2], pixels.shape[-1]
-            seen = whole(n, height, width)
-            if self.views is not None:
-                seen = draw_views(self.views, n, height, width, self.augment)
-            pixels = prepare(pixels, seen, self.wanted)
-        return {"pixel_values": pixels}, torch.from_numpy(self.labels[indices]).to(device)
+        arrays, views = self.host(indices)
+        placed = to_device({**arrays, "labels": self.labels[indices]}, device)
+        return self.seen(placed, views), placed["labels"]
 
     def subset(self, indices: Indices) -> EncodedImages:
         rows = np.asarray(indices) if self.rows is None else self.rows[indices]
         return replace(self, labels=self.labels[indices], rows=rows, groups=_taken(self.groups, indices))
+
+
+def masked(padded: Arrays) -> Arrays:
+    """The same without the attention mask where nothing is padding: a model needs none then."""
+    mask = padded["attention_mask"]
+    return {name: a for name, a in padded.items() if a is not mask or not mask.all()}
 
 
 def _taken(groups: npt.NDArray[Any] | None, indices: Indices) -> npt.NDArray[Any] | None:

@@ -11,19 +11,37 @@ whatever the tokenizer would merge across that border. An answer ends with the e
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from fedlora_kit.data.encoded import Batch, Indices
+from fedlora_kit.data.encoded import Arrays, Batch, Indices, masked
 from fedlora_kit.data.prompts import final_number, template
 from fedlora_kit.data.task import Examples, Metric, TooLong
+from fedlora_kit.data.transfer import to_device
 from fedlora_kit.errors import BadValue
 
 #: label of a token that the loss does not count
 IGNORED = -100
+
+
+class AnswerTokens(NamedTuple):
+    """The t tokens of a batch's answers, in order of the examples.
+
+    Attributes:
+        rows, places: int64 (t,): the example, and the place in it at which the token is predicted.
+        tokens: int64 (t,).
+        lengths: int64 (b,): tokens of each example's answer.
+        width: of the batch.
+    """
+
+    rows: torch.Tensor
+    places: torch.Tensor
+    tokens: torch.Tensor
+    lengths: torch.Tensor
+    width: int
 
 
 @dataclass(frozen=True)
@@ -75,14 +93,25 @@ class EncodedCausal:
 
     def batch(self, indices: Indices, device: torch.device) -> tuple[Batch, torch.Tensor]:
         """Inputs, right-padded, and labels, both int64 (b, width); `IGNORED` outside the answer."""
-        ids, mask = self._padded(indices, self.lengths[indices], left=False)
-        answer = np.arange(ids.shape[1])[None, :] >= self.prompt_lengths[indices][:, None]
-        labels = np.where(mask & answer, ids, IGNORED)
-        return _inputs(ids, mask, device), torch.from_numpy(labels).to(device)
+        ids, mask, answer = self._whole(indices)
+        labels = np.where(answer, ids, IGNORED)
+        placed = to_device({**masked(_inputs(ids, mask)), "labels": labels}, device)
+        return placed, placed.pop("labels")
+
+    def answers(self, indices: Indices, device: torch.device) -> tuple[Batch, AnswerTokens]:
+        """Inputs, right-padded, int64 (b, width), and where in them the loss counts.
+
+        There is no attention mask: what is padded follows what counts, and a causal model looks back only.
+        """
+        ids, _, answer = self._whole(indices)
+        rows, places = np.nonzero(answer)
+        arrays = {"rows": rows, "places": places - 1, "tokens": ids[rows, places], "lengths": answer.sum(1)}
+        placed = to_device({"input_ids": ids, **arrays}, device)
+        return {"input_ids": placed.pop("input_ids")}, AnswerTokens(**placed, width=ids.shape[1])
 
     def prompts(self, indices: Indices, device: torch.device) -> Batch:
         """The prompts alone, left-padded, int64 (b, width): generation goes on at the right edge."""
-        return _inputs(*self._padded(indices, self.prompt_lengths[indices], left=True), device)
+        return to_device(_inputs(*self._padded(indices, self.prompt_lengths[indices], left=True)), device)
 
     def decode(self, tokens: list[int]) -> str:
         """Generated tokens as text, special tokens left out."""
@@ -104,6 +133,14 @@ class EncodedCausal:
             groups=None if self.groups is None else self.groups[indices],
         )
 
+    def _whole(
+        self, indices: Indices
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+        """Ids, mask, and which tokens are of the answer (never the first token), all (b, width)."""
+        ids, mask = self._padded(indices, self.lengths[indices], left=False)
+        first = np.maximum(self.prompt_lengths[indices], 1)[:, None]  # nothing predicts the first token
+        return ids, mask, mask & (np.arange(ids.shape[1])[None, :] >= first)
+
     def _padded(
         self, indices: Indices, lengths: npt.NDArray[np.int64], *, left: bool
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
@@ -115,11 +152,8 @@ class EncodedCausal:
         return np.where(mask, self.tokens[source], self.pad).astype(np.int64), mask
 
 
-def _inputs(ids: npt.NDArray[np.int64], mask: npt.NDArray[np.bool_], device: torch.device) -> Batch:
-    return {
-        "input_ids": torch.from_numpy(ids).to(device),
-        "attention_mask": torch.from_numpy(mask.astype(np.int64)).to(device),
-    }
+def _inputs(ids: npt.NDArray[np.int64], mask: npt.NDArray[np.bool_]) -> Arrays:
+    return {"input_ids": ids, "attention_mask": mask.astype(np.int64)}
 
 
 def encode_causal(

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal, get_args
 
 import numpy as np
@@ -57,6 +58,12 @@ class Views:
     boxes: npt.NDArray[np.int64]
     flips: npt.NDArray[np.bool_]
 
+    @property
+    def axes(self) -> npt.NDArray[np.int64]:
+        """Start, length and mirroring along rows and along columns, int64 (2, 3, b)."""
+        top, left, height, width = self.boxes.T
+        return np.stack([[top, height, np.zeros_like(top)], [left, width, self.flips]]).astype(np.int64)
+
 
 def whole(n: int, height: int, width: int) -> Views:
     """Views of n whole images, without a change."""
@@ -96,19 +103,21 @@ def draw_views(rng: np.random.Generator, n: int, height: int, width: int, augmen
     return Views(boxes, draws[:, 0] < 0.5)
 
 
-def resample(pixels: torch.Tensor, views: Views, size: int) -> torch.Tensor:
+def resample(pixels: torch.Tensor, views: Views, size: int, axes: torch.Tensor | None = None) -> torch.Tensor:
     """Cut each image to its box, resize the cut to (size, size), mirror it where asked.
 
     Args:
         pixels: float (b, channels, height, width). What a box holds beyond the image counts as 0.
+        axes: `Views.axes` where it is on the device of ``pixels`` already.
 
     Returns:
         Float (b, channels, size, size).
     """
     height, width = pixels.shape[-2:]
-    none = np.zeros(len(views.flips), dtype=bool)
-    rows = _weights(views.boxes[:, 0], views.boxes[:, 2], none, height, size, pixels)
-    columns = _weights(views.boxes[:, 1], views.boxes[:, 3], views.flips, width, size, pixels)
+    known = views.axes
+    placed = torch.from_numpy(known).to(pixels.device) if axes is None else axes
+    rows = _weights(known[0], placed[0], height, size, pixels.dtype)
+    columns = _weights(known[1], placed[1], width, size, pixels.dtype)
     if len(columns) == len(rows) == 1:  # one view for all: plain matrix products
         return rows[0] @ (pixels @ columns[0].T)
     tall = pixels.flatten(1, 2) @ columns.transpose(1, 2)  # (b, c * height, size)
@@ -116,24 +125,20 @@ def resample(pixels: torch.Tensor, views: Views, size: int) -> torch.Tensor:
 
 
 def _weights(
-    starts: npt.NDArray[np.int64],
-    lengths: npt.NDArray[np.int64],
-    flips: npt.NDArray[np.bool_],
-    side: int,
-    size: int,
-    like: torch.Tensor,
+    known: npt.NDArray[np.int64], placed: torch.Tensor, side: int, size: int, dtype: torch.dtype
 ) -> torch.Tensor:
-    """Resizing weights along one axis: (b, size, side), or (1, size, side) where all views agree."""
-    settings = np.stack([starts, lengths, flips.astype(np.int64)])  # (3, b)
-    if (settings == settings[:, :1]).all():
-        settings = settings[:, :1]
-    beyond = int(max(0, -settings[0].min(), (settings[0] + settings[1]).max() - side))
-    start, length, flip = torch.from_numpy(settings).to(like.device)[:, :, None, None]
-    place = (
-        torch.arange(-beyond, side + beyond, device=like.device) - start
-    )  # (b, 1, w): place within the box
-    scale = length.to(like.dtype) / size
-    out = torch.arange(size, device=like.device)[None, :, None]
+    """Resizing weights along one axis: (b, size, side), or (1, size, side) where all views agree.
+
+    Args:
+        known, placed: start, length and mirroring of each view, (3, b), on the host and on the device.
+    """
+    if (known == known[:, :1]).all():
+        known, placed = known[:, :1], placed[:, :1]
+    beyond = int(max(0, -known[0].min(), (known[0] + known[1]).max() - side))
+    start, length, flip = placed[:, :, None, None]
+    place = torch.arange(-beyond, side + beyond, device=placed.device) - start  # (b, 1, w): within the box
+    scale = length.to(dtype) / size
+    out = torch.arange(size, device=placed.device)[None, :, None]
     out = torch.where(flip > 0, size - 1 - out, out)
     distance = (place + 0.5 - (out + 0.5) * scale).abs() / scale.clamp(min=1.0)
     raw = (1 - distance).clamp(min=0) * ((place >= 0) & (place < length))
@@ -141,12 +146,15 @@ def _weights(
     return weights[:, :, beyond : beyond + side]
 
 
-def prepare(pixels: torch.Tensor, views: Views, wanted: ImageInput) -> torch.Tensor:
+def prepare(
+    pixels: torch.Tensor, views: Views, wanted: ImageInput, axes: torch.Tensor | None = None
+) -> torch.Tensor:
     """What the backbone reads, from stored images.
 
     Args:
         pixels: uint8 (b, c, h, w), colours 0–255; or float32, normalised already (then only channels, size
             and view change, and what lies beyond the border is mean grey).
+        axes: see `resample`.
 
     Returns:
         float32 (b, channels, size, size) on the device of ``pixels``.
@@ -166,11 +174,20 @@ def prepare(pixels: torch.Tensor, views: Views, wanted: ImageInput) -> torch.Ten
     height, width = x.shape[-2:]
     unchanged = (views.boxes == (0, 0, height, width)).all() and not views.flips.any()
     if not unchanged or (height, width) != (wanted.size, wanted.size):
-        x = resample(x, views, wanted.size)
+        x = resample(x, views, wanted.size, axes)
     return normalise(x, wanted.mean, wanted.std) if stored_as_bytes else x
 
 
 def normalise(pixels: torch.Tensor, mean: Sequence[float], std: Sequence[float]) -> torch.Tensor:
     """(pixels − mean) / std, channel by channel; pixels (b, c, h, w)."""
-    shape = (1, -1, 1, 1)
-    return (pixels - pixels.new_tensor(mean).view(shape)) / pixels.new_tensor(std).view(shape)
+    return (pixels - _channels(tuple(mean), pixels)) / _channels(tuple(std), pixels)
+
+
+def _channels(values: tuple[float, ...], like: torch.Tensor) -> torch.Tensor:
+    return _placed(values, like.dtype, like.device)
+
+
+@lru_cache(maxsize=64)
+def _placed(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """One number a channel, (1, c, 1, 1); put on the device once, not with every batch."""
+    return torch.tensor(values, dtype=dtype, device=device).view(1, -1, 1, 1)

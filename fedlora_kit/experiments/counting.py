@@ -177,8 +177,9 @@ class Counter:
         alone = (
             spec.local.stack == "never"
             or self.causal
-            or spec.precision != "fp32"
+            or (spec.precision == "bf16" and spec.privacy is None)
             or spec.model.lora.dropout > 0
+            or self.shape.dropout > 0
             or spec.model.lora.use_dora
             or self.fed.method.merges
             or self.fed.method.penalises

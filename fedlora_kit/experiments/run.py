@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from fedlora_kit.adapter import AdapterSlot, State, count, digest, save_peft
+from fedlora_kit.adapter import AdapterSlot, State, count, digest, on_host, save_peft
 from fedlora_kit.data.sources import fingerprint
 from fedlora_kit.data.tasks import get_task
 from fedlora_kit.devices import computing_on, release, reset_peak
@@ -214,7 +214,7 @@ def _local(history: Sequence[Mapping[str, Any]], last_rounds: int) -> dict[str, 
 
 def _pack(now: Snapshot) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """What a checkpoint's own file holds; the clients' tensors lie beside it (`ClientStates.files`)."""
-    return now.state, {"history": now.history, "ledger": now.ledger}
+    return on_host(now.state), {"history": now.history, "ledger": now.ledger}
 
 
 def _unpack(checkpoint: Checkpoint | None) -> Snapshot | None:
@@ -244,5 +244,5 @@ def _save_personal(personal: Mapping[int, State], folder: Path) -> None:
 
     folder.mkdir(parents=True)
     for client, tensors in personal.items():
-        plain = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
+        plain = {name: t.contiguous() for name, t in on_host(tensors).items()}
         save_file(plain, folder / f"client-{client:05d}.safetensors")

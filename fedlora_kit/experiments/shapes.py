@@ -33,6 +33,7 @@ class Shape:
         positions: learned positions of a text model; 0 where there are none.
         image, patch, channels: of an image model: side and patch side in pixels, and colour channels.
         tied: a causal model's output matrix is its embedding matrix.
+        dropout: the largest rate in training.
     """
 
     family: Family
@@ -47,6 +48,7 @@ class Shape:
     patch: int = 0
     channels: int = 3
     tied: bool = False
+    dropout: float = 0.0
 
     @property
     def gated(self) -> bool:
@@ -87,15 +89,24 @@ class Shape:
         return sum(a * b for a, b in map(self.matrix, self.matrices))
 
 
+#: rates of a configuration at which a model in training drops values
+_RATES = ("hidden_dropout_prob", "attention_probs_dropout_prob", "attention_dropout")
+
 #: published dimensions, for machines that hold neither weights nor config.json. Sources: RoBERTa (Liu et al.
 #: 2019, table 9; vocabulary: section 4.4), BERT (Devlin et al. 2019, section 3), ViT-B/16 (Dosovitskiy et al.
 #: 2021, table 1), LLaMA (Touvron et al. 2023, table 2), Llama 2 (its own, same sizes), TinyLlama (Zhang et
 #: al. 2024, table 2), DeepSeek LLM (Bi et al. 2024, table 2); MLP widths and vocabularies as the models'
 #: cards and configurations on the Hub have them.
 PUBLISHED: dict[str, Shape] = {
-    "FacebookAI/roberta-base": Shape("roberta", 12, 768, 12, 3072, vocabulary=50265, positions=514),
-    "FacebookAI/roberta-large": Shape("roberta", 24, 1024, 16, 4096, vocabulary=50265, positions=514),
-    "google-bert/bert-base-uncased": Shape("bert", 12, 768, 12, 3072, vocabulary=30522, positions=512),
+    "FacebookAI/roberta-base": Shape(
+        "roberta", 12, 768, 12, 3072, vocabulary=50265, positions=514, dropout=0.1
+    ),
+    "FacebookAI/roberta-large": Shape(
+        "roberta", 24, 1024, 16, 4096, vocabulary=50265, positions=514, dropout=0.1
+    ),
+    "google-bert/bert-base-uncased": Shape(
+        "bert", 12, 768, 12, 3072, vocabulary=30522, positions=512, dropout=0.1
+    ),
     "google/vit-base-patch16-224-in21k": Shape("vit", 12, 768, 12, 3072, image=224, patch=16),
     "TinyLlama/TinyLlama-1.1B-Chat-v1.0": Shape("llama", 22, 2048, 32, 5632, 4, 32000),
     "huggyllama/llama-7b": Shape("llama", 32, 4096, 32, 11008, vocabulary=32000),
@@ -148,6 +159,7 @@ def from_config(config: dict[str, Any]) -> Shape:
         config["hidden_size"],
         config["num_attention_heads"],
         config["intermediate_size"],
+        dropout=max((rate for name, rate in config.items() if name in _RATES and rate), default=0.0),
     )
     if family == "vit":
         pixels = {"image": config["image_size"], "patch": config["patch_size"]}

@@ -27,6 +27,7 @@ from fedlora_kit.models.backbones import Dtype, backbone, backbone_fingerprint
 from fedlora_kit.models.lora import LoraSettings
 from fedlora_kit.partition import Partitioner, partitioner
 from fedlora_kit.privacy.settings import PrivacySettings
+from fedlora_kit.training.precision import Precision
 from fedlora_kit.training.settings import FederationSettings, LocalSettings
 
 _STRICT = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -167,6 +168,10 @@ class MethodSpec(BaseModel):
 class RunSpec(BaseModel):
     """One federated training run.
 
+    Attributes:
+        precision: of the model's passes, in training and in scoring: "fp32", "tf32" or "bf16" (see
+            `training.precision`).
+
     Make it with `RunSpec.parse` to get errors in plain words.
     """
 
@@ -180,14 +185,17 @@ class RunSpec(BaseModel):
     rounds: FederationSettings = FederationSettings()
     privacy: PrivacySettings | None = None
     seed: int = Field(0, ge=0)
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Precision = "fp32"
 
     @model_validator(mode="after")
     def _fits(self) -> RunSpec:
         if self.privacy is not None and self.local.clip_norm is not None:
             raise ValueError("local.clip_norm is for runs without DP; DP clips examples by privacy.clip")
-        if self.privacy is not None and self.precision == "bf16":
-            raise ValueError("precision=bf16 cannot be used under DP: rounded norms would exceed the clip")
+        if self.privacy is not None and self.precision == "bf16" and (problem := self._needs_hooks()):
+            raise ValueError(
+                f"precision=bf16 cannot be used under DP with {problem}: Opacus' hooks would clip by norms in "
+                "bfloat16; use tf32 or fp32"
+            )
         chosen = method(self.method.name, **self.method.settings)
         if self.privacy is not None and chosen.proxy_examples:
             raise ValueError(
@@ -209,6 +217,16 @@ class RunSpec(BaseModel):
         if self.rounds.cohort is not None and self.rounds.cohort > self.split.clients:
             raise ValueError(f"rounds.cohort={self.rounds.cohort} exceeds split.clients={self.split.clients}")
         return self
+
+    def _needs_hooks(self) -> str | None:
+        """Why per-example gradients cannot come as rows of a stack (see `training.stackable`)."""
+        if get_task(self.data.task).modality == "causal":
+            return "a causal language model"
+        if self.model.lora.dropout > 0:
+            return f"model.lora.dropout={self.model.lora.dropout:g}"
+        if self.model.gradient_checkpointing:
+            return "model.gradient_checkpointing"
+        return "local.stack=never" if self.local.stack == "never" else None
 
     @classmethod
     def parse(cls, description: dict[str, Any]) -> RunSpec:

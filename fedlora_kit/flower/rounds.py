@@ -101,7 +101,7 @@ def _score_layers(
         return None
     hooks.prepare([name for name in slot.names if ".lora_" in name])
     slot.write(state)
-    scores = fisher_scores(fed.model, slot, fed.proxy, fed.device, fed.method.score_one_logit)
+    scores = fisher_scores(fed.model, slot, fed.proxy, fed.device, fed.method.score_one_logit, fed.precision)
     fed.method.refresh(scores, round_index)
     return scores
 

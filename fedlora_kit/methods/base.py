@@ -234,14 +234,21 @@ def weighted_mean(updates: Sequence[ClientUpdate]) -> State:
         raise FedloraError(
             f"client {empty[0]} sent an update but holds no example", "leave it out of the cohort"
         )
-    result: State = {}
+    alike: dict[tuple[tuple[int, ...], torch.dtype], list[str]] = {}  # summed side by side
     for name in dict.fromkeys(n for u in ordered for n in u.tensors):
-        senders = [u for u in ordered if name in u.tensors]
-        total = sum(u.num_examples for u in senders)
-        mean = torch.zeros_like(senders[0].tensors[name], dtype=torch.float64)
-        for u in senders:
-            mean.add_(u.tensors[name].double(), alpha=u.num_examples / total)
-        result[name] = mean.to(senders[0].tensors[name].dtype)
+        senders = tuple(i for i, u in enumerate(ordered) if name in u.tensors)
+        alike.setdefault((senders, ordered[senders[0]].tensors[name].dtype), []).append(name)
+    means: State = {}
+    for (senders, dtype), names in alike.items():
+        total = sum(ordered[i].num_examples for i in senders)
+        first = [ordered[senders[0]].tensors[n] for n in names]
+        mean = torch.zeros(sum(t.numel() for t in first), dtype=torch.float64, device=first[0].device)
+        for i in senders:
+            flat = torch.cat([ordered[i].tensors[n].reshape(-1) for n in names]).double()
+            mean.add_(flat, alpha=ordered[i].num_examples / total)
+        parts = mean.to(dtype).split([t.numel() for t in first])
+        means |= {n: part.view(t.shape) for n, part, t in zip(names, parts, first, strict=True)}
+    result = {n: means[n] for n in dict.fromkeys(n for u in ordered for n in u.tensors)}
     return result
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-from fedlora_kit.adapter import State
+from fedlora_kit.adapter import State, on_host, placed_like
 from fedlora_kit.methods.base import ClientUpdate, register, weighted_mean
 from fedlora_kit.methods.ranks import RankMethod, by_client, pairs, stacked
 
@@ -35,12 +35,15 @@ class FlexLoRA(RankMethod):
 
     def aggregate(self, global_state: Mapping[str, torch.Tensor], updates: Sequence[ClientUpdate]) -> State:
         result = {**global_state, **weighted_mean(updates)}
+        # small factorisations, one a module: a CPU is faster at them, and one copy brings all there and back
+        here = [ClientUpdate(u.client, u.num_examples, on_host(u.tensors)) for u in by_client(updates)]
+        start = on_host({a: global_state[a] for a, _ in pairs(result)})
+        found: State = {}
         for a, b in pairs(result):
-            senders = [u for u in by_client(updates) if a in u.tensors and b in u.tensors]
-            if not senders:
-                continue
-            result[a], result[b] = redistribute(*stacked(senders, a, b), global_state[a])
-        return result
+            senders = [u for u in here if a in u.tensors and b in u.tensors]
+            if senders:
+                found[a], found[b] = redistribute(*stacked(senders, a, b), start[a])
+        return {**result, **placed_like(found, result)}
 
 
 def redistribute(

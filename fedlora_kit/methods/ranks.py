@@ -41,11 +41,10 @@ class RankMethod(Method):
 @torch.no_grad()
 def zero_beyond(tensors: Mapping[str, torch.Tensor], rank: int) -> None:
     """Set to zero, in place, A's rows and B's columns from ``rank`` on."""
-    for name, tensor in tensors.items():
-        if ".lora_A" in name:
-            tensor[rank:] = 0  # (r, in)
-        elif ".lora_B" in name:
-            tensor[:, rank:] = 0  # (out, r)
+    beyond = [t[rank:] for name, t in tensors.items() if ".lora_A" in name]  # of (r, in)
+    beyond += [t[:, rank:] for name, t in tensors.items() if ".lora_B" in name]  # of (out, r)
+    if beyond:
+        torch._foreach_zero_(beyond)
 
 
 def truncated(state: Mapping[str, torch.Tensor], rank: int | None) -> State:

@@ -208,7 +208,7 @@ def start(s: Setting, device: str) -> dict[str, Any]:
 
     spec = cell(s, s.splits[0], "lora", s.seeds[0]).spec
     fed = build(spec, device_for(spec, device))
-    return evaluate(fed.model, fed.evals["test"], fed.device, fed.rounds.eval_max_tokens)
+    return evaluate(fed.model, fed.evals["test"], fed.device, fed.rounds.eval_max_tokens, fed.precision)
 
 
 def train_labels(s: Setting) -> npt.NDArray[np.int64]:

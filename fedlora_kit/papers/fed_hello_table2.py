@@ -9,6 +9,7 @@ from fedlora_kit.papers import fed_hello_modes
 from fedlora_kit.papers.claims import Claim, mean_difference, smaller_drop
 from fedlora_kit.papers.fed_hello_grid import PROFILES as PROFILES
 from fedlora_kit.papers.fed_hello_grid import Setting
+from fedlora_kit.papers.number_formats import precision_note
 
 BEST = "accuracy_best"
 #: published metric -> our column for the same thing
@@ -124,6 +125,7 @@ def deviations(
     common = [
         *own,
         *fed_hello_modes.deviations(s.mode),
+        *precision_note(s.precision),
         f"One learning rate for all methods, {s.lr:g} in round 0 (released: 0.01); no tuning is known. A "
         "baseline may fare better at another.",
         "One AdamW step a round on all examples of a client, as the logs' norms show (the shipped settings "

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from fedlora_kit.papers.claims import Claim, exact_ratio
 from fedlora_kit.papers.ffa_grid import STAND_INS, Setting
+from fedlora_kit.papers.number_formats import precision_note
 
 
 def half_claims(within: Sequence[str]) -> list[Claim]:
@@ -46,8 +47,10 @@ def deviations(s: Setting, paper: Setting, *own: str) -> list[str]:
         s: the setting; paper: the published one, as far as it is known.
         own: sentences that hold for this item alone.
     """
+    private = any(epsilon is not None for epsilon in s.epsilons)
     common = [
         *own,
+        *precision_note(s.precision, private),
         f"Unknown in the paper, chosen here: no momentum, no learning-rate schedule, no LoRA dropout, "
         f"sequence length {s.max_length or 'as the tokenizer allows'}.",
         "The scored split is the validation split; the paper does not say which it scored.",
@@ -59,7 +62,7 @@ def deviations(s: Setting, paper: Setting, *own: str) -> list[str]:
             "The label shares are those known of the paper; whether it used them here, and whether they are "
             "its mild or severe level, is not known."
         )
-    if any(epsilon is not None for epsilon in s.epsilons):
+    if private:
         common += [
             "Clients hold equally many examples, so the examples of a class beyond its shares stay unused, "
             "and so do those set aside for the grid. A client therefore holds less than a third of the "

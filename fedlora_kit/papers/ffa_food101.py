@@ -21,6 +21,7 @@ from fedlora_kit.papers.equivalence import within_margin
 from fedlora_kit.papers.ffa_claims import half_claims
 from fedlora_kit.papers.ffa_grid import METHODS, PAPER_RATES, number_name
 from fedlora_kit.papers.grid import Cell
+from fedlora_kit.papers.number_formats import precision_note
 from fedlora_kit.papers.overrides import override, plain, positive
 
 #: task -> {column of the table: scored part}
@@ -47,6 +48,7 @@ class Setting:
         holdout: training examples set aside for choosing from the grid.
         train_limit, eval_limit: at most so many examples; None for all.
         max_tokens: image patches a physical batch.
+        precision: of the model's passes (see `training.precision`).
     """
 
     task: str
@@ -69,12 +71,14 @@ class Setting:
     alpha: float = 8.0
     eval_every: int = 0
     max_tokens: int = 4096
+    precision: str = "fp32"
 
 
 PROFILES: dict[str, Setting] = {
     "paper": Setting(
         task="food101",
         backbone="google/vit-base-patch16-224-in21k",
+        precision="tf32",
         rounds=200,
         steps=10,
         batch_size=200,
@@ -89,6 +93,7 @@ PROFILES: dict[str, Setting] = {
     "small": Setting(
         task="cifar100",
         backbone="google/vit-base-patch16-224-in21k",
+        precision="tf32",
         rounds=20,
         steps=10,
         batch_size=64,
@@ -165,6 +170,7 @@ def cell(s: Setting, method: str, epsilon: float | None, seed: int, lr: float) -
             "rounds": {"rounds": s.rounds, "eval_every": s.eval_every, "eval_max_tokens": 2 * s.max_tokens},
             "privacy": None if epsilon is None else {"epsilon": epsilon, "delta": s.delta, "clip": s.clip},
             "seed": seed,
+            "precision": s.precision,
         }
     )
     return Cell({"eps": number_name(epsilon), "method": method, "dataset": s.task}, {"lr": lr}, seed, spec)
@@ -237,6 +243,7 @@ def deviations(profile: str, s: Setting) -> list[str]:
         "of accuracy. The margin is ours, declared before any run.",
         "The learning rate is chosen on held-out training examples at a tuning seed; the runs of the grid "
         "use the same private examples, and their privacy is not accounted for.",
+        *precision_note(s.precision, private=True),
     ]
     if profile == "paper" and s == PROFILES["paper"]:
         return lines

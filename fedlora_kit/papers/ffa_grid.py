@@ -68,6 +68,7 @@ class Setting:
         epsilons: None stands for no DP.
         splits: names in `SPLITS`. ranks: LoRA's r. alphas: LoRA's alpha; None stands for alpha = r.
         inits: starts of A (see `models.init_of_a`).
+        precision: of the model's passes (see `training.precision`).
     """
 
     tasks: tuple[str, ...]
@@ -92,6 +93,7 @@ class Setting:
     methods: tuple[str, ...] = METHODS
     eval_every: int = 0
     max_tokens: int = 4096
+    precision: str = "fp32"
 
     def rates_of(self, method: str) -> tuple[float, ...]:
         """Learning rates of a method's grid; LoRA's for one that has none of its own."""
@@ -176,6 +178,7 @@ def cell(
             if at.epsilon is None
             else {"epsilon": at.epsilon, "delta": s.delta, "clip": clip},
             "seed": seed,
+            "precision": s.precision,
         }
     )
     tuned = {"lr": lr, "clip": clip if clip is not None else float("nan")}

@@ -85,7 +85,6 @@ PROFILES: dict[str, Setting] = {
         max_length=1000,
         max_new_tokens=400,
         dtype="bf16",
-        gradient_checkpointing=True,
         eval_max_tokens=32_768,
     ),
     "small": Setting(

@@ -27,7 +27,7 @@ def untrained(cell: Cell, device: str = "auto") -> dict[str, Any]:
     LoRA's B is zero at the start, so this is where every run begins.
     """
     fed, data = _world(cell, device)
-    return evaluate(fed.model, data, fed.device, fed.rounds.eval_max_tokens)
+    return evaluate(fed.model, data, fed.device, fed.rounds.eval_max_tokens, fed.precision)
 
 
 def side_by_side(
@@ -53,7 +53,7 @@ def side_by_side(
         AdapterSlot(fed.model).write(
             {k: t.to(fed.device) for k, t in load_peft(run.entry.adapter_dir).items()}
         )
-        answers[method] = generate(fed.model, data, fed.device, fed.rounds.eval_max_tokens)
+        answers[method] = generate(fed.model, data, fed.device, fed.rounds.eval_max_tokens, fed.precision)
     if data is None:
         raise FedloraError("no run has finished, so there are no answers", "choose smaller learning rates")
     questions = [

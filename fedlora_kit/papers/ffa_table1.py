@@ -11,6 +11,7 @@ PROFILES: dict[str, Setting] = {
     "paper": Setting(
         tasks=("mnli", "sst2", "qqp", "qnli"),
         backbone="FacebookAI/roberta-large",
+        precision="tf32",
         rounds=1000,
         steps=10,
         batch_size=200,
@@ -27,6 +28,7 @@ PROFILES: dict[str, Setting] = {
     "small": Setting(
         tasks=("mnli", "sst2", "qqp", "qnli"),
         backbone="FacebookAI/roberta-base",
+        precision="tf32",
         rounds=30,
         steps=10,
         batch_size=64,

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from types import TracebackType
 from typing import Any
 
@@ -106,8 +107,12 @@ def private_optimizer(
 
 
 def private_step(
-    gradients: PerExampleGradients, optimizer: Any, batches: Sequence[Any], losses: LossOf
-) -> float:
+    gradients: PerExampleGradients,
+    optimizer: Any,
+    batches: Sequence[Any],
+    losses: LossOf,
+    passes: Callable[[], AbstractContextManager[Any]] = nullcontext,
+) -> torch.Tensor:
     """One step on one Poisson sample, cut into physical batches (virtual steps).
 
     An empty sample is a step too: noise only, and it counts for the accountant.
@@ -116,24 +121,24 @@ def private_step(
         optimizer: from `private_optimizer`.
         batches: the physical batches, in any order; the sum does not depend on it.
         losses: physical batch -> per-example losses.
+        passes: gives a context for the forward and the backward pass of each physical batch; clipping, sums
+            and noise are outside of it.
 
     Returns:
-        The sum of the examples' losses (0 for an empty sample); NaN or infinite if any loss was.
+        The sum of the examples' losses (0 for an empty sample), a float64 scalar on the model's device; NaN
+        or infinite if any loss was, and then the step was of no use.
 
     Raises:
         FedloraError: a trained tensor got no per-example gradient.
     """
     gradients.check()
     gradients.clear()
-    total = 0.0
+    total = torch.zeros((), dtype=torch.float64, device=gradients.parameters[0].device)
     for position, batch in enumerate(batches):
-        loss = losses(batch).sum()
-        value = float(loss.detach())
-        total += value
-        if value != value or value in (float("inf"), float("-inf")):
-            gradients.clear()
-            return value  # clipping would hide a NaN: stop before it does
-        loss.backward()  # type: ignore[no-untyped-call]
+        with passes():
+            loss = losses(batch).sum()
+            loss.backward()  # type: ignore[no-untyped-call]
+        total = total + loss.detach().double()
         lost = sum(getattr(p, "grad_sample", None) is None for p in gradients.parameters)
         if lost:
             raise FedloraError(

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from fedlora_kit.adapter import State, size_bytes
+from fedlora_kit.adapter import State, on_host, size_bytes
 from fedlora_kit.errors import FedloraError
 
 #: bytes of client states that stay in memory. A file costs a fraction of a millisecond, a client's training
@@ -115,7 +115,7 @@ class ClientStates(MutableMapping[int, State]):
     def _write(self, client: int, state: State) -> None:
         from safetensors.torch import save
 
-        data = save({name: tensor.cpu() for name, tensor in state.items()})
+        data = save(on_host(state))
         digest = hashlib.sha256(data).hexdigest()
         name = f"client-{client:05d}-{digest[:16]}.safetensors"
         before, _ = self._files.get(client, ("", ""))

@@ -23,7 +23,13 @@ from fedlora_kit.training.depth import only_layers
 from fedlora_kit.training.local import LocalResult, Noise, train_client
 from fedlora_kit.training.lora_stack import LoraStack
 from fedlora_kit.training.settings import LocalSettings
-from fedlora_kit.training.stackable import CLIENTS, TOKENS, tokens_per_example, why_not_client, why_not_model
+from fedlora_kit.training.stackable import (
+    limits,
+    tokens_per_example,
+    why_not_client,
+    why_not_model,
+    why_not_together,
+)
 from fedlora_kit.training.stacked import Member, train_stack
 
 
@@ -74,24 +80,43 @@ class Cohort:
         noise: each client's DP setting; None without DP.
 
     Raises:
-        BadValue: ``local.stack`` is "always", and the model cannot be stacked.
+        BadValue: ``local.stack`` is "always", and the model cannot be stacked; or the precision is bf16 under
+            DP, which needs stacks.
     """
 
     def __init__(self, fed: Setting, slot: AdapterSlot, noise: Sequence[Noise] | None) -> None:
         self._fed, self._slot, self._noise = fed, slot, noise
         self.hooks = Hooks(fed, slot)
         self._tokens: dict[int, float] = {}  # client -> tokens of its batch, filled as clients are drawn
+        self._clients_at_most, self._tokens_at_most = limits(fed.device)
         self._named: tuple[int, dict[int, list[str]]] = (-1, {})
         self._stack: LoraStack | None = None
+        self._apart = False  # each client is a stack of its own
+        #: Opacus' hooks would clip by norms in bfloat16; a stack's rows have their gradients in float32
+        self._rows_only = fed.privacy is not None and fed.precision == "bf16"
+        forced = fed.local.stack == "always"
         if fed.local.stack == "never":
+            if self._rows_only:
+                raise BadValue(
+                    "precision=bf16 under DP needs stacks, and local.stack is never",
+                    "set local.stack to auto, or precision to tf32",
+                )
             return
-        problem = why_not_model(fed.model, slot, fed.precision)
+        problem = why_not_model(fed.model, slot, fed.precision, private=fed.privacy is not None)
         if fed.method.penalises:
             problem = "the method adds a penalty to the loss of each client"
-        if problem is None:
-            self._stack = LoraStack(fed.model, slot)
-        elif fed.local.stack == "always":
-            raise BadValue(f"clients cannot be stacked: {problem}", "set local.stack to auto or never")
+        apart = why_not_together(fed.model)
+        if problem is None and not (forced and apart):
+            self._stack, self._apart = LoraStack(fed.model, slot), apart is not None
+        elif forced:
+            raise BadValue(
+                f"clients cannot be stacked: {problem or apart}", "set local.stack to auto or never"
+            )
+        elif self._rows_only:
+            raise BadValue(
+                f"precision=bf16 under DP needs stacks, which this model cannot have: {problem}",
+                "set precision to tf32 or fp32",
+            )
 
     def train(
         self, state: State, personal: Mapping[int, State], clients: Sequence[int], round_index: int
@@ -180,10 +205,16 @@ class Cohort:
                 fed.streams,
                 round_index=round_index,
                 device=fed.device,
+                precision=fed.precision,
             )
         except (NonFinite, NothingMoved):  # client after client, it fails at the client that fails first
+            if self._rows_only and len(starts) == 1:
+                raise
             for k, start in starts.items():
-                yield self._alone(start, k, round_index)
+                if self._rows_only:
+                    yield from self._together({k: start}, round_index)
+                else:
+                    yield self._alone(start, k, round_index)
             return
         for (k, start), (tensors, result) in zip(starts.items(), trained, strict=True):
             yield Trained(k, start, tensors, result)
@@ -193,17 +224,20 @@ class Cohort:
         if self._stack is None:
             return []
         fed, forced = self._fed, self._fed.local.stack == "always"
+        together = forced or not self._apart
         suited, stacks = [], []
         for k in clients:
             problem = why_not_client(fed.clients[k], fed.method.present_layers(k, round_index))
-            if problem and forced:
+            if problem and (forced or self._rows_only):
                 raise BadValue(
                     f"client {k} cannot be stacked in round {round_index}: {problem}",
-                    "set local.stack to auto or never",
+                    "set local.stack to auto or never"
+                    if forced
+                    else "set precision to tf32 or fp32: under DP bf16 needs stacks",
                 )
-            if problem is None and (forced or self._batch_tokens(k) <= TOKENS):
+            if problem is None and together and (forced or self._batch_tokens(k) <= self._tokens_at_most):
                 suited.append(k)
-            elif problem is None:  # large: one that is alone pays, too (docs/performance.md)
+            elif problem is None:  # one that is alone pays, too (docs/performance.md)
                 stacks.append([k])
         place = {k: i for i, k in enumerate(clients)}
         # alike beside alike: what trains deepest decides how far a stack's backward pass goes, and batches of
@@ -218,7 +252,7 @@ class Cohort:
         fits = 1
         while fits < len(suited):
             largest = max(self._batch_tokens(k) for k in suited[: fits + 1])
-            if fits + 1 > CLIENTS or largest * (fits + 1) > self._fed.local.max_tokens:
+            if fits + 1 > self._clients_at_most or largest * (fits + 1) > self._fed.local.max_tokens:
                 break
             fits += 1
         held = -(-len(suited) // -(-len(suited) // fits))  # as even as they come: 5 and 5, not 8 and 2

@@ -27,6 +27,7 @@ from fedlora_kit.training.cohort import Cohort, Hooks
 from fedlora_kit.training.fisher import fisher_scores
 from fedlora_kit.training.host_memory import freed_memory_kept
 from fedlora_kit.training.noise_plan import noise_of_clients
+from fedlora_kit.training.precision import Precision, products
 from fedlora_kit.training.records import privacy_report, round_record, teach_again
 from fedlora_kit.training.scores import global_scores, local_scores
 from fedlora_kit.training.settings import FederationSettings, LocalSettings
@@ -44,6 +45,7 @@ class Federation:
         evals: scored name -> data.
         head: what happens to the classification head.
         streams: the run's random streams.
+        precision: of the model's passes (see `training.precision`).
         proxy: examples set aside for methods that score layers (`Method.proxy_examples`).
         server: examples at the server, for methods that train there (`Method.server_stage`).
         held_out: each client's own examples that it does not train on, None for a client without any; empty
@@ -60,7 +62,7 @@ class Federation:
     head: HeadPolicy = "frozen"
     privacy: PrivacySettings | None = None
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
-    precision: str = "fp32"
+    precision: Precision = "fp32"
     proxy: EncodedData | None = None
     server: EncodedData | None = None
     held_out: Sequence[EncodedData | None] = ()
@@ -139,7 +141,7 @@ def run_federation(
 
     cohort_training = Cohort(fed, slot, noise)
     memory = freed_memory_kept() if fed.device.type == "cpu" else nullcontext()
-    with _quiet_randomness(fed.device), memory, cohort_training.hooks as hooks:
+    with _quiet_randomness(fed.device), products("fp32"), memory, cohort_training.hooks as hooks:
         fed.model.train()
         for r in range(now.next_round, fed.rounds.rounds):
             updates, results, payloads = [], [], []
@@ -233,7 +235,7 @@ def _score_layers(
         return None
     hooks.prepare([name for name in slot.names if ".lora_" in name])
     slot.write({**now.state})
-    scores = fisher_scores(fed.model, slot, fed.proxy, fed.device, fed.method.score_one_logit)
+    scores = fisher_scores(fed.model, slot, fed.proxy, fed.device, fed.method.score_one_logit, fed.precision)
     fed.method.refresh(scores, round_index)
     return scores
 

@@ -6,12 +6,15 @@ import numpy as np
 import torch
 from torch import nn
 
-from fedlora_kit.data.batches import Indices, physical_batches
+from fedlora_kit.data.batches import Indices, pass_tokens, physical_batches
 from fedlora_kit.data.encoded_causal import EncodedCausal
+from fedlora_kit.training.precision import forward, products
 
 
 @torch.no_grad()
-def generate(model: nn.Module, data: EncodedCausal, device: torch.device, max_tokens: int) -> list[str]:
+def generate(
+    model: nn.Module, data: EncodedCausal, device: torch.device, max_tokens: int, precision: str = "fp32"
+) -> list[str]:
     """The greedy answer to each question of ``data``, in its order; the model is left as it was found.
 
     Each step takes the likeliest token; an answer ends with the end-of-sequence token, or after
@@ -19,14 +22,16 @@ def generate(model: nn.Module, data: EncodedCausal, device: torch.device, max_to
 
     Args:
         max_tokens: padded tokens a batch, prompt and answer; changes memory and speed only.
+        precision: of the passes (see `training.precision`); the likeliest token is that of float32 logits.
     """
     training = model.training
     model.eval()
     answers = [""] * len(data)
-    for indices in physical_batches(
-        data.prompt_lengths + data.max_new_tokens, np.arange(len(data)), max_tokens
-    ):
-        for place, tokens in zip(indices, _greedy(model, data, indices, device), strict=True):
+    lengths = data.prompt_lengths + data.max_new_tokens
+    for indices in physical_batches(lengths, np.arange(len(data)), max_tokens, pass_tokens(device)):
+        with products(precision), forward(device, precision):
+            written = _greedy(model, data, indices, device)
+        for place, tokens in zip(indices, written, strict=True):
             answers[place] = data.decode(tokens)
     model.train(training)
     return answers
@@ -53,7 +58,7 @@ def _greedy(model: nn.Module, data: EncodedCausal, indices: Indices, device: tor
             logits_to_keep=1,
         )
         cache = out.past_key_values
-        token = torch.where(open_, out.logits[:, -1].argmax(-1), data.end)  # (b,)
+        token = torch.where(open_, out.logits[:, -1].float().argmax(-1), data.end)  # (b,)
         written.append(token)
         open_ = open_ & (token != data.end)
         if not bool(open_.any()):

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from contextlib import nullcontext
+import math
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
 
 from fedlora_kit.adapter import AdapterSlot
-from fedlora_kit.data.batches import Indices, physical_batches, poisson_batches, shuffled_batches
+from fedlora_kit.data.batches import (
+    Indices,
+    pass_tokens,
+    physical_batches,
+    poisson_batches,
+    shuffled_batches,
+)
 from fedlora_kit.data.encoded import EncodedData, for_training
 from fedlora_kit.errors import NonFinite, NothingMoved
 from fedlora_kit.methods.ranks import zero_beyond
 from fedlora_kit.privacy.dpsgd import PerExampleGradients, private_optimizer, private_step
 from fedlora_kit.randomness import Streams
-from fedlora_kit.training.objective import example_losses
+from fedlora_kit.training.objective import batch_losses
+from fedlora_kit.training.precision import products
 from fedlora_kit.training.settings import LocalSettings
 
 
@@ -45,6 +53,7 @@ class LocalResult:
     steps: int
 
 
+@products("fp32")
 def train_client(
     model: nn.Module,
     slot: AdapterSlot,
@@ -70,7 +79,7 @@ def train_client(
             the loss that is reported.
 
     Raises:
-        NonFinite: the loss is NaN or infinite; the tensors are as after the last good step.
+        NonFinite: a loss was NaN or infinite. The host reads the losses once, at the end.
         NothingMoved: the steps changed nothing (the typical silent failure).
     """
     parameters = [slot.parameters[name] for name in slot.trainable]
@@ -93,31 +102,39 @@ def train_client(
         )
 
     def losses(indices: Indices) -> torch.Tensor:
-        inputs, labels = data.batch(indices, device)
-        with _autocast(device, precision):
-            logits = model(**inputs).logits
-        return example_losses(logits, labels)  # (b,)
+        return batch_losses(model, data, indices, device, precision)  # (b,)
 
-    lengths = data.lengths
-    total, seen, steps = 0.0, 0, 0
+    passes = partial(products, precision)
+    lengths, price = data.lengths, pass_tokens(device)
+    sums, seen = [], 0
     for batch in batches:
-        pieces = physical_batches(lengths, batch, settings.max_tokens)
+        pieces = physical_batches(lengths, batch, settings.max_tokens, price)
         if gradients is not None:
-            loss = private_step(gradients, optimizer, pieces, losses)
+            loss = private_step(gradients, optimizer, pieces, losses, passes)
         else:
-            loss = _plain_step(
-                optimizer, parameters, pieces, losses, len(batch), settings.clip_norm, penalty()
-            )
-        if loss != loss or loss in (float("inf"), float("-inf")):
+            with passes():
+                loss = _gradient(parameters, pieces, losses, len(batch))
+            _step(optimizer, parameters, settings.clip_norm, penalty())
+        sums.append(loss)
+        seen += len(batch)
+    moved = (_side_by_side(parameters) != _side_by_side(before)).any()
+    *read, has_moved = torch.stack([*sums, moved.to(torch.float64)]).tolist()  # one wait for the device
+    total = 0.0
+    for value in read:
+        if not math.isfinite(value):
             raise NonFinite("loss", round_index, client)
-        total, seen, steps = total + loss, seen + len(batch), steps + 1
+        total += value
     could_move = seen > 0 or (noise is not None and noise.sigma > 0)
-    if could_move and not any(bool((p != b).any()) for p, b in zip(parameters, before, strict=True)):
+    if could_move and not has_moved:
         raise NothingMoved(
-            f"{steps} steps of client {client} in round {round_index} changed no trained tensor",
+            f"{len(sums)} steps of client {client} in round {round_index} changed no trained tensor",
             "every gradient was exactly zero: check targets, head policy and learning rate",
         )
-    return LocalResult(total / seen if seen else float("nan"), seen, steps)
+    return LocalResult(total / seen if seen else float("nan"), seen, len(sums))
+
+
+def _side_by_side(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
+    return torch.cat([t.detach().reshape(-1) for t in tensors])
 
 
 def logical_batches(
@@ -133,40 +150,38 @@ def logical_batches(
 def make_optimizer(
     parameters: list[nn.Parameter], settings: LocalSettings, round_index: int
 ) -> torch.optim.Optimizer:
-    """A fresh optimiser for one round."""
-    rate = settings.rate(round_index)
+    """A fresh optimiser for one round; on a GPU a step is one kernel."""
+    rate, decay = settings.rate(round_index), settings.weight_decay
+    fused = True if all(p.is_cuda for p in parameters) else None
     if settings.optimizer == "sgd":
         return torch.optim.SGD(
-            parameters, lr=rate, momentum=settings.momentum, weight_decay=settings.weight_decay
+            parameters, lr=rate, momentum=settings.momentum, weight_decay=decay, fused=fused
         )
-    return torch.optim.AdamW(parameters, lr=rate, weight_decay=settings.weight_decay)
+    return torch.optim.AdamW(parameters, lr=rate, weight_decay=decay, fused=fused)
 
 
-def _plain_step(
-    optimizer: torch.optim.Optimizer,
-    parameters: list[nn.Parameter],
-    pieces: list[Indices],
-    losses: Any,
-    batch_size: int,
-    clip_norm: float | None,
-    penalty: torch.Tensor | None,
-) -> float:
-    """One step on the mean loss of a logical batch and the penalty; returns the sum of the losses."""
-    optimizer.zero_grad(set_to_none=True)
-    total = 0.0
+def _gradient(
+    parameters: Sequence[nn.Parameter], pieces: Sequence[Indices], losses: Any, batch_size: int
+) -> torch.Tensor:
+    """Leave the gradient of the mean loss of a logical batch; returns the losses' sum, a float64 scalar."""
+    for p in parameters:
+        p.grad = None
+    total = torch.zeros((), dtype=torch.float64, device=parameters[0].device)
     for piece in pieces:
         loss = losses(piece).sum()
-        total += float(loss.detach())
         (loss / batch_size).backward()
-    if total != total or total in (float("inf"), float("-inf")):
-        return total  # no step on a broken gradient
+        total = total + loss.detach().double()
+    return total
+
+
+def _step(
+    optimizer: torch.optim.Optimizer,
+    parameters: list[nn.Parameter],
+    clip_norm: float | None,
+    penalty: torch.Tensor | None,
+) -> None:
     if penalty is not None:
         penalty.backward()  # type: ignore[no-untyped-call]
     if clip_norm is not None:
         nn.utils.clip_grad_norm_(parameters, clip_norm)
     optimizer.step()
-    return total
-
-
-def _autocast(device: torch.device, precision: str) -> Any:
-    return torch.autocast(device.type, dtype=torch.bfloat16) if precision == "bf16" else nullcontext()

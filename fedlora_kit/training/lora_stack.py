@@ -38,11 +38,16 @@ class _LoraLinear(torch.autograd.Function):
         bias: torch.Tensor | None,
         scale: float,
     ) -> torch.Tensor:
+        if torch.is_autocast_enabled(x.device.type):  # as autocast does: factors rounded, sums float32
+            to = torch.get_autocast_dtype(x.device.type)
+            x, a, b, weight = x.to(to), a.to(to), b.to(to), weight.to(to)
+            bias = None if bias is None else bias.to(to)
         groups = len(a)
-        rows = x.reshape(groups, -1, x.shape[-1])  # (G, n, in)
-        inner = torch.bmm(rows, a.transpose(1, 2))  # (G, n, r)
-        out = nn.functional.linear(x, weight, bias)  # (..., out)
-        out.view(groups, -1, out.shape[-1]).baddbmm_(inner, b.transpose(1, 2), alpha=scale)
+        with torch.autocast(x.device.type, enabled=False):
+            rows = x.reshape(groups, -1, x.shape[-1])  # (G, n, in)
+            inner = torch.bmm(rows, a.transpose(1, 2))  # (G, n, r)
+            out = nn.functional.linear(x, weight, bias)  # (..., out)
+            out.view(groups, -1, out.shape[-1]).baddbmm_(inner, b.transpose(1, 2), alpha=scale)
         ctx.save_for_backward(rows, inner, a, b, weight)
         ctx.scale = scale
         return out
@@ -54,15 +59,21 @@ class _LoraLinear(torch.autograd.Function):
         scaled = gradient.reshape(len(a), -1, gradient.shape[-1])  # (G, n, out)
         grad_x = grad_a = grad_b = None
         if to_b:
-            grad_b = torch.bmm(inner.transpose(1, 2), scaled).mul_(ctx.scale).transpose(1, 2)  # (G, out, r)
+            grad_b = _times(torch.bmm(inner.transpose(1, 2), scaled), ctx.scale).transpose(
+                1, 2
+            )  # (G, out, r)
         if to_a or to_x:
-            through = torch.bmm(scaled, b).mul_(ctx.scale)  # (G, n, r)
+            through = _times(torch.bmm(scaled, b), ctx.scale)  # (G, n, r)
             if to_a:
                 grad_a = torch.bmm(through.transpose(1, 2), rows)  # (G, r, in)
             if to_x:
                 grad_x = gradient @ weight  # (..., in)
                 grad_x.view(len(a), -1, grad_x.shape[-1]).baddbmm_(through, a)
         return grad_x, grad_a, grad_b, None, None, None
+
+
+def _times(own: torch.Tensor, scale: float) -> torch.Tensor:
+    return own if scale == 1 else own.mul_(scale)
 
 
 class LoraStack:

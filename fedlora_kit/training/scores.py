@@ -29,7 +29,7 @@ def global_scores(fed: Federation, slot: AdapterSlot, now: Snapshot) -> dict[str
     for adapter in _scored_adapters(fed, now):
         slot.write(adapter)
         for name, data in fed.evals.items():
-            score = evaluate(fed.model, data, fed.device, fed.rounds.eval_max_tokens)
+            score = evaluate(fed.model, data, fed.device, fed.rounds.eval_max_tokens, fed.precision)
             if not math.isfinite(score["loss"]):  # argmax of NaN is class 0: it would pass for a result
                 raise NonFinite(f"the loss on {name!r}", now.next_round, None)
             scores[name].append(score)
@@ -53,7 +53,7 @@ def local_scores(fed: Federation, slot: AdapterSlot, now: Snapshot) -> dict[str,
         if data is None or len(data) == 0:
             continue
         slot.write(fed.method.personalised(now.state, now.personal.get(k, {})))
-        score = evaluate(fed.model, data, fed.device, fed.rounds.eval_max_tokens)
+        score = evaluate(fed.model, data, fed.device, fed.rounds.eval_max_tokens, fed.precision)
         if not math.isfinite(score["loss"]):
             raise NonFinite(f"the loss on the held-out examples of client {k}", now.next_round, None)
         table["clients"].append(k)

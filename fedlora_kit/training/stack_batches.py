@@ -3,19 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch.nn import functional as F
 
-from fedlora_kit.data.batches import Indices, cuts
-from fedlora_kit.data.encoded import Batch, EncodedData, EncodedText, for_training
+from fedlora_kit.data.batches import Indices, cuts, pass_tokens
+from fedlora_kit.data.encoded import (
+    Arrays,
+    Batch,
+    EncodedData,
+    EncodedImages,
+    EncodedText,
+    for_training,
+    masked,
+)
+from fedlora_kit.data.transfer import to_device
 from fedlora_kit.randomness import Streams
 from fedlora_kit.training.local import Noise, logical_batches
 from fedlora_kit.training.settings import LocalSettings
 
-Piece = tuple[Batch, torch.Tensor, torch.Tensor, bool]
-"""Inputs, labels, the rows' clients (positions, ascending), and whether all have equally many rows."""
+
+class Piece(NamedTuple):
+    """One pass's part of a step.
+
+    Attributes:
+        inputs, labels: of R rows, the clients' below each other.
+        owners: int64 (R,): the rows' clients (positions in the stack, ascending).
+        shares: float32 (R,): 1 / examples of the row's client in the step.
+        equal: whether all clients have equally many rows.
+    """
+
+    inputs: Batch
+    labels: torch.Tensor
+    owners: torch.Tensor
+    shares: torch.Tensor
+    equal: bool
 
 
 class StackLoader:
@@ -34,7 +57,7 @@ class StackLoader:
         device: torch.device,
     ) -> None:
         self.device = device
-        self.budget = settings.max_tokens
+        self.budget, self.price = settings.max_tokens, pass_tokens(device)
         self.data = [
             for_training(data, streams.generator("augment", round_index, client))
             for client, data, _ in members
@@ -50,14 +73,14 @@ class StackLoader:
         batches = [next(b) for b in self.batches]
         batches = [b[np.argsort(-n[b], kind="stable")] for b, n in zip(batches, self.lengths, strict=True)]
         sizes = [len(b) for b in batches]
-        if len(set(sizes)) == 1:
-            return sizes, [self._piece(cut, True) for cut in self._equal_cuts(batches)]
-        return sizes, [self._piece(cut, False) for cut in self._cuts(batches)]
+        equal = len(set(sizes)) == 1
+        found = self._equal_cuts(batches) if equal else self._cuts(batches)
+        return sizes, [self._piece(cut, sizes, equal) for cut in found]
 
     def _equal_cuts(self, batches: list[Indices]) -> list[list[Indices]]:
         """Equally many rows of each client, the longest of each first."""
         longest = np.max([n[b] for n, b in zip(self.lengths, batches, strict=True)], axis=0)
-        places = cuts(longest, self.budget, rows=len(batches))
+        places = cuts(longest, self.budget, rows=len(batches), price=self.price)
         return [[b[start:stop] for b in batches] for start, stop in places]
 
     def _cuts(self, batches: list[Indices]) -> list[list[Indices]]:
@@ -66,31 +89,51 @@ class StackLoader:
         rows = np.concatenate(batches)
         tokens = np.concatenate([n[b] for n, b in zip(self.lengths, batches, strict=True)])
         order = np.argsort(-tokens, kind="stable")
-        places = [order[start:stop] for start, stop in cuts(tokens[order], self.budget)]
+        places = [order[start:stop] for start, stop in cuts(tokens[order], self.budget, price=self.price)]
         return [[rows[p[owners[p] == k]] for k in range(len(batches))] for p in places]
 
-    def _piece(self, cut: list[Indices], equal: bool) -> Piece:
+    def _piece(self, cut: list[Indices], sizes: list[int], equal: bool) -> Piece:
         held = [(k, rows) for k, rows in enumerate(cut) if len(rows)]
-        parts = [self.data[k].batch(rows, self.device) for k, rows in held]
-        owners = torch.from_numpy(np.repeat([k for k, _ in held], [len(rows) for _, rows in held]))
-        labels = torch.cat([labels for _, labels in parts])
-        pad = next((d.pad for d in self.data if isinstance(d, EncodedText)), {})
-        return joined([inputs for inputs, _ in parts], pad), labels, owners.to(self.device), equal
+        owners = np.repeat([k for k, _ in held], [len(rows) for _, rows in held])
+        with np.errstate(divide="ignore"):
+            shares = (np.float32(1) / np.array(sizes, dtype=np.float32))[owners]
+        labels = np.concatenate([self.data[k].labels[rows] for k, rows in held])
+        fixed = {"labels": labels, "owners": owners, "shares": shares}
+        first = self.data[held[0][0]]
+        if isinstance(first, EncodedImages):
+            inputs, placed = self._images(held, fixed)
+        else:
+            parts = [self.data[k].padded(rows) for k, rows in held]  # type: ignore[attr-defined]
+            pad = next((d.pad for d in self.data if isinstance(d, EncodedText)), {})
+            placed = to_device({**masked(joined(parts, pad)), **fixed}, self.device)
+            inputs = {name: t for name, t in placed.items() if name not in fixed}
+        return Piece(inputs, *(placed[name] for name in fixed), equal)
+
+    def _images(self, held: Sequence[tuple[int, Indices]], fixed: Arrays) -> tuple[Batch, Batch]:
+        """The members' images, one copy for all, and made into inputs member by member."""
+        made = {k: self.data[k].host(rows) for k, rows in held}  # type: ignore[attr-defined]
+        packed = {f"{k}.{name}": a for k, (arrays, _) in made.items() for name, a in arrays.items()}
+        placed = to_device({**packed, **fixed}, self.device)
+        seen = [
+            self.data[k].seen({name: placed[f"{k}.{name}"] for name in arrays}, views)  # type: ignore[attr-defined]
+            for k, (arrays, views) in made.items()
+        ]
+        return {"pixel_values": torch.cat([s["pixel_values"] for s in seen])}, placed
 
 
-def joined(parts: Sequence[Batch], pad: Mapping[str, int]) -> Batch:
-    """Batches below each other, padded to the widest.
+def joined(parts: Sequence[Arrays], pad: Mapping[str, int]) -> Arrays:
+    """Padded batches below each other, padded to the widest.
 
     Args:
         pad: field -> padding value; a field that is not named is padded with 0 (the attention mask).
     """
-    out: Batch = {}
-    for name, first in parts[0].items():
-        if first.ndim != 2:  # images: all of one size
-            out[name] = torch.cat([p[name] for p in parts])
-            continue
-        width = max(p[name].shape[1] for p in parts)
-        out[name] = torch.cat(
-            [F.pad(p[name], (0, width - p[name].shape[1]), value=pad.get(name, 0)) for p in parts]
+    width = max(a.shape[1] for part in parts for a in part.values())
+    return {
+        name: np.concatenate(
+            [
+                np.pad(p[name], ((0, 0), (0, width - p[name].shape[1])), constant_values=pad.get(name, 0))
+                for p in parts
+            ]
         )
-    return out
+        for name in parts[0]
+    }

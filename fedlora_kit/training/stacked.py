@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -21,7 +22,8 @@ from fedlora_kit.privacy.stacked import clipped_sums, draw_noise
 from fedlora_kit.randomness import Streams
 from fedlora_kit.training.local import LocalResult, Noise, make_optimizer
 from fedlora_kit.training.lora_stack import LoraStack, Tensors
-from fedlora_kit.training.objective import example_losses
+from fedlora_kit.training.objective import class_logits, example_losses
+from fedlora_kit.training.precision import products
 from fedlora_kit.training.settings import LocalSettings
 from fedlora_kit.training.stack_batches import Piece, StackLoader
 
@@ -103,6 +105,7 @@ class _Flat:
             self.values.copy_(torch.where(self.moves, self.values, self.start))
 
 
+@products("fp32")
 def train_stack(
     model: nn.Module,
     stack: LoraStack,
@@ -112,33 +115,38 @@ def train_stack(
     *,
     round_index: int,
     device: torch.device,
+    precision: str = "fp32",
 ) -> list[tuple[State, LocalResult]]:
     """Train all members; returns each one's trained tensors and result, in their order.
+
+    A model with dropout draws it as a client alone does, and so for one member only.
 
     Raises:
         NonFinite: some client's loss or tensors became NaN or infinite (not necessarily the client that would
             have been first, client after client).
         NothingMoved: the steps changed nothing at some client.
     """
+    torch.manual_seed(streams.seed("dropout", round_index, members[0].client))
     flat = _Flat(members, device)
     optimizer = make_optimizer([flat.values], settings, round_index)
     loader = StackLoader(
         [(m.client, m.data, m.noise) for m in members], settings, streams, round_index, device
     )
     private = members[0].noise is not None
+    clips = torch.tensor([m.noise.clip if m.noise else 0.0 for m in members], device=device)
     generators = [
         torch.Generator(device).manual_seed(streams.seed("noise", round_index, m.client)) for m in members
     ]
-    totals, seen = [0.0] * len(members), [0] * len(members)
+    losses, seen = [], [0] * len(members)
     for _ in range(settings.steps):
         sizes, pieces = loader.step()
+        seen = [before + size for before, size in zip(seen, sizes, strict=True)]
         with stack.installed():
-            losses, gradient = (_private if private else _plain)(model, stack, flat, members, sizes, pieces)
-        for k, loss in enumerate(losses):
-            if not math.isfinite(loss):
-                raise NonFinite("loss", round_index, members[k].client)
-            totals[k] += loss
-            seen[k] += sizes[k]
+            if private:
+                total, gradient = _private(model, stack, flat, pieces, precision, clips)
+            else:
+                total, gradient = _plain(model, stack, flat, pieces, precision)
+        losses.append(total)
         if private:
             gradient = _noised(gradient, flat, members, generators)
         elif settings.clip_norm is not None:
@@ -147,60 +155,82 @@ def train_stack(
         flat.values.grad = gradient
         optimizer.step()
         flat.hold()
-    return _finished(flat, members, totals, seen, settings.steps, round_index)
+    return _finished(flat, members, torch.stack(losses), seen, round_index)
 
 
 def _plain(
-    model: nn.Module,
-    stack: LoraStack,
-    flat: _Flat,
-    members: Sequence[Member],
-    sizes: Sequence[int],
-    pieces: Sequence[Piece],
-) -> tuple[list[float], torch.Tensor]:
-    """Sums of losses, one a client, and gradients of the means, (K, D)."""
-    device = flat.values.device
-    totals = torch.zeros(len(members), device=device)
-    shares = 1 / torch.tensor(sizes, device=device)  # (K,)
+    model: nn.Module, stack: LoraStack, flat: _Flat, pieces: Sequence[Piece], precision: str
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Sums of losses, (K,), and gradients of the means, (K, D)."""
+    totals = flat.values.new_zeros(len(flat.values))
     flat.values.grad = None
-    for inputs, labels, owners, equal in pieces:
-        if equal:
-            stack.tensors = flat.tensors(flat.values, flat.fixed)
-        else:  # a row a group: each takes its client's tensors along
-            stack.tensors = flat.tensors(flat.values.index_select(0, owners), flat.fixed_rows(owners))
-        losses = example_losses(model(**inputs).logits, labels)  # (R,)
-        totals.index_add_(0, owners, losses.detach())
-        (losses * shares[owners]).sum().backward()  # type: ignore[no-untyped-call]
+    for piece in pieces:
+        with products(precision):
+            if piece.equal:
+                stack.tensors = flat.tensors(flat.values, flat.fixed)
+            else:  # a row a group: each takes its client's tensors along
+                rows = _Copies.apply(flat.values, piece.owners)  # type: ignore[no-untyped-call]
+                stack.tensors = flat.tensors(rows, flat.fixed_rows(piece.owners))
+            losses = example_losses(class_logits(model, piece.inputs, precision), piece.labels)  # (R,)
+            (losses * piece.shares).sum().backward()  # type: ignore[no-untyped-call]
+        totals += _sums(losses.detach(), piece.owners, len(totals))
     gradient = flat.values.grad
     assert gradient is not None
-    return totals.tolist(), gradient if flat.trained is None else gradient * flat.trained
+    return totals, gradient if flat.trained is None else gradient * flat.trained
 
 
 def _private(
     model: nn.Module,
     stack: LoraStack,
     flat: _Flat,
-    members: Sequence[Member],
-    sizes: Sequence[int],
     pieces: Sequence[Piece],
-) -> tuple[list[float], torch.Tensor]:
-    """Sums of losses, one a client, and sums of clipped gradients, (K, D)."""
-    device = flat.values.device
-    totals = torch.zeros(len(members), device=device)
+    precision: str,
+    clips: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Sums of losses, (K,), and sums of clipped gradients, (K, D)."""
+    totals = flat.values.new_zeros(len(flat.values))
     sums = torch.zeros_like(flat.values)
-    clips = torch.tensor([m.noise.clip if m.noise else 0.0 for m in members], device=device)
-    for inputs, labels, owners, _ in pieces:
+    for piece in pieces:
+        owners = piece.owners
         rows = flat.values.detach().index_select(0, owners).requires_grad_()  # (R, D): a copy an example
-        stack.tensors = flat.tensors(rows, flat.fixed_rows(owners))
-        losses = example_losses(model(**inputs).logits, labels)
-        totals.index_add_(0, owners, losses.detach())
-        losses.sum().backward()  # type: ignore[no-untyped-call]
+        with products(precision):
+            stack.tensors = flat.tensors(rows, flat.fixed_rows(owners))
+            losses = example_losses(class_logits(model, piece.inputs, precision), piece.labels)
+            losses.sum().backward()  # type: ignore[no-untyped-call]
         gradients = rows.grad
         assert gradients is not None
+        totals += _sums(losses.detach(), owners, len(totals))
         if flat.trained is not None:
             gradients = gradients * flat.trained[owners]
-        sums += clipped_sums(gradients, owners, clips, len(members))
-    return totals.tolist(), sums
+        sums += clipped_sums(gradients, owners, clips, len(clips))
+    return totals, sums
+
+
+class _Copies(torch.autograd.Function):
+    """Each row's copy of its client's values, (K, D) -> (R, D); the gradient is summed in a fixed order."""
+
+    @staticmethod
+    def forward(ctx: Any, values: torch.Tensor, owners: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+        ctx.save_for_backward(owners)
+        ctx.clients = len(values)
+        return values.index_select(0, owners)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> Any:  # type: ignore[override]
+        (owners,) = ctx.saved_tensors
+        return _sums(gradient, owners, ctx.clients), None
+
+
+def _sums(rows: torch.Tensor, owners: torch.Tensor, clients: int) -> torch.Tensor:
+    """Each client's sum of its rows, (R, \\*shape) -> (K, \\*shape).
+
+    A GPU adds up rows by place in no fixed order: there it is a product with zeros and ones, in IEEE float32.
+    """
+    if not rows.is_cuda:
+        return rows.new_zeros(clients, *rows.shape[1:]).index_add_(0, owners, rows)
+    ones = torch.arange(clients, device=owners.device)[:, None] == owners  # (K, R)
+    with products("fp32"):
+        return ones.to(rows.dtype) @ rows
 
 
 def _noised(
@@ -221,27 +251,33 @@ def _noised(
 
 
 def _finished(
-    flat: _Flat,
-    members: Sequence[Member],
-    totals: Sequence[float],
-    seen: Sequence[int],
-    steps: int,
-    round_index: int,
+    flat: _Flat, members: Sequence[Member], losses: torch.Tensor, seen: Sequence[int], round_index: int
 ) -> list[tuple[State, LocalResult]]:
+    """What each member leaves; ``losses``: (steps, K). The host waits for the device here, once."""
     values = flat.values.detach()
-    finite = torch.isfinite(values).all(1).tolist()
-    moved = (values != flat.start).any(1).tolist()
+    finite = torch.isfinite(values).all(1)
+    moved = (values != flat.start).any(1)
+    *by_step, all_finite, any_moved = torch.cat(
+        [losses, finite.to(losses.dtype)[None], moved.to(losses.dtype)[None]]
+    ).tolist()
+    totals = [0.0] * len(members)
+    for step in by_step:
+        for k, loss in enumerate(step):
+            if not math.isfinite(loss):
+                raise NonFinite("loss", round_index, members[k].client)
+            totals[k] += loss
     out = []
     for k, m in enumerate(members):
-        if not finite[k]:
+        if not all_finite[k]:
             raise NonFinite("adapter", round_index, m.client)
         could_move = seen[k] > 0 or (m.noise is not None and m.noise.sigma > 0)
-        if could_move and not moved[k]:
+        if could_move and not any_moved[k]:
             raise NothingMoved(
-                f"{steps} steps of client {m.client} in round {round_index} changed no trained tensor",
+                f"{len(by_step)} steps of client {m.client} in round {round_index} changed no trained tensor",
                 "every gradient was exactly zero: check targets, head policy and learning rate",
             )
         tensors = flat.tensors(values[k : k + 1].clone(), {})
         state = {n: tensors[n][0] for n in m.trains}
-        out.append((state, LocalResult(totals[k] / seen[k] if seen[k] else float("nan"), seen[k], steps)))
+        loss = totals[k] / seen[k] if seen[k] else float("nan")
+        out.append((state, LocalResult(loss, seen[k], len(by_step))))
     return out
