@@ -137,7 +137,10 @@ def test_a_machine_with_other_code_or_data_says_so(scratch, remote):
 
 
 def test_other_errors_are_told_and_keep_the_checkpoints(scratch, remote, monkeypatch):
-    for error, status in ((torch.OutOfMemoryError("CUDA"), "out of memory"), (ZeroDivisionError("x"), "error")):
+    for error, status in (
+        (torch.OutOfMemoryError("CUDA"), "out of memory"),
+        (ZeroDivisionError("x"), "error"),
+    ):
 
         def breaking(*_, error=error, **__):
             raise error
@@ -506,6 +509,7 @@ def cluster_of_two(attempts=3):
 def nodes(monkeypatch):
     pytest.importorskip("ray")
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "98,99")  # GPUs that no machine has
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         cluster = cluster_of_two()
@@ -549,7 +553,7 @@ def assert_each_run_on_a_gpu_has_a_process_of_its_own(address):
             done, reply = cluster.next(pending)
             pending.remove(done)
             replies.append(reply)
-    assert {reply["gpu"] for reply in replies} <= {"0", "1"}
+    assert {reply["gpu"] for reply in replies} <= {"98", "99"}
     assert len({reply["pid"] for reply in replies}) == 4, replies
 
 
