@@ -24,6 +24,7 @@ FLOORS = [
     "randomness",
     "looks",
     "columns",
+    "numerals",
     "partition",
     "data",
     "models",
@@ -108,3 +109,10 @@ def test_public_modules_functions_and_classes_have_docstrings():
             if public and ast.get_docstring(node) is None:
                 bare.append(f"{name}:{node.name}")
     assert not bare
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_numbers_that_people_read_go_through_numerals(path):
+    """Fixed decimals in a format lose small numbers; `numerals` does not."""
+    if path.relative_to(PACKAGE).parts[0] in {"flower", "papers", "reporting", "batch", "cli"}:
+        assert not re.search(r":[+,]*\.(\d+f|\{\w+\}f|[1-9]%)\}", path.read_text())

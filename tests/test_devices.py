@@ -19,6 +19,7 @@ from fedlora_kit.errors import BadValue
 from fedlora_kit.experiments.places import default_jobs
 from fedlora_kit.experiments.rate import Rate, given_rate
 from fedlora_kit.experiments.store import Store
+from fedlora_kit.numerals import duration
 from fedlora_kit.papers.plan import plan
 from fedlora_kit.papers.runs_of import runs_of
 
@@ -136,12 +137,12 @@ def test_the_warning_gives_the_plans_time() -> None:
     said = warning.slow_without_gpu("small", given, lambda spec: RATE)
     assert said is not None
     assert f"profile small has {total.missing} runs to train" in said
-    assert f"about {plan_.time_text(3600 * total.device_hours)} on" in said
+    assert f"about {duration(3600 * total.device_hours)} on" in said
     assert f"{default_jobs()} go at a time" in said
     assert "\n" not in said
     half = warning.slow_without_gpu("small", given, lambda spec: RATE, share=2)
     assert half is not None
-    assert plan_.time_text(1800 * total.device_hours) in half
+    assert duration(1800 * total.device_hours) in half
     assert f"{total.missing} runs to train, 1 of 2 shares here, " in half
 
 

@@ -19,6 +19,7 @@ import nbformat
 import pandas as pd
 import pytest
 from filelock import FileLock, Timeout
+from printed_tables import wrong_cells
 
 from fedlora_kit.batch.parameters import read_parameters
 from fedlora_kit.batch.pool import reproduce
@@ -264,6 +265,14 @@ def test_a_notebook_runs_and_leaves_what_it_owes(smoke, item):
     noise = [line for text in said for line in text.splitlines() if not WAITING.fullmatch(line)]
     assert not noise, noise[0]
     assert str(ROOT) not in (folder / "notebook.ipynb").read_text()  # no path of the machine
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("item", CUT)
+def test_a_printed_table_is_its_csv(smoke, item):
+    folder, status = smoke(item)
+    assert status.status == "ok", status.error
+    assert wrong_cells(folder) == []
 
 
 @pytest.mark.slow

@@ -13,8 +13,9 @@ import pytest
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt
+from printed_tables import wrong_cells
 
-from fedlora_kit.errors import BadValue
+from fedlora_kit.errors import BadValue, FedloraError
 from fedlora_kit.papers.claims import Claim, Judged, Verdict
 from fedlora_kit.reporting import style
 from fedlora_kit.reporting.comparison import COLUMNS
@@ -65,7 +66,7 @@ def test_a_table_is_exact_in_csv_and_readable_in_markdown(outputs: ItemOutputs) 
     lines = (outputs.folder / "table.md").read_text().splitlines()
     assert [part.strip() for part in lines[2].replace("\\|", "/").strip("|").split("|")] == [
         "a/b",
-        "0.33",
+        "0.333",
         "3",
     ]
     assert [part.strip() for part in lines[3].strip("|").split("|")] == ["1e-5", "–", "20"]
@@ -107,6 +108,66 @@ def test_a_figure_is_written_twice_the_same_and_closed(outputs: ItemOutputs) -> 
     assert contents[0][2].startswith(b"%PDF")
     title = "LoRA and FFA-LoRA without privacy and at ε = 6, 3 and 1.\n"
     assert (outputs.folder / "figure.txt").read_text() == title
+
+
+HOSTILE = {
+    "text.usetex": True,
+    "font.weight": "bold",
+    "font.family": "serif",
+    "lines.linestyle": "--",
+    "savefig.transparent": True,
+    "xtick.minor.visible": True,
+    "axes.xmargin": 0.2,
+    "axes.titlelocation": "left",
+    "axes.formatter.limits": [-1, 1],
+    "legend.loc": "lower left",
+    "mathtext.fontset": "cm",
+    "path.simplify": False,
+    "pdf.compression": 0,
+    "svg.fonttype": "none",
+}
+
+
+def test_settings_of_the_machine_do_not_reach_a_figure(
+    outputs: ItemOutputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def drawn() -> list[bytes]:
+        style.set_style()
+        fig, ax = plt.subplots()
+        ax.plot([1, 2], [3e-4, 4], label="$x$")
+        ax.set(title="t", xlabel="label")
+        ax.legend()
+        outputs.figure(fig)
+        return [(outputs.folder / f"figure.{kind}").read_bytes() for kind in ("svg", "png", "pdf")]
+
+    backend = plt.get_backend()
+    plain = drawn()
+    with mpl.rc_context(HOSTILE):
+        assert drawn() == plain
+    assert plt.get_backend() == backend
+    own = tmp_path / "own.mplstyle"
+    own.write_text("# mine\naxes.labelsize: 12\nsvg.fonttype: none  # letters\n")
+    monkeypatch.setenv(style.STYLE_VARIABLE, str(own))
+    assert all(one != other for one, other in zip(drawn(), plain, strict=True))
+    for wrong in ("axes.labelsise: 12", "axes.labelsize 12", "axes.labelsize: [", "\xff"):
+        own.write_bytes(wrong.encode("latin-1"))
+        with pytest.raises(FedloraError, match=r"FEDLORA_STYLE names .*own.mplstyle"):
+            style.set_style()
+    monkeypatch.setenv(style.STYLE_VARIABLE, str(tmp_path / "absent"))
+    with pytest.raises(FedloraError, match="absent"):
+        style.set_style()
+
+
+def test_small_numbers_are_printed(outputs: ItemOutputs) -> None:
+    small = {"lr": [0.005], "gap": [0.0030407], "accuracy": [77.4161]}
+    outputs.table(pd.DataFrame({"method": ["lora"], **small}))
+    assert "| lora     | 0.005 | 0.00304 |      77.42 |" in (outputs.folder / "table.md").read_text()
+    outputs.privacy(pd.DataFrame({"delta": [1e-5], "q": [2.97e-5], "T": [40]}))
+    assert r"$10^{-5}$ & $2.97 \times 10^{-5}$ & 40 \\" in (outputs.folder / "privacy.tex").read_text()
+    assert wrong_cells(outputs.folder) == []
+    text = (outputs.folder / "privacy.md").read_text()
+    (outputs.folder / "privacy.md").write_text(text.replace("1e-05", "0.0000"))
+    assert wrong_cells(outputs.folder) == ["privacy.md: delta: 1e-05 is printed as 0.0000"]
 
 
 def test_a_table_and_a_figure_of_one_name_are_refused(outputs: ItemOutputs) -> None:

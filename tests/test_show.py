@@ -194,7 +194,7 @@ def test_show_gives_description_history_privacy_and_provenance(store: Store) -> 
         "2, ε from 4.5 to 5.99",
         "ffffffffffff, with changes",
         "after round 4",
-        "1,024 MiB (process)",
+        "1.1 GB (process)",
         "torch 2.13.0",
     ):
         assert said in text, said

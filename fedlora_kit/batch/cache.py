@@ -16,6 +16,7 @@ from fedlora_kit.batch import own_code
 from fedlora_kit.batch.parameters import read_notebook
 from fedlora_kit.batch.status import OK, STATUS_FILE, Status, read_status
 from fedlora_kit.experiments import atomic
+from fedlora_kit.reporting import style
 
 _DECIDING = ("torch", "transformers", "peft", "opacus")
 
@@ -37,7 +38,7 @@ def cache_key(notebook: Path, profile: str, parameters: Mapping[str, Any]) -> st
     The notebook's cells (prose too: the executed notebook is an output), the whole package, the reported
     numbers, the backbones, the profile, the parameters, `versions` (of PyTorch the release: builds share
     results), the mirror's files by size and time, and files of the user's own, those that the cells import
-    too (`own_code`). Where the outputs go does not count.
+    too (`own_code`, `style.own_settings`). Where the outputs go does not count.
     """
     from fedlora_kit.experiments.source import package_digest
 
@@ -58,6 +59,8 @@ def cache_key(notebook: Path, profile: str, parameters: Mapping[str, Any]) -> st
     }
     if own := own_code.contents([text for kind, text, _ in cells if kind == "code"], notebook.parent):
         parts["own code"] = own
+    if settings := style.own_settings():
+        parts["style"] = {name: str(value) for name, value in settings.items()}
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 

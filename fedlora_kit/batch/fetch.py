@@ -24,6 +24,7 @@ from fedlora_kit.disk import disk_guard
 from fedlora_kit.errors import FedloraError
 from fedlora_kit.experiments.atomic import sync_file, sync_folder, write_json
 from fedlora_kit.hub_errors import Unreachable
+from fedlora_kit.numerals import size
 
 STAGING = ".fetch"
 #: pieces in a row without an answer, after which the others are not asked for: each would wait as long
@@ -150,7 +151,7 @@ def fetch(
 
     def bring(job: Job, own: Sequence[Target]) -> None:
         for target in own:
-            say(f"[{todo.index((job, target)) + 1}/{len(todo)}] {target.place} ({target.size / 1e6:.1f} MB)")
+            say(f"[{todo.index((job, target)) + 1}/{len(todo)}] {target.place} ({size(target.size)})")
             _one(job, target, hub, source)
             done.append(target)
         _check_tables(job, own, hub)

@@ -17,6 +17,7 @@ from pathlib import Path
 from fedlora_kit.batch.status import FAILED, OK, Status, digests, read_status, write_status
 from fedlora_kit.disk import disk_guard
 from fedlora_kit.errors import FedloraError
+from fedlora_kit.numerals import size
 from fedlora_kit.reporting.outputs import item_folder
 
 EARLIER = "earlier"
@@ -117,7 +118,7 @@ def exclusive(profile: str, output_dir: str | Path) -> Iterator[Path]:
         free = shutil.disk_usage(base).free
         if free < _LEAST_FREE:
             raise FedloraError(
-                f"no disk space: {free / 2**20:.0f} MiB free at {base}",
+                f"no disk space: {size(free)} free at {base}",
                 "free some, or name a folder on another disk with --output (and FEDLORA_RUNS for the store)",
             )
         _recover(base)

@@ -27,6 +27,7 @@ from fedlora_kit.batch.status import FAILED, OK, Runnable, Status, now
 from fedlora_kit.batch.surroundings import environment
 from fedlora_kit.errors import BadValue, FedloraError
 from fedlora_kit.experiments import atomic
+from fedlora_kit.numerals import duration
 from fedlora_kit.papers.own_items import FOLDER
 from fedlora_kit.reporting.outputs import STAGING_VARIABLE, read_claims
 
@@ -121,7 +122,7 @@ def run_notebook(
             error = _execute(source, staging, values, timeout, log)
             error = error or _missing(item, staging)
             seconds = round(time.monotonic() - start, 3)
-            log.write(f"\n{'failed: ' + error if error else 'ok'} after {seconds:.1f} s\n")
+            log.write(f"\n{'failed: ' + error if error else 'ok'} after {duration(seconds)}\n")
         _tidy(staging.folder / NOTEBOOK_FILE, item, values, error)
         status = replace(status, status=FAILED if error else OK, error=error, seconds=seconds, finished=now())
         return staging.fail(status) if error else staging.succeed(status)

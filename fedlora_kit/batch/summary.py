@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedlora_kit.batch.status import Status
+from fedlora_kit.numerals import fixed
 from fedlora_kit.reporting.outputs import VERDICTS, count_claims, item_folder
 
 
@@ -41,7 +42,7 @@ def summary_text(lines: Sequence[Line]) -> str:
         [
             line.item,
             line.status,
-            f"{line.minutes:.1f}" if line.status != "planned" else "",
+            fixed(line.minutes, 1, 1) if line.status != "planned" else "",
             *(
                 [str(line.claims[verdict]) for verdict in VERDICTS]
                 if line.claims is not None

@@ -39,8 +39,9 @@ def slow_without_gpu(
 
     if torch.cuda.is_available():
         return None
-    from fedlora_kit.cli.plan import rates, time_text
+    from fedlora_kit.cli.plan import rates
     from fedlora_kit.experiments.places import default_jobs
+    from fedlora_kit.numerals import duration
     from fedlora_kit.papers.plan import plan
 
     try:
@@ -54,9 +55,7 @@ def slow_without_gpu(
     of = f", 1 of {share} shares here" if share > 1 else ""
     known = total.missing - total.unknown
     time = (
-        f"about {time_text(3600 * total.device_hours / share)}"
-        if known
-        else "a time that cannot be estimated"
+        f"about {duration(3600 * total.device_hours / share)}" if known else "a time that cannot be estimated"
     )
     rest = f" ({total.unknown} of them could not be estimated)" if known and total.unknown else ""
     return (

@@ -16,6 +16,7 @@ from pathlib import Path
 from fedlora_kit import paths
 from fedlora_kit.devices import describe_gpu, gpu_count, gpu_hidden, resolve_device, why_no_gpu
 from fedlora_kit.errors import FedloraError
+from fedlora_kit.numerals import size
 
 _GIB = 2**30
 
@@ -229,11 +230,11 @@ def disk() -> Check:
     folder = paths.runs_dir()
     while not folder.exists():
         folder = folder.parent
-    free = shutil.disk_usage(folder).free / _GIB
-    found = f"{free:.1f} GiB free for the store of runs"
-    if free < 0.5:
+    free = shutil.disk_usage(folder).free
+    found = f"{size(free)} free for the store of runs"
+    if free < 0.5 * _GIB:
         return Check("disk", "fail", found, "free some space, or name another disk with FEDLORA_RUNS")
-    if free < 5:
+    if free < 5 * _GIB:
         return Check(
             "disk", "warn", found, "enough for smoke; free some, or set FEDLORA_RUNS, before small or paper"
         )

@@ -13,6 +13,7 @@ from fedlora_kit.cli.common import JsonFlag, folder_of, print_json
 from fedlora_kit.cli.verbosity import say
 from fedlora_kit.devices import check_device
 from fedlora_kit.errors import BadValue
+from fedlora_kit.numerals import fixed, significant
 
 
 def federate(
@@ -76,7 +77,9 @@ def federate(
         return
     typer.echo(f"run {entry.key}: {entry.path}")
     for name, scores in entry.results["scores"].items():
-        typer.echo(f"  {name}: accuracy {scores['final']:.4f} on {scores['examples']:.0f} examples")
+        typer.echo(
+            f"  {name}: accuracy {fixed(scores['final'], 4)} on {significant(scores['examples'])} examples"
+        )
 
 
 def _read(path: Path) -> Any:

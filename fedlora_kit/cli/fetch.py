@@ -9,10 +9,10 @@ import typer
 
 from fedlora_kit.cli import completion
 from fedlora_kit.cli.common import Items, Settings, folder_of, print_table
-from fedlora_kit.cli.plan import size_text
 from fedlora_kit.cli.verbosity import say
 from fedlora_kit.disk import disk_guard
 from fedlora_kit.errors import BadValue, FedloraError, UnknownName
+from fedlora_kit.numerals import size
 
 if TYPE_CHECKING:
     from fedlora_kit.batch.fetch import Missed
@@ -80,15 +80,15 @@ def _from_the_hub(needed: Wanted, hub: Path, dry_run: bool) -> list[Missed]:
         [
             job.piece.title,
             str(len(job.targets)),
-            size_text(job.size),
-            size_text(sum(target.size for owner, target in todo if owner is job)),
+            size(job.size),
+            size(sum(target.size for owner, target in todo if owner is job)),
         ]
         for job in survey.jobs
     ]
     rows += [[piece.title, "", "", "in the mirror"] for piece in survey.held]
     rows += [[each.piece.title, "", "", "cannot be had"] for each in survey.missed]
     print_table(["from the Hub", "files", "size", "to fetch"], rows, right=[1, 2, 3])
-    typer.echo(f"\n{size_text(sum(target.size for _, target in todo))} to fetch into {hub}")
+    typer.echo(f"\n{size(sum(target.size for _, target in todo))} to fetch into {hub}")
     for _, target in by_hand(survey.jobs, hub):
         typer.echo(f"kept: {target.place} was put there by hand; without it the Hub's would be fetched")
     if dry_run:
@@ -130,7 +130,7 @@ def _wanted(items: list[str] | None, profile: str, settings: list[str] | None) -
 
 def _without_network(needed: Wanted, hub: Path) -> None:
     """What would be fetched, as far as it is known without asking."""
-    rows = [[piece.title, "?" if piece.about is None else size_text(piece.about)] for piece in needed.pieces]
+    rows = [[piece.title, "?" if piece.about is None else size(piece.about)] for piece in needed.pieces]
     print_table(["from the Hub", "about"], rows, right=[1])
     _say_by_hand(needed, hub)
     typer.echo("\nThe Hub cannot be reached from here: exact sizes are not known, and nothing was fetched.")

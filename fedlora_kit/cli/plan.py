@@ -12,6 +12,7 @@ from fedlora_kit.cli.common import Items, JsonFlag, Own, Settings, print_json, p
 from fedlora_kit.devices import check_device
 from fedlora_kit.errors import BadValue, UnknownName
 from fedlora_kit.experiments.gpus import SHARE
+from fedlora_kit.numerals import duration, fixed, significant, size
 
 if TYPE_CHECKING:
     from fedlora_kit.experiments.rate import Rate
@@ -192,7 +193,7 @@ def _print(made: Plan, how: str) -> None:
         problems = sorted({run.problem for one in made.items for run in one.runs if run.problem})
         typer.echo(f"{total.unknown} runs could not be estimated and are in no sum: {'; '.join(problems)}")
     if made.downloads:
-        sizes = [f"{name} {'?' if n is None else size_text(n)}" for name, n in made.downloads.items()]
+        sizes = [f"{name} {'?' if n is None else size(n)}" for name, n in made.downloads.items()]
         typer.echo(f"to download, about: {', '.join(sizes)}")
     if any(run.cost is not None and run.cost.known != "data" for one in made.items for run in one.runs):
         typer.echo("some data is not on this machine: its sizes are the published ones")
@@ -208,29 +209,13 @@ def _cells(t: Totals) -> list[str]:
         str(t.runs),
         str(t.finished + t.failed),
         str(t.missing),
-        f"{t.flops:.1e}",
-        time_text(3600 * t.device_hours),
-        size_text(t.memory_bytes),
-        size_text(t.bytes_up),
-        size_text(t.bytes_down),
-        size_text(t.store_bytes),
+        significant(t.flops, 2),
+        duration(3600 * t.device_hours),
+        size(t.memory_bytes),
+        size(t.bytes_up),
+        size(t.bytes_down),
+        size(t.store_bytes),
     ]
-
-
-def time_text(seconds: float) -> str:
-    """Seconds for a reader: 12 s, 5 min, 20 h."""
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:,.0f} h"
-
-
-def size_text(number: float) -> str:
-    """Bytes for a reader: 13 GB."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if number < 1000:
-            return f"{number:.0f} {unit}" if number >= 10 or unit == "B" else f"{number:.1f} {unit}"
-        number /= 1000
-    return f"{number:.1f} TB"
 
 
 def _check(store: Any, rate_of: Any, as_json: bool) -> None:
@@ -252,14 +237,14 @@ def _check(store: Any, rate_of: Any, as_json: bool) -> None:
             row["task"],
             row["private"],
             str(row["runs"]),
-            f"{row['wall']:.1f}",
-            f"{row['seconds']:.1f}",
-            f"{row['ratio']:.2f}",
-            f"{row['low']:.2f} to {row['high']:.2f}",
-            f"{row['quiet']:.2f}",
-            f"{100 * row['within']:.0f} %",
-            f"{row['up']:.2f}",
-            f"{row['disk']:.2f}",
+            fixed(row["wall"], 1),
+            fixed(row["seconds"], 1),
+            fixed(row["ratio"]),
+            f"{fixed(row['low'])} to {fixed(row['high'])}",
+            fixed(row["quiet"]),
+            f"{fixed(100 * row['within'], 0)} %",
+            fixed(row["up"]),
+            fixed(row["disk"]),
         ]
         for row in table.to_dict("records")
     ]

@@ -10,6 +10,7 @@ from fedlora_kit.cli import completion
 from fedlora_kit.cli.common import JsonFlag, print_json, print_table
 from fedlora_kit.cli.verbosity import warn
 from fedlora_kit.errors import BadValue
+from fedlora_kit.numerals import significant
 
 
 def list_items(as_json: JsonFlag = False) -> None:
@@ -82,8 +83,9 @@ def noise(
     warnings = []
     if delta >= 1 / examples:
         warnings.append(
-            f"delta {delta:g} is not below 1/examples = {1 / examples:.3g}: the usual rule is delta < 1/n, "
-            "since at delta = 1/n a mechanism may publish a whole example at random and still keep to it"
+            f"delta {delta:g} is not below 1/examples = {significant(1 / examples, 3)}: the usual rule is "
+            "delta < 1/n, since at delta = 1/n a mechanism may publish a whole example at random and still "
+            "keep to it"
         )
     for warning in warnings:
         warn(warning)
@@ -104,9 +106,9 @@ def noise(
             }
         )
         return
-    typer.echo(f"noise multiplier  {sigma:.4g}")
-    typer.echo(f"sample rate q     {rate:.6g}  ({batch} of {examples} examples, Poisson)")
-    typer.echo(f"spends            ε = {spent:.4g} at δ = {delta:g} in {steps} steps")
+    typer.echo(f"noise multiplier  {significant(sigma)}")
+    typer.echo(f"sample rate q     {significant(rate, 6)}  ({batch} of {examples} examples, Poisson)")
+    typer.echo(f"spends            ε = {significant(spent)} at δ = {delta:g} in {steps} steps")
     typer.echo(f"accountant        {accountant} ({library})")
 
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from fedlora_kit import numerals
 from fedlora_kit.cli import completion
 from fedlora_kit.cli.common import JsonFlag, print_json, print_table
 
@@ -107,7 +108,11 @@ def compare(
         print_table(
             ["", one, two, "difference"],
             [
-                [r["field"], *(one_run.number(r[k]) for k in ("a", "b")), _signed(r["difference"])]
+                [
+                    r["field"],
+                    *(one_run.number(r[k]) for k in ("a", "b")),
+                    numerals.signed(one_run.number(r["difference"])),
+                ]
                 for r in found["results"]
             ],
             right=(1, 2, 3),
@@ -123,12 +128,6 @@ def _pairs(rows: Sequence[Mapping[str, Any]], one: str, two: str) -> None:
     from fedlora_kit.reporting.one_run import shortened
 
     print_table(["", one, two], [[r["field"], shortened(r["a"]), shortened(r["b"])] for r in rows])
-
-
-def _signed(value: float | None) -> str:
-    if value is None:
-        return "-"
-    return f"{value:+,}" if isinstance(value, int) else f"{value:+.5g}"
 
 
 def _section(title: str, rows: Sequence[Sequence[str]]) -> None:
@@ -220,10 +219,10 @@ def _provenance(provenance: Mapping[str, Any]) -> None:
     resumed = provenance.get("resumed_after_round")
     lines = {
         "began": provenance.get("started_utc"),
-        "took": f"{provenance['wall_seconds']:.1f} s" if "wall_seconds" in provenance else None,
+        "took": numerals.duration(provenance["wall_seconds"]) if "wall_seconds" in provenance else None,
         "resumed": f"after round {resumed + 1}" if resumed is not None else None,
         "device": _device_text(device, provenance.get("devices") or []),
-        "memory": ", ".join(f"{v / 2**20:,.0f} MiB ({k})" for k, v in memory.items() if v),
+        "memory": ", ".join(f"{numerals.size(v)} ({k})" for k, v in memory.items() if v),
         "commit": commit,
         "source": str(provenance.get("source") or "")[:16],
         "data": provenance.get("data"),

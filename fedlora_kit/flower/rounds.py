@@ -16,6 +16,7 @@ from fedlora_kit.flower.peers import Peers
 from fedlora_kit.flower.wire import layout, padded
 from fedlora_kit.methods.aggregation_gap import aggregation_gap
 from fedlora_kit.methods.base import ClientUpdate
+from fedlora_kit.numerals import fixed
 from fedlora_kit.privacy.ledger import Ledger
 from fedlora_kit.training.cohort import Hooks
 from fedlora_kit.training.federation import Federation, Outcome, Snapshot, cohort_of
@@ -104,8 +105,8 @@ def _score_layers(
 
 
 def _line(record: dict[str, Any], rounds: int) -> str:
-    loss = "no loss" if record["train_loss"] is None else f"loss {record['train_loss']:.4f}"
-    scores = ", ".join(f"{name} {s['accuracy']:.4f}" for name, s in record.get("eval", {}).items())
+    loss = "no loss" if record["train_loss"] is None else f"loss {fixed(record['train_loss'], 4)}"
+    scores = ", ".join(f"{name} {fixed(s['accuracy'], 4)}" for name, s in record.get("eval", {}).items())
     trained = f"{record['training_clients']} clients"
     return f"round {record['round'] + 1} of {rounds}: {trained}, {loss}" + (f", {scores}" if scores else "")
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from fedlora_kit.looks import DOUBLE
+from fedlora_kit.numerals import fixed
 from fedlora_kit.papers import fed_hello_logs, fed_hello_table2
 from fedlora_kit.papers.claims import Claim, mean_difference
 from fedlora_kit.papers.fed_hello_grid import Setting
@@ -118,7 +119,7 @@ def reached_table(found: pd.DataFrame, value: str, digits: int = 0) -> pd.DataFr
         if there.empty:
             return "–"
         some = f" ({len(there)} of {len(values)})" if len(there) < len(values) else ""
-        return f"{there.mean():.{digits}f}{some}"
+        return fixed(there.mean(), digits) + some
 
     table = (
         found.groupby(["split", "method", "level"], sort=False)[value].agg(text).unstack("level", sort=False)

@@ -15,6 +15,7 @@ import pandas as pd
 
 from fedlora_kit import paths
 from fedlora_kit.errors import FedloraError
+from fedlora_kit.numerals import fixed
 from fedlora_kit.papers.fed_hello_replay import (
     FIRST_FIM_ROUND,
     LAYERS,
@@ -54,7 +55,7 @@ class Agreement:
         return self.compared - len(self.misses)
 
     def __str__(self) -> str:
-        rate = f" ({self.matched / self.compared:.1%})" if self.compared else ""
+        rate = f" ({fixed(100 * self.matched / self.compared, 1)} %)" if self.compared else ""
         return f"{self.what}: {self.matched} of {self.compared} rounds agree{rate}"
 
 

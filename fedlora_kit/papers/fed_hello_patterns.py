@@ -17,6 +17,7 @@ import pandas as pd
 from fedlora_kit.errors import BadValue, UnknownName
 from fedlora_kit.looks import DOUBLE, INK
 from fedlora_kit.methods.allocation import PATTERNS, draw_layers, pattern_layers, pattern_probabilities
+from fedlora_kit.numerals import fixed
 from fedlora_kit.papers.claims import Claim, Status, Verdict, mean_difference
 from fedlora_kit.papers.pairing import MissingCells
 from fedlora_kit.randomness import Streams, checked_seeds
@@ -166,7 +167,7 @@ def claims() -> list[Claim]:
             Claim(
                 f"rate_{count}_{layers[0]}",
                 f"under RGD-Bottleneck a {count}-layer client trains layers {', '.join(map(str, layers))} "
-                f"in {rate:.2f} of its rounds each",
+                f"in {fixed(rate)} of its rounds each",
                 "none; a check of our own draws against an earlier simulation of ours",
                 "DERIVED",
                 lambda r, c=count, where=layers, p=rate: _close(r, c, where, p),  # type: ignore[misc]
@@ -199,8 +200,8 @@ def _close(results: pd.DataFrame, count: int, layers: Sequence[int], noted: floa
     means = rows.groupby("layer")["rate"].mean()
     furthest = float((means - noted).abs().max())
     reason = (
-        f"mean rates over {rows['seed'].nunique()} seeds {means.min():.3f} to {means.max():.3f}, "
-        f"noted {noted:.2f}; the furthest is {furthest:.3f} away, allowed {TOLERANCE:g}"
+        f"mean rates over {rows['seed'].nunique()} seeds {fixed(means.min(), 3)} to {fixed(means.max(), 3)}, "
+        f"noted {fixed(noted)}; the furthest is {fixed(furthest, 3)} away, allowed {TOLERANCE:g}"
     )
     status: Status = "reproduced" if furthest <= TOLERANCE else "not reproduced"
     return Verdict(status, reason, {"mean": float(means.mean()), "noted": noted, "furthest": furthest})
@@ -239,7 +240,7 @@ def _heat_map(axes: Axes, grid: pd.DataFrame, numbers: bool) -> AxesImage:
         spine.set_visible(False)
     if numbers:
         for (i, j), rate in np.ndenumerate(values):
-            text = f"{rate:.2f}".removeprefix("0") if rate < 1 else "1"
+            text = fixed(rate, 2, 2).removeprefix("0") if rate < 1 else "1"
             axes.text(
                 j, i, text, ha="center", va="center", fontsize=5.5, color="white" if rate > 0.6 else INK
             )

@@ -20,6 +20,7 @@ from fedlora_kit.adapter import AdapterSlot
 from fedlora_kit.errors import UnknownName
 from fedlora_kit.methods import method
 from fedlora_kit.models.lora import LoraSettings, attach_lora
+from fedlora_kit.numerals import fixed
 from fedlora_kit.papers import fed_hello_grid as grid
 from fedlora_kit.papers.claims import Claim, Status, Verdict
 from fedlora_kit.papers.overrides import chosen
@@ -207,7 +208,7 @@ def claims() -> list[Claim]:
     made = [
         Claim(
             f"layers_{group}",
-            f"a {group} client of Fed-HeLLo sends {number:,} parameters ({4 * number / 1e6:.2f} MB)",
+            f"a {group} client of Fed-HeLLo sends {number:,} parameters ({fixed(4 * number / 1e6)} MB)",
             "the released settings: r = 16 on query and value, 6, 9 and 12 of 12 layers",
             "DERIVED",
             lambda r, g=group, n=number: _equal(r, "fed-hello", g, "sent_bytes", 4 * n),  # type: ignore[misc]
@@ -251,7 +252,7 @@ def _weak_below_strong(results: pd.DataFrame) -> Verdict:
     columns = ("activation_bytes", "backward_flops")
     parts = {c: float(rows[c].loc["weak"] / rows[c].loc["strong"]) for c in columns}
     status: Status = "reproduced" if max(parts.values()) < 1 else "not reproduced"
-    shares = ", ".join(f"{c} {100 * part:.0f} % of a strong client's" for c, part in parts.items())
+    shares = ", ".join(f"{c} {fixed(100 * part, 0)} % of a strong client's" for c, part in parts.items())
     return Verdict(status, f"{shares} (counted)", parts)
 
 

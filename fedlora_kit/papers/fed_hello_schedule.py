@@ -11,6 +11,7 @@ import pandas as pd
 
 from fedlora_kit.errors import BadValue
 from fedlora_kit.looks import DOUBLE, SERIES
+from fedlora_kit.numerals import fixed
 from fedlora_kit.papers import fed_hello_grid as grid
 from fedlora_kit.papers import fed_hello_table2
 from fedlora_kit.papers.claims import Claim, Status, Verdict, mean_difference
@@ -161,8 +162,8 @@ def _sizes_agree(agreement: pd.DataFrame) -> Verdict:
     found = mean_interval(by_seed)
     status: Status = "reproduced" if found.lower > 0 else "not reproduced"
     reason = (
-        f"Spearman's rho, mean over the refreshes, then over {found.n} seeds: {found.mean:.2f} "
-        f"[{found.lower:.2f}, {found.upper:.2f}]"
+        f"Spearman's rho, mean over the refreshes, then over {found.n} seeds: {fixed(found.mean)} "
+        f"[{fixed(found.lower)}, {fixed(found.upper)}]"
     )
     return Verdict(status, reason, {"mean": found.mean, "lower": found.lower, "upper": found.upper})
 

@@ -25,6 +25,7 @@ import numpy as np
 import pandas as pd
 
 from fedlora_kit.errors import BadValue
+from fedlora_kit.numerals import fixed
 from fedlora_kit.papers.claims import Claim, MissingCells, Verdict, mean_difference
 from fedlora_kit.randomness import Streams, checked_seeds
 
@@ -160,7 +161,9 @@ def _slopes(measured: pd.DataFrame) -> Verdict:
         interval = mean_interval(log_slope(measured, noise).to_numpy())
         holds &= abs(interval.lower - derived) < 0.02 and abs(interval.upper - derived) < 0.02
         evidence[f"slope_{noise}"] = interval.mean
-        parts.append(f"{noise} {interval.mean:.4f} [{interval.lower:.4f}, {interval.upper:.4f}]")
+        parts.append(
+            f"{noise} {fixed(interval.mean, 4)} [{fixed(interval.lower, 4)}, {fixed(interval.upper, 4)}]"
+        )
     return Verdict(
         "reproduced" if holds else "not reproduced", "slopes of log norm: " + "; ".join(parts), evidence
     )

@@ -16,6 +16,7 @@ import pandas as pd
 import torch
 
 from fedlora_kit.errors import BadValue
+from fedlora_kit.numerals import fixed
 from fedlora_kit.papers.claims import Claim, MissingCells, Verdict
 from fedlora_kit.papers.statistics import mean_interval
 from fedlora_kit.randomness import Streams, checked_seeds
@@ -105,8 +106,8 @@ def _slope(measured: pd.DataFrame) -> Verdict:
     closest = float(last[last["alpha"] == last["alpha"].max()]["distance"].max())
     return Verdict(
         "reproduced" if holds else "not reproduced",
-        f"slope of log distance over log α from {LARGE:g} on, after the last round: {found.mean:.3f} "
-        f"[95 % interval {found.lower:.3f}, {found.upper:.3f}], derived −2; distance at "
+        f"slope of log distance over log α from {LARGE:g} on, after the last round: {fixed(found.mean, 3)} "
+        f"[95 % interval {fixed(found.lower, 3)}, {fixed(found.upper, 3)}], derived −2; distance at "
         f"α = {last['alpha'].max():g}: {closest:.1e} of the way",
         {"slope": found.mean, "lower": found.lower, "upper": found.upper, "closest": closest},
     )

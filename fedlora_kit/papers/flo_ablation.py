@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from fedlora_kit.errors import UnknownName
+from fedlora_kit.numerals import with_spread
 from fedlora_kit.papers import flo_setting
 from fedlora_kit.papers.claims import Claim, Verdict, mean_difference
 from fedlora_kit.papers.flo_setting import Setting
@@ -120,7 +121,7 @@ def table(results: pd.DataFrame, rows: Sequence[str]) -> pd.DataFrame:
         note = f" ({len(values) - len(good)} diverged)" if len(good) < len(values) else ""
         if good.empty:
             return f"diverged{note}"
-        return f"{good.mean():.2f}" + (f" ± {good.std():.2f}" if len(good) > 1 else "") + note
+        return with_spread(good.mean(), good.std(ddof=1)) + note
 
     named = results.rename(columns=SCORES)
     made = named.groupby(list(rows), sort=False)[list(SCORES.values())].agg(text)
@@ -220,6 +221,6 @@ def small_run(s: Setting) -> list[str]:
     scored = "all" if s.eval_limit is None else f"{s.eval_limit}"
     return [
         f"A smoke run: {s.rounds} rounds of {s.steps} steps, {scored} test examples scored and "
-        f"{s.client_holdout:.0%} of each client's as its own, after the last round only. A few examples more "
-        "or less right are several points of ROUGE-L.",
+        f"{100 * s.client_holdout:g} % of each client's as its own, after the last round only. A few "
+        "examples more or less right are several points of ROUGE-L.",
     ]

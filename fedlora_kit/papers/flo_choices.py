@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from fedlora_kit.looks import DOUBLE, GREY, REFERENCE, of_method
+from fedlora_kit.numerals import fixed, rounded, signed
 from fedlora_kit.papers import flo_ablation, flo_setting
 from fedlora_kit.papers.claims import Claim, Verdict, mean_difference
 from fedlora_kit.papers.flo_setting import Setting
@@ -76,7 +77,7 @@ def _rate(name: str) -> Callable[[Setting], list[Variant]]:
 
 
 def _times(lr: float, factor: float) -> float:
-    return float(f"{lr * factor:.6g}")  # 0.0015, not 0.0014999…
+    return rounded(lr * factor, 6)  # 0.0015, not 0.0014999…
 
 
 def _server_examples(s: Setting) -> list[Variant]:
@@ -182,8 +183,9 @@ def table(found: pd.DataFrame) -> pd.DataFrame:
         if math.isnan(row["change"]):
             return "diverged"
         if math.isnan(row["lower"]):
-            return f"{row['change']:+.2f}"
-        return f"{row['change']:+.2f} [{row['lower']:+.2f}, {row['upper']:+.2f}]"
+            return signed(fixed(row["change"]))
+        change, lower, upper = (signed(fixed(row[name])) for name in ("change", "lower", "upper"))
+        return f"{change} [{lower}, {upper}]"
 
     rows: dict[tuple[str, str], dict[str, str]] = {}
     for row in found.to_dict("records"):

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from fedlora_kit.data.tasks import get_task
+from fedlora_kit.numerals import fixed, signed
 from fedlora_kit.papers.claims import Claim, Verdict, mean_difference
 from fedlora_kit.papers.flo_setting import published_gain
 from fedlora_kit.papers.flo_tables import (
@@ -126,9 +127,10 @@ def _size(results: pd.DataFrame, local: bool) -> Verdict:
     if len(values) > 1:
         interval = mean_interval(values)
         evidence |= {"lower": interval.lower, "upper": interval.upper}
-        spread = f" [95 % interval {interval.lower:+.2f}, {interval.upper:+.2f}]"
+        spread = f" [95 % interval {signed(fixed(interval.lower))}, {signed(fixed(interval.upper))}]"
     text = (
-        f"{why}; ours over FedIT: {values.mean():+.2f} points of ROUGE-L × 100{spread}, {len(values)} seeds"
+        f"{why}; ours over FedIT: {signed(fixed(values.mean()))} points of ROUGE-L × 100{spread}, "
+        f"{len(values)} seeds"
     )
     return Verdict("not testable", text, evidence)
 

@@ -11,6 +11,7 @@ import pandas as pd
 
 from fedlora_kit.data.tasks import get_task
 from fedlora_kit.errors import BadValue
+from fedlora_kit.numerals import fixed, with_spread
 
 if TYPE_CHECKING:
     from fedlora_kit.experiments.many import Finished
@@ -101,7 +102,7 @@ def grid_matrix(grid: pd.DataFrame, chosen: pd.DataFrame, by: Sequence[str]) -> 
         cells = dict.fromkeys(columns, "")
         named = runs.assign(setting=list(map(_setting_name, runs["lr"], runs["clip"])))
         for name, scores in named.groupby("setting", sort=False)["score"]:
-            text = "diverged" if scores.isna().any() else f"{scores.mean():.1f}"
+            text = "diverged" if scores.isna().any() else fixed(scores.mean(), 1)
             cells[str(name)] = f"{text} ✓" if (*place, name) in best else text
         rows.append({**dict(zip(by, map(str, place), strict=True)), **cells})
     return pd.DataFrame(rows)
@@ -235,8 +236,7 @@ def mean_std_table(
         note = f" ({failed} diverged)" if failed else ""
         if good.empty:
             return f"diverged{note}"
-        spread = f" ± {good.std(ddof=1):.{digits}f}" if len(good) > 1 else ""
-        return f"{good.mean():.{digits}f}{spread}{note}"
+        return with_spread(good.mean(), good.std(ddof=1), digits) + note
 
     ordered = results.copy()
     for name in (*rows, column):  # keep the order of appearance, which is the paper's

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from fedlora_kit.looks import DOUBLE, FAINT, INK, SERIES
+from fedlora_kit.numerals import fixed
 from fedlora_kit.papers.claims import Claim, MissingCells, Verdict
 from fedlora_kit.papers.privacy_audit import MUST_BE_FOUND, Audited
 
@@ -59,7 +60,8 @@ def _judge(results: pd.DataFrame, trainer: str, *, refuted: bool) -> Verdict:
     if not len(rows):
         raise MissingCells(f"no audit of the trainer {trainer!r}", "audit it")
     low, high, claimed = rows["lower"].min(), rows["lower"].max(), rows["claimed"].max()
-    said = f"lower bounds {low:.2f} to {high:.2f}, claimed {claimed:.2f} ({len(rows)} audits, each at 95 %)"
+    bounds = f"lower bounds {fixed(low)} to {fixed(high)}, claimed {fixed(claimed)}"
+    said = f"{bounds} ({len(rows)} audits, each at 95 %)"
     holds = bool((rows["refuted"] == refuted).all())
     evidence = {"lowest": float(low), "highest": float(high), "claimed": float(claimed)}
     return Verdict("reproduced" if holds else "not reproduced", said, evidence)
@@ -100,7 +102,7 @@ def figure(audited: Sequence[Audited]) -> Any:
     claimed = max(one.claimed["epsilon"] for one in audited)
     bounds.axvline(claimed, color=INK, ls="--", lw=1.0)
     bounds.annotate(
-        f"claimed ε = {claimed:.2f}", (claimed, -0.62), (6, 0), textcoords="offset points", fontsize=7
+        f"claimed ε = {fixed(claimed)}", (claimed, -0.62), (6, 0), textcoords="offset points", fontsize=7
     )
     bounds.set_yticks(range(len(trainers)), trainers)
     bounds.set_ylim(len(trainers) - 0.5, -0.85)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from fedlora_kit.errors import BadValue, UnknownName
+from fedlora_kit.numerals import fixed, signed, with_spread
 from fedlora_kit.papers.reported import cell
 from fedlora_kit.reporting.latex import in_words, known
-from fedlora_kit.reporting.tables import difference_interval, signed, with_spread
+from fedlora_kit.reporting.tables import difference_interval, number
 
 COLUMNS = (
     "cell",
@@ -111,11 +114,7 @@ def printed(df: pd.DataFrame) -> pd.DataFrame:
     both = df[df["published"].astype(float).notna()]
     rows = []
     for row in (df if both.empty else both).to_dict("records"):
-        published, reproduced = (
-            with_spread(*("" if pd.isna(row[column]) else str(row[column]) for column in columns))
-            for columns in (("published", "published_std"), ("reproduced_mean", "reproduced_std"))
-        )
-        sides = [abs(row[side]) for side in ("published", "reproduced_mean") if not pd.isna(row[side])]
+        published, reproduced, difference, _ = in_text(row)
         rows.append(
             {
                 "cell": ", ".join(_value(part) for part in str(row["cell"]).split("|")),
@@ -123,12 +122,34 @@ def printed(df: pd.DataFrame) -> pd.DataFrame:
                 "published": published,
                 "reproduced": reproduced,
                 "seeds": row["n_seeds"],
-                "difference": "–"
-                if pd.isna(row["difference"])
-                else signed(row["difference"], 1 <= max(sides) < 1e4),
+                "difference": difference,
             }
         )
     return pd.DataFrame(rows)
+
+
+def in_text(row: Mapping[Any, Any]) -> tuple[str, str, str, str]:
+    """Published and reproduced with their spreads, the difference, and its interval, in like decimals.
+
+    The interval, ``[−7.52, +0.92]``, is that of `difference_interval`; it is empty for fewer than two seeds.
+
+    Args:
+        row: a row of `compare`, or one of comparison.csv as text.
+    """
+
+    def value(column: str) -> float:
+        found = number(str(row[column]))
+        return math.nan if found is None else found
+
+    sides = value("published"), value("reproduced_mean")
+    decimals = 0 if max((abs(side) for side in sides if math.isfinite(side)), default=0.0) >= 1e4 else 2
+    spreads = value("published_std"), value("reproduced_std")
+    published, reproduced = (with_spread(*both, decimals) for both in zip(sides, spreads, strict=True))
+    difference, seeds, interval = value("difference"), value("n_seeds"), ""
+    if math.isfinite(difference) and math.isfinite(spreads[1]) and seeds >= 2:
+        ends = difference_interval(difference, spreads[1], int(seeds))
+        interval = f"[{', '.join(signed(fixed(end, decimals)) for end in ends)}]"
+    return published, reproduced, signed(fixed(difference, decimals)), interval
 
 
 def caveat(df: pd.DataFrame) -> str:

@@ -15,10 +15,12 @@ from dataclasses import dataclass, field
 from itertools import combinations, product
 from statistics import fmean, stdev
 
+from fedlora_kit.numerals import half_a_unit
 from fedlora_kit.reporting.tables import Table, finite, number
 
 _KEY = re.compile(r"[0-9a-f]{16}")
-_MEAN = re.compile(r"([+−-]?[0-9]+(?:\.([0-9]+))?(?:e[+-]?[0-9]+)?)(?: ± ([0-9]+(?:\.[0-9]+)?))?(?: \(.*)?")
+_WRITTEN = r"[0-9]+(?:\.[0-9]+)?(?:e[+-]?[0-9]+)?"
+_MEAN = re.compile(rf"([+−-]?{_WRITTEN})(?: ± ({_WRITTEN}))?(?: \(.*)?")
 _THEIRS = ("official", "published", "reported")  # in the name of a table that holds others' numbers
 _MANY = 200  # rows; a longer table is raw material, not a result
 _DIGITS = 4  # of a number without a spread, so that agreement is no coincidence
@@ -241,17 +243,16 @@ def _is(text: str, stats: tuple[float, float, int], spread: bool) -> bool:
     match = _MEAN.fullmatch(text)
     if match is None:
         return False
-    mean, decimals, printed = match.groups()
+    mean, printed = match.groups()
     value = finite(mean.replace("−", "-"))
-    tolerance = 0.5000001 * 10.0 ** -len(decimals or "")
+    tolerance = 1.0000002 * half_a_unit(mean)
     if printed is not None:
-        digits = len(printed.partition(".")[2])
         return (
             not spread
             and _close(stats[0], value, tolerance)
-            and _close(stats[1], finite(printed), 0.5000001 * 10.0**-digits)
+            and _close(stats[1], finite(printed), 1.0000002 * half_a_unit(printed))
         )
-    if len(mean.lstrip("+−-0.").replace(".", "")) < _DIGITS:
+    if len(mean.partition("e")[0].lstrip("+−-0.").replace(".", "")) < _DIGITS:
         return False
     return _close(stats[1] if spread else stats[0], value, tolerance)
 

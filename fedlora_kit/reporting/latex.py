@@ -22,19 +22,36 @@ _SPECIAL = {
 }  # fmt: skip
 _NEGATIVE = re.compile(r"(?<![^\s(\[])-(?=\d)")
 """A hyphen that stands for a minus: before a digit, where a number begins."""
+_POWER = re.compile(r"(?<![\w.−-])([−-]?)(\d+(?:\.\d+)?)e([+-]\d+)(?!\w)")
+"""A number with a power of ten, as `numerals` writes very small and very large ones."""
 _BY_CHARACTER = str.maketrans({**_SPECIAL, **_TEXT, **{sign: f"${tex}$" for sign, tex in _MATH.items()}})
 
 
 def escaped(text: str) -> str:
     """Plain text as LaTeX: special characters escaped, signs and Greek letters in math.
 
-    A hyphen before a number is its minus. ``[`` and ``*`` stand in braces, as the end of a row would take
-    them for its own.
+    A hyphen before a number is its minus, and ``1e-05`` a power of ten. ``[`` and ``*`` stand in braces, as
+    the end of a row would take them for its own.
 
     >>> escaped("69.07 ± 2.04 % of n_k")
     '69.07 $\\\\pm$ 2.04 \\\\% of n\\\\_k'
+    >>> escaped("1e-05, 2.4e-08")
+    '$10^{-5}$, $2.4 \\\\times 10^{-8}$'
     """
-    return _NEGATIVE.sub("−", " ".join(text.split())).translate(_BY_CHARACTER)
+    line, made, end = " ".join(text.split()), [], 0
+    for power in _POWER.finditer(line):
+        made += [_escaped(line[end : power.start()]), _power(*power.groups())]
+        end = power.end()
+    return "".join([*made, _escaped(line[end:])])
+
+
+def _escaped(text: str) -> str:
+    return _NEGATIVE.sub("−", text).translate(_BY_CHARACTER)
+
+
+def _power(sign: str, digits: str, exponent: str) -> str:
+    factor = "" if float(digits) == 1 else rf"{digits} \times "
+    return f"${'-' if sign else ''}{factor}10^{{{int(exponent)}}}$"
 
 
 def tabular(

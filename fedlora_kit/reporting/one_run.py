@@ -17,6 +17,7 @@ from fedlora_kit.experiments.atomic import from_json
 from fedlora_kit.experiments.checkpoints import CheckpointFolder
 from fedlora_kit.experiments.entry import Entry
 from fedlora_kit.experiments.store import Store
+from fedlora_kit.numerals import MISSING, significant
 
 _KEY = re.compile(r"[0-9a-f]{16}")
 _BARS = "▁▂▃▄▅▆▇█"
@@ -173,10 +174,10 @@ def shortened(value: Any, width: int = 60) -> str:
 
 
 def number(value: Any) -> str:
-    """A number with five significant digits; ``-`` where there is none."""
+    """A number with five significant digits; `numerals.MISSING` where there is none."""
     if isinstance(value, bool) or not isinstance(value, int | float):
-        return "-" if value is None else shortened(value)
-    return f"{value:,}" if isinstance(value, int) else f"{value:.5g}"
+        return MISSING if value is None else shortened(value)
+    return significant(value, 5)
 
 
 def score_rows(results: Mapping[str, Any]) -> list[list[str]]:

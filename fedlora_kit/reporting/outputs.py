@@ -12,11 +12,11 @@ import html
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fedlora_kit import paths
+from fedlora_kit import numerals, paths
 from fedlora_kit.errors import BadValue
 from fedlora_kit.experiments import atomic
 
@@ -86,7 +86,8 @@ class ItemOutputs:
         self._kinds = {"comparison": "comparison", "privacy": "privacy ledger"}
 
     def table(self, df: pd.DataFrame, name: str = "table", digits: int = 2) -> pd.DataFrame:
-        """``<name>.csv`` in full precision; ``<name>.md`` and ``.tex`` (booktabs) with ``digits`` decimals.
+        """``<name>.csv`` in full precision; ``<name>.md`` and ``.tex`` (booktabs) with ``digits`` decimals,
+        and more where those would lose a number (`numerals.column`).
 
         A named index (such as a pivot's) becomes ordinary columns; column levels are joined by a space.
 
@@ -254,16 +255,20 @@ def _flat(df: pd.DataFrame, name: str) -> pd.DataFrame:
 
 def _texts(df: pd.DataFrame, digits: int) -> tuple[list[str], list[list[str]], list[bool]]:
     """Header, cells as text, and which columns hold numbers."""
+    import numpy as np
     import pandas as pd
 
-    def shown(value: Any) -> str:
-        if isinstance(value, float):
-            return "–" if value != value else f"{value:.{digits}f}"
-        return "–" if value is None or value is pd.NA else str(value)
+    def shown(values: Iterable[Any]) -> list[str]:
+        cells = list(values)
+        floats = [i for i, value in enumerate(cells) if isinstance(value, float | np.floating)]
+        texts = [numerals.MISSING if value is None or value is pd.NA else str(value) for value in cells]
+        for i, text in zip(floats, numerals.column((cells[i] for i in floats), digits), strict=True):
+            texts[i] = text
+        return texts
 
-    rows = [[shown(value) for value in row] for row in df.astype(object).itertuples(index=False, name=None)]
+    columns = [shown(df.iloc[:, i].astype(object)) for i in range(df.shape[1])]
     numeric = [bool(pd.api.types.is_numeric_dtype(dtype)) for dtype in df.dtypes]
-    return [shown(column) for column in df.columns], rows, numeric
+    return shown(df.columns), [list(row) for row in zip(*columns, strict=True)], numeric
 
 
 def _markdown(

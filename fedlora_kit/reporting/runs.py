@@ -14,6 +14,7 @@ from typing import Any
 from fedlora_kit.errors import FedloraError
 from fedlora_kit.experiments.entry import Entry
 from fedlora_kit.experiments.store import Store
+from fedlora_kit.numerals import rounded
 
 _POINTS, _FEWER, _MANY_RUNS = 80, 24, 3000
 """Points of a curve; of each where there are more runs than that."""
@@ -89,7 +90,7 @@ def curves(history: Sequence[Mapping[str, Any]], points: int = _POINTS) -> dict[
         }
         for name, value in [*scores.items(), ("train loss", record.get("train_loss"))]:
             if isinstance(value, int | float) and math.isfinite(value):
-                found.setdefault(name, []).append([at, float(f"{value:.4g}")])
+                found.setdefault(name, []).append([at, rounded(value, 4)])
     return {name: _thinned(curve, points) for name, curve in found.items()}
 
 
@@ -103,7 +104,7 @@ def _thinned(curve: list[list[float]], points: int) -> list[list[float]]:
 def _short(value: Any) -> Any:
     """The same with six significant digits, and lists of a client each left out where they are long."""
     if isinstance(value, float):
-        return float(f"{value:.6g}") if math.isfinite(value) else str(value)
+        return rounded(value, 6) if math.isfinite(value) else str(value)
     if isinstance(value, Mapping):
         return {k: _short(v) for k, v in value.items() if not (isinstance(v, list | dict) and len(v) > 40)}
     return [_short(v) for v in value] if isinstance(value, list) else value

@@ -12,18 +12,16 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from fedlora_kit.errors import BadValue, FedloraError
+from fedlora_kit.numerals import MISSING, fixed
 from fedlora_kit.papers.reported import coords
 from fedlora_kit.reporting import evidence, verdict_evidence
+from fedlora_kit.reporting.comparison import in_text
 from fedlora_kit.reporting.evidence import Evidence, Source
 from fedlora_kit.reporting.outputs import FIGURE_KINDS, VERDICTS, read_claims
 from fedlora_kit.reporting.tables import (
     Table,
-    difference_interval,
-    finite,
     read_rows,
     read_table,
-    signed,
-    with_spread,
     written,
 )
 
@@ -105,7 +103,7 @@ class Section:
     def published(self) -> str:
         """How many published numbers stand beside a reproduced one, of all that are known: ``2 of 4``."""
         rows = self.comparison.rows if self.comparison else []
-        return f"{sum(row[4] != '–' for row in rows)} of {len(rows)}"
+        return f"{sum(row[4] != MISSING for row in rows)} of {len(rows)}"
 
     @property
     def when(self) -> str:
@@ -115,7 +113,7 @@ class Section:
 
     @property
     def minutes(self) -> str:
-        return f"{float(self.status.get('seconds') or 0) / 60:.1f}"
+        return fixed(float(self.status.get("seconds") or 0) / 60, 1, 1)
 
 
 def sections_of(base: Path, items: Sequence[Listed]) -> list[Section]:
@@ -243,14 +241,13 @@ def _compare(section: Section, path: Path, known: Sequence[Source]) -> None:
         _titled("without a published number", known_side=False),
     )
     for n, record in enumerate(records):
-        published = with_spread(record["published"], record["published_std"])
-        table = ours if published == "–" else both
-        shown = with_spread(record["reproduced_mean"], record["reproduced_std"])
+        published, shown, difference, interval = in_text(record)
+        table = ours if published == MISSING else both
         count = written(record["n_seeds"])
         row = [record["cell"].replace("|", " · "), record["metric"]]
         if table is both:
             how = " · ".join(word for word in (record["label"], record["source"]) if word)
-            row += [published, how, shown, count, _difference(record)]
+            row += [published, how, shown, count, f"{difference} {interval}".strip()]
         else:
             row += [shown, count]
         at = 4 if table is both else 2
@@ -259,7 +256,7 @@ def _compare(section: Section, path: Path, known: Sequence[Source]) -> None:
         except BadValue:
             name = {"cell": record["cell"]}
         found = None
-        if shown != "–":
+        if shown != MISSING:
             fragment = f"{section.anchor}-c{n}"
             found = evidence.trace_cell(
                 name, record["reproduced_mean"], record["n_seeds"], shown, known, fragment, record["metric"]
@@ -277,18 +274,3 @@ def _titled(name: str, known_side: bool) -> Table:
         titles = ["cell", "metric", "published", "how known", "reproduced", "seeds", "difference"]
         return Table(name, titles, [], [False, False, True, False, True, True, True])
     return Table(name, ["cell", "metric", "reproduced", "seeds"], [], [False, False, True, True])
-
-
-def _difference(record: dict[str, str]) -> str:
-    """Reproduced − published, with the 95 % interval that our seeds give it (the published number taken as
-    exact).
-    """
-    difference, spread, n = (finite(record[c]) for c in ("difference", "reproduced_std", "n_seeds"))
-    if difference is None:
-        return ""
-    sides = [abs(finite(record[c]) or 0.0) for c in ("published", "reproduced_mean")]
-    like = 1 <= max(sides) < 1e4  # as `tables.with_spread` writes the two sides
-    if spread is None or n is None or n < 2:
-        return signed(difference, like)
-    ends = (signed(end, like) for end in difference_interval(difference, spread, int(n)))
-    return f"{signed(difference, like)} [{', '.join(ends)}]"

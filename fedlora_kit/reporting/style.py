@@ -7,10 +7,12 @@ figure goes into LaTeX as it is, with letters of 7 to 8 points.
 from __future__ import annotations
 
 import io
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedlora_kit import looks
+from fedlora_kit.errors import FedloraError
 from fedlora_kit.experiments import atomic
 from fedlora_kit.looks import DOUBLE as DOUBLE
 from fedlora_kit.looks import SINGLE as SINGLE
@@ -18,6 +20,9 @@ from fedlora_kit.papers.bands import mean_band as mean_band
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+STYLE_VARIABLE = "FEDLORA_STYLE"
+"""Names a file of the user's own, in the form of a ``matplotlibrc``, whose lines come after the kit's."""
 
 
 def method_colour(method: str) -> str:
@@ -36,13 +41,21 @@ def palette(methods: list[str]) -> dict[str, str]:
 
 
 def set_style() -> None:
-    """Set the kit's seaborn and matplotlib style for the figures made after this call."""
+    """Set the kit's seaborn and matplotlib style for the figures made after this call.
+
+    It starts from matplotlib's defaults, all but the backend: a ``matplotlibrc`` of the machine has no say.
+    What the reader wants otherwise stands in the file that ``FEDLORA_STYLE`` names, and comes last.
+
+    Raises:
+        FedloraError: as `own_settings`.
+    """
     import matplotlib as mpl
     import seaborn as sns
     from matplotlib import pyplot
 
     # Loads the backend now: a notebook shows a Figure made without pyplot only when that has happened.
     pyplot.switch_backend(pyplot.get_backend())
+    mpl.rcdefaults()
     sns.set_theme(context="notebook", style="ticks", palette=list(looks.SERIES))
     mpl.rcParams.update(
         {
@@ -84,6 +97,28 @@ def set_style() -> None:
             "font.family": ["DejaVu Sans"],  # ships with matplotlib: the same on every machine
         }
     )
+    mpl.rcParams.update(own_settings())
+
+
+def own_settings() -> dict[Any, Any]:
+    """What the file that ``FEDLORA_STYLE`` names sets; empty without one.
+
+    Raises:
+        FedloraError: it cannot be read, or holds what matplotlib does not know.
+    """
+    import matplotlib as mpl
+
+    if not (path := os.environ.get(STYLE_VARIABLE)):
+        return {}
+    try:
+        lines = Path(path).expanduser().read_text(encoding="utf-8").splitlines()
+        names = [line.partition(":")[0].strip() for line in lines if line.partition("#")[0].strip()]
+        if unknown := [name for name in names if name not in mpl.rcParams]:
+            raise ValueError(f"unknown to matplotlib: {', '.join(unknown)}")
+        return dict(mpl.rc_params_from_file(Path(path).expanduser(), True, use_default_template=False))
+    except (OSError, ValueError) as error:
+        remedy = f"write one 'name: value' a line, as in docs/figures.md, or unset {STYLE_VARIABLE}"
+        raise FedloraError(f"{STYLE_VARIABLE} names {path}: {error}", remedy) from error
 
 
 def save(fig: Figure, folder: Path, stem: str = "figure") -> tuple[Path, Path, Path]:
@@ -94,7 +129,7 @@ def save(fig: Figure, folder: Path, stem: str = "figure") -> tuple[Path, Path, P
     """
     import matplotlib as mpl
 
-    settings: dict[Any, Any] = {"svg.hashsalt": "fedlora-kit", "svg.fonttype": "path", "savefig.bbox": None}
+    settings = {"svg.hashsalt": "fedlora-kit", "svg.fonttype": "path", "savefig.bbox": None, **own_settings()}
     nobody: dict[str, dict[str, Any]] = {
         "pdf": {"Creator": None, "Producer": None, "CreationDate": None},
         "svg": {"Date": None, "Creator": None},

@@ -8,10 +8,14 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from fedlora_kit import numerals
+
 LONG = 40
 """Rows; a longer table is folded."""
 
-_NUMBER_LIKE = re.compile(r"|–|[+−-]?(inf|nan|[0-9.,]+(e[+-]?[0-9]+)?( ± ([0-9.,]+|nan|–))?)", re.IGNORECASE)
+_NUMBER_LIKE = re.compile(
+    r"|–|[+−-]?(inf|∞|nan|[0-9.,]+(e[+-]?[0-9]+)?( ± ([0-9.,]+(e[+-]?[0-9]+)?|∞|nan|–))?)", re.IGNORECASE
+)
 """A cell of a column to align to the right: empty, a number, or a mean with its spread."""
 
 
@@ -107,25 +111,9 @@ def finite(text: str) -> float | None:
 
 
 def written(text: str) -> str:
-    """A number to four significant digits; whole numbers as they are."""
+    """A number to four significant digits; integers, and what is no number, as they are."""
     value = number(text)
-    if value is None or text.lstrip("+-").isdigit():
-        return text
-    if not math.isfinite(value):
-        return {"inf": "∞", "-inf": "−∞"}.get(str(value), "–")
-    if value == int(value) and abs(value) < 1e15:
-        return str(int(value))
-    return f"{value:.0f}" if abs(value) >= 1e4 else f"{value:.4g}"
-
-
-def with_spread(mean: str, spread: str) -> str:
-    """``77.42 ± 3.13``: the same decimals for both where the mean is neither small nor large."""
-    value = number(mean)
-    if value is None or math.isnan(value):
-        return "–"
-    digits = 2 if 1 <= abs(value) < 1e4 else None
-    parts = [part if digits is None else f"{float(part):.{digits}f}" for part in (mean, spread) if part]
-    return " ± ".join(parts if digits is not None else [written(part) for part in parts])
+    return text if value is None or text.lstrip("+-").isdigit() else numerals.significant(value)
 
 
 def difference_interval(difference: float, spread: float, n: int) -> tuple[float, float]:
@@ -134,8 +122,3 @@ def difference_interval(difference: float, spread: float, n: int) -> tuple[float
 
     half = float(stats.t.ppf(0.975, n - 1)) * spread / math.sqrt(n)
     return difference - half, difference + half
-
-
-def signed(value: float, decimals: bool = False) -> str:
-    """A difference, with its sign and a true minus; with two decimals, or else four significant digits."""
-    return f"{value:+.2f}".replace("-", "−") if decimals else f"{value:+.4g}".replace("-", "−")

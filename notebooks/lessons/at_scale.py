@@ -83,7 +83,7 @@ for item in ("start_here", "fed-hello/table2"):
 
 # %%
 planned = lesson.plan_frame(lesson.ITEMS, "paper", tflops)
-out.table(planned, digits=1).round(1)
+out.table(planned, digits=1)
 
 # %%
 out.figure(

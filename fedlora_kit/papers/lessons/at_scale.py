@@ -13,6 +13,7 @@ from fedlora_kit.experiments.rate import given_rate
 from fedlora_kit.experiments.spec import RunSpec
 from fedlora_kit.experiments.store import Store
 from fedlora_kit.looks import SINGLE, of_method
+from fedlora_kit.numerals import duration
 from fedlora_kit.papers.claims import Claim, MissingCells, Verdict
 from fedlora_kit.papers.lessons.small import digits_run
 from fedlora_kit.papers.plan import plan
@@ -141,7 +142,7 @@ def figure(planned: pd.DataFrame, tflops: float) -> Figure:
     axes.barh(planned["item"], planned["device_hours"], color=colours, height=0.65)
     for at, hours in enumerate(planned["device_hours"]):
         axes.annotate(
-            f"{hours:,.0f} h", (hours, at), (3, 0), textcoords="offset points", va="center", fontsize=7
+            duration(3600 * hours), (hours, at), (3, 0), textcoords="offset points", va="center", fontsize=7
         )
     axes.invert_yaxis()
     axes.set(xscale="log", xlabel=f"hours of one device at {tflops:g} TFLOP/s")

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from fedlora_kit.numerals import fixed
 from fedlora_kit.papers.claims import Claim, MissingCells, Verdict, mean_difference
 from fedlora_kit.papers.grid import Cell
 from fedlora_kit.papers.lessons.small import digits_run, iid
@@ -189,7 +190,7 @@ def _keeps(results: pd.DataFrame) -> Verdict:
     if rows.empty:
         raise MissingCells("no private run", "run one")
     excess = float((rows["epsilon"] - rows["eps"].astype(float)).max())
-    reason = f"spent at most {rows['epsilon'].max():.4f} of {rows['eps'].max()} in {len(rows)} runs"
+    reason = f"spent at most {fixed(rows['epsilon'].max(), 4)} of {rows['eps'].max()} in {len(rows)} runs"
     return Verdict("reproduced" if excess <= 0 else "not reproduced", reason, {"excess": excess})
 
 

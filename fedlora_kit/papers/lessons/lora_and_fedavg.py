@@ -9,6 +9,7 @@ import pandas as pd
 import torch
 
 from fedlora_kit.looks import DOUBLE
+from fedlora_kit.numerals import fixed
 from fedlora_kit.papers.claims import Claim, mean_difference
 from fedlora_kit.papers.grid import Cell
 from fedlora_kit.papers.lessons.small import digits_run, dirichlet, iid
@@ -117,7 +118,7 @@ def figure(products: Mapping[str, torch.Tensor], title: str) -> Figure:
         image = place.imshow(
             matrix.cpu().numpy(), cmap="RdBu_r", vmin=-bound, vmax=bound, interpolation="none"
         )
-        place.set_title(f"{heading}\n‖·‖ = {float(matrix.norm()):.3f}", fontsize=8)
+        place.set_title(f"{heading}\n‖·‖ = {fixed(matrix.norm(), 3)}", fontsize=8)
         place.set(xticks=[], yticks=[], xlabel=f"{matrix.shape[1]} inputs")
         place.grid(False)
     axes[0][0].set_ylabel(f"{products[next(iter(products))].shape[0]} outputs")

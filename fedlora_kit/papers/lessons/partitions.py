@@ -11,6 +11,7 @@ import pandas as pd
 
 from fedlora_kit.errors import BadValue
 from fedlora_kit.looks import DOUBLE
+from fedlora_kit.numerals import fixed
 from fedlora_kit.papers.claims import Claim, mean_difference
 from fedlora_kit.papers.grid import Cell
 from fedlora_kit.papers.lessons.small import digits_run, dirichlet
@@ -143,7 +144,7 @@ def figure(splits: Mapping[str, npt.ArrayLike]) -> Figure:
     fig, axes = plt.subplots(rows, columns, figsize=(DOUBLE, 0.3 + 1.9 * rows), sharex=True, sharey=True)
     for place, (name, table) in zip(axes.flat, tables.items(), strict=False):
         image = place.imshow(table, cmap="Blues", vmin=0, vmax=most, aspect="auto", interpolation="none")
-        place.set_title(f"{name}\nmean distance {mean_distance(table):.2f}", fontsize=8)
+        place.set_title(f"{name}\nmean distance {fixed(mean_distance(table))}", fontsize=8)
         place.set_xticks(range(0, table.shape[1], 3))
         place.set_yticks(range(0, table.shape[0], 3))
         place.grid(False)
