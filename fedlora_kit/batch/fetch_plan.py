@@ -12,7 +12,7 @@ from fedlora_kit.data.tasks import get_task
 from fedlora_kit.errors import FedloraError
 from fedlora_kit.experiments.spec import RunSpec
 from fedlora_kit.models.backbones import backbone
-from fedlora_kit.papers.plan import model_bytes, task_bytes
+from fedlora_kit.planning.plan import model_bytes, task_bytes
 
 #: files of a model that loading reads: configuration, tokenizer, image preprocessing, safetensors weights
 MODEL_FILES = re.compile(

@@ -15,13 +15,13 @@ from fedlora_kit.batch.progress import Training
 from fedlora_kit.batch.stages import Planned, Wanted, plan_item, train_stages
 from fedlora_kit.batch.warm import Outcome, WarmPool, train
 from fedlora_kit.errors import FedloraError
-from fedlora_kit.experiments.estimate import estimate
 from fedlora_kit.experiments.many import default_jobs
-from fedlora_kit.experiments.rate import Rate
 from fedlora_kit.experiments.setup import resolve_device
 from fedlora_kit.experiments.spec import RunSpec, external
 from fedlora_kit.experiments.store import Store
 from fedlora_kit.papers.item_runs import RUNS
+from fedlora_kit.planning.estimate import estimate
+from fedlora_kit.planning.rate import Rate
 
 _log = logging.getLogger(__name__)
 

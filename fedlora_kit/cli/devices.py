@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from fedlora_kit.errors import BadValue
 
 if TYPE_CHECKING:
-    from fedlora_kit.papers.plan import RateOf
+    from fedlora_kit.planning.plan import RateOf
 
 _SMOKE = "smoke"
 _log = logging.getLogger(__name__)
@@ -91,7 +91,7 @@ def slow_without_gpu(
         return None
     from fedlora_kit.cli.plan import rates, time_text
     from fedlora_kit.experiments.many import default_jobs
-    from fedlora_kit.papers.plan import plan
+    from fedlora_kit.planning.plan import plan
 
     try:
         total = plan(profile, planned, rate_of or rates(None, "auto")).totals

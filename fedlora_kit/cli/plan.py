@@ -13,9 +13,9 @@ from fedlora_kit.cli.devices import check_device
 from fedlora_kit.errors import BadValue, UnknownName
 
 if TYPE_CHECKING:
-    from fedlora_kit.experiments.rate import Rate
     from fedlora_kit.experiments.spec import RunSpec
-    from fedlora_kit.papers.plan import Plan, Totals
+    from fedlora_kit.planning.plan import Plan, Totals
+    from fedlora_kit.planning.rate import Rate
 
 
 def plan(
@@ -65,14 +65,14 @@ def plan(
       total       over all items, shared runs once: runs, finished, failed, missing, to_be_chosen, unknown,
                   flops, device_hours, memory_bytes (largest run), bytes_up, bytes_down, store_bytes
       downloads   Hub id -> bytes (about), or null where that is not known
-    with --check: a list, one object a kind of run (see `papers.plan_check.by_kind`).
+    with --check: a list, one object a kind of run (see `planning.plan_check.by_kind`).
     """
     from fedlora_kit.batch.parameters import parse_settings, resolve
     from fedlora_kit.batch.pool import PROFILES
     from fedlora_kit.batch.runner import notebook_path
     from fedlora_kit.experiments.store import Store
     from fedlora_kit.papers.items import ITEMS, find
-    from fedlora_kit.papers.plan import plan as make
+    from fedlora_kit.planning.plan import plan as make
 
     if tflops is None:
         check_device(device)
@@ -97,8 +97,8 @@ def plan(
 def rates(tflops: float | None, device: str) -> Any:
     """The speed for a run: as given, or measured once for each shape of backbone."""
     from fedlora_kit.data.tasks import get_task
-    from fedlora_kit.experiments.rate import given_rate, measured_rate
-    from fedlora_kit.experiments.shapes import shape_of
+    from fedlora_kit.planning.rate import given_rate, measured_rate
+    from fedlora_kit.planning.shapes import shape_of
 
     if tflops is not None:
         fixed = given_rate(tflops)
@@ -201,7 +201,7 @@ def size_text(number: float) -> str:
 
 
 def _check(store: Any, rate_of: Any, as_json: bool) -> None:
-    from fedlora_kit.papers.plan_check import FACTOR, by_kind, compare_with_records
+    from fedlora_kit.planning.plan_check import FACTOR, by_kind, compare_with_records
 
     found = compare_with_records(store, rate_of)
     if found.runs.empty:

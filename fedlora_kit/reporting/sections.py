@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from fedlora_kit.errors import BadValue, FedloraError
-from fedlora_kit.papers.reported import coords
 from fedlora_kit.reporting import evidence, verdict_evidence
 from fedlora_kit.reporting.evidence import Evidence, Source
 from fedlora_kit.reporting.outputs import FIGURE_KINDS, VERDICTS, read_claims
@@ -26,6 +25,7 @@ from fedlora_kit.reporting.tables import (
     with_spread,
     written,
 )
+from fedlora_kit.study.reported import coords
 
 _MIME = {"svg": "image/svg+xml", "png": "image/png"}
 _APART = {"comparison", "privacy"}

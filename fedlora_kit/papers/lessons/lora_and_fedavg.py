@@ -9,9 +9,9 @@ import pandas as pd
 import torch
 
 from fedlora_kit.looks import DOUBLE
-from fedlora_kit.papers.claims import Claim, mean_difference
-from fedlora_kit.papers.grid import Cell
 from fedlora_kit.papers.lessons.small import checked_seeds, digits_run, dirichlet, iid
+from fedlora_kit.study.claims import Claim, mean_difference
+from fedlora_kit.study.grid import Cell
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

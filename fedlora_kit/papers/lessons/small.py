@@ -12,7 +12,7 @@ import pandas as pd
 
 from fedlora_kit.errors import BadValue
 from fedlora_kit.experiments.spec import RunSpec
-from fedlora_kit.papers.grid import Cell
+from fedlora_kit.study.grid import Cell
 
 if TYPE_CHECKING:
     from fedlora_kit.experiments.many import Finished
