@@ -40,9 +40,9 @@ from fedlora_kit.experiments.many import run_all
 from fedlora_kit.experiments.run import run
 from fedlora_kit.experiments.spec import RunSpec
 from fedlora_kit.experiments.store import Entry, Store
-from fedlora_kit.papers.grid import Cell, mean_std_table, results_frame
 from fedlora_kit.reporting.outputs import ItemOutputs
 from fedlora_kit.reporting.page import write_page
+from fedlora_kit.study.grid import Cell, mean_std_table, results_frame
 
 SIZES = (100, 1_000, 10_000)
 

@@ -41,11 +41,11 @@ from fedlora_kit.experiments.many import run_all
 from fedlora_kit.experiments.run import run
 from fedlora_kit.experiments.spec import RunSpec
 from fedlora_kit.looks import DOUBLE, FAINT, SERIES, Look
-from fedlora_kit.papers import start_here as lesson
-from fedlora_kit.papers.claims import judge_all
+from fedlora_kit.papers.lessons import start_here as lesson
 from fedlora_kit.partition import label_counts, partition_figure, partitioner
 from fedlora_kit.reporting.outputs import ItemOutputs
 from fedlora_kit.reporting.style import mean_band, set_style
+from fedlora_kit.study.claims import judge_all
 
 set_style()
 out = ItemOutputs("start_here", profile, output_dir)

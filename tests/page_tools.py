@@ -14,11 +14,11 @@ from matplotlib import pyplot as plt
 
 from fedlora_kit.batch.status import Status, digests, write_status
 from fedlora_kit.experiments.store import Store
-from fedlora_kit.papers.claims import Claim, judge_all, mean_difference, to_json
-from fedlora_kit.papers.grid import mean_std_table
 from fedlora_kit.reporting.comparison import compare
 from fedlora_kit.reporting.outputs import ItemOutputs, item_folder
 from fedlora_kit.reporting.page import write_page
+from fedlora_kit.study.claims import Claim, judge_all, mean_difference, to_json
+from fedlora_kit.study.grid import mean_std_table
 
 
 @dataclass(frozen=True)

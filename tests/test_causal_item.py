@@ -8,12 +8,12 @@ import pytest
 
 from fedlora_kit.data import get_task, load_task
 from fedlora_kit.errors import BadValue, FedloraError, UnknownName
-from fedlora_kit.papers import ffa_gsm8k as gsm8k
-from fedlora_kit.papers.claims import judge_all
-from fedlora_kit.papers.ffa_gsm8k_answers import side_by_side, untrained
-from fedlora_kit.papers.ffa_gsm8k_claims import claims, deviations
-from fedlora_kit.papers.grid import choose, run_cells
-from fedlora_kit.papers.reported import published
+from fedlora_kit.papers.ffa_lora import gsm8k
+from fedlora_kit.papers.ffa_lora.gsm8k_answers import side_by_side, untrained
+from fedlora_kit.papers.ffa_lora.gsm8k_claims import claims, deviations
+from fedlora_kit.study.claims import judge_all
+from fedlora_kit.study.grid import choose, run_cells
+from fedlora_kit.study.reported import published
 
 
 def small(**extra):

@@ -14,7 +14,7 @@ from fedlora_kit.data.encoded_causal import encode_causal
 from fedlora_kit.errors import BadValue, FedloraError
 from fedlora_kit.models.backbones import load_backbone
 from fedlora_kit.models.tokenizer import load_tokenizer
-from fedlora_kit.training.pretrain_causal import Recipe, build_causal_backbone
+from fedlora_kit.pretraining.causal import Recipe, build_causal_backbone
 
 FOLDER = paths.data_dir() / "backbones" / "causal-tiny"
 TOY = Recipe(

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from fedlora_kit.errors import BadValue, UnknownName
-from fedlora_kit.papers.claims import (
+from fedlora_kit.study.claims import (
     Claim,
     MissingCells,
     Verdict,

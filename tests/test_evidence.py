@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from page_tools import fill_store, key
 
 from fedlora_kit.experiments.store import Store
-from fedlora_kit.papers.grid import mean_std_table
 from fedlora_kit.reporting.evidence import Evidence, keys, sources, trace, trace_cell
 from fedlora_kit.reporting.runs import curves, run_data
 from fedlora_kit.reporting.tables import Table, read_table
+from fedlora_kit.study.grid import mean_std_table
 
 
 def table(frame: pd.DataFrame, name: str, folder: Path) -> Table:

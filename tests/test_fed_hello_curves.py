@@ -5,11 +5,9 @@ import math
 import pandas as pd
 import pytest
 
-from fedlora_kit.papers import fed_hello_curves as curves
-from fedlora_kit.papers import fed_hello_grid as grid
-from fedlora_kit.papers import fed_hello_table2 as table2
-from fedlora_kit.papers.claims import judge_all
-from fedlora_kit.papers.grid import Cell
+from fedlora_kit.papers.fed_hello import curves, grid, table2
+from fedlora_kit.study.claims import judge_all
+from fedlora_kit.study.grid import Cell
 
 
 def some(method="lora", split="iid", values=(10.0, 55.0, 45.0, 72.0), seed=0):

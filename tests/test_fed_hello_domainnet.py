@@ -17,10 +17,9 @@ from fedlora_kit.data.sources import fingerprint
 from fedlora_kit.data.task import Examples
 from fedlora_kit.errors import BadValue, FedloraError, UnknownName
 from fedlora_kit.experiments.setup import load_data, split_indices
-from fedlora_kit.papers import fed_hello_domainnet as domainnet
-from fedlora_kit.papers import fed_hello_grid as grid
-from fedlora_kit.papers.claims import judge_all
+from fedlora_kit.papers.fed_hello import domainnet, grid
 from fedlora_kit.partition import label_counts
+from fedlora_kit.study.claims import judge_all
 
 SMOKE = domainnet.PROFILES["smoke"]
 NAMES = ("clipart", "real", "sketch")

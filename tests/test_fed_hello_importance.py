@@ -8,12 +8,8 @@ import pytest
 from scipy.stats import spearmanr
 
 from fedlora_kit.errors import BadValue, UnknownName
-from fedlora_kit.papers import fed_hello_grid as grid
-from fedlora_kit.papers import fed_hello_importance as importance
-from fedlora_kit.papers import fed_hello_proxy as proxy
-from fedlora_kit.papers import fed_hello_schedule as schedule
-from fedlora_kit.papers import fed_hello_strategies as strategies
-from fedlora_kit.papers.claims import judge_all
+from fedlora_kit.papers.fed_hello import grid, importance, proxy, schedule, strategies
+from fedlora_kit.study.claims import judge_all
 
 SMOKE = grid.PROFILES["smoke"]
 

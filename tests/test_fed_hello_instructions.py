@@ -7,11 +7,11 @@ import pytest
 
 from fedlora_kit.errors import BadValue, UnknownName
 from fedlora_kit.experiments.many import Finished
-from fedlora_kit.papers import fed_hello_instructions as instructions
-from fedlora_kit.papers.claims import judge_all
-from fedlora_kit.papers.fed_hello_grid import METHODS
-from fedlora_kit.papers.fed_hello_instructions_claims import claims, deviations
-from fedlora_kit.papers.grid import results_frame, run_cells
+from fedlora_kit.papers.fed_hello import instructions
+from fedlora_kit.papers.fed_hello.grid import METHODS
+from fedlora_kit.papers.fed_hello.instructions_claims import claims, deviations
+from fedlora_kit.study.claims import judge_all
+from fedlora_kit.study.grid import results_frame, run_cells
 
 BOTH = ["dolly", "natural_instructions"]
 

@@ -17,9 +17,8 @@ from fedlora_kit.data import get_task, load_task
 from fedlora_kit.data.builtin_text import corpus, is_evaluation, vocabulary
 from fedlora_kit.data.builtin_topics import topic_shares
 from fedlora_kit.errors import FedloraError, UnknownName
-from fedlora_kit.papers import fed_hello_grid as grid
-from fedlora_kit.papers import fed_hello_ledgar as ledgar
-from fedlora_kit.papers.claims import judge_all
+from fedlora_kit.papers.fed_hello import grid, ledgar
+from fedlora_kit.study.claims import judge_all
 from fedlora_kit.training.depth import only_layers
 from fedlora_kit.training.evaluation import evaluate
 from fedlora_kit.training.federation import run_federation

@@ -5,8 +5,8 @@ import pytest
 
 from fedlora_kit.errors import BadValue, UnknownName
 from fedlora_kit.methods.allocation import PATTERNS, pattern_probabilities
-from fedlora_kit.papers import fed_hello_patterns as patterns
-from fedlora_kit.papers.claims import judge_all
+from fedlora_kit.papers.fed_hello import patterns
+from fedlora_kit.study.claims import judge_all
 
 
 @pytest.fixture(scope="module")

@@ -7,10 +7,9 @@ import pytest
 
 from fedlora_kit.errors import BadValue, UnknownName
 from fedlora_kit.methods.defects import AS_RELEASED, DEFECTS, frozen_by_substring
-from fedlora_kit.papers import fed_hello_grid as grid
-from fedlora_kit.papers import fed_hello_released as released
-from fedlora_kit.papers.claims import judge_all
-from fedlora_kit.papers.fed_hello_modes import MODES
+from fedlora_kit.papers.fed_hello import grid, released
+from fedlora_kit.papers.fed_hello.modes import MODES
+from fedlora_kit.study.claims import judge_all
 
 ALL = released.chosen_variants(None)
 

@@ -8,10 +8,9 @@ from fedlora_kit.adapter import AdapterSlot
 from fedlora_kit.errors import BadValue, UnknownName
 from fedlora_kit.models.lora import LoraSettings, attach_lora
 from fedlora_kit.models.targets import layer_index
-from fedlora_kit.papers import fed_hello_grid as grid
-from fedlora_kit.papers import fed_hello_resources as resources
-from fedlora_kit.papers.claims import judge_all
-from fedlora_kit.papers.step_costs import step_cost
+from fedlora_kit.papers.fed_hello import grid, resources
+from fedlora_kit.planning.step_costs import step_cost
+from fedlora_kit.study.claims import judge_all
 
 
 @pytest.fixture(scope="module")

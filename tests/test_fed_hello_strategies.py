@@ -5,9 +5,8 @@ import pytest
 
 from fedlora_kit.errors import BadValue, UnknownName
 from fedlora_kit.methods.allocation import PATTERNS
-from fedlora_kit.papers import fed_hello_grid as grid
-from fedlora_kit.papers import fed_hello_strategies as strategies
-from fedlora_kit.papers.claims import judge_all
+from fedlora_kit.papers.fed_hello import grid, strategies
+from fedlora_kit.study.claims import judge_all
 
 ALL = list(PATTERNS)
 

@@ -6,11 +6,10 @@ import pytest
 from fedlora_kit.errors import BadValue, UnknownName
 from fedlora_kit.methods import METHODS as REGISTERED
 from fedlora_kit.methods import Context, Straggler
-from fedlora_kit.papers import fed_hello_grid as grid
-from fedlora_kit.papers import fed_hello_table2 as table2
-from fedlora_kit.papers.claims import judge_all
-from fedlora_kit.papers.reported import cell, published
+from fedlora_kit.papers.fed_hello import grid, table2
 from fedlora_kit.randomness import Streams
+from fedlora_kit.study.claims import judge_all
+from fedlora_kit.study.reported import cell, published
 
 SMOKE = grid.PROFILES["smoke"]
 

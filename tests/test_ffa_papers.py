@@ -8,14 +8,13 @@ import pandas as pd
 import pytest
 
 from fedlora_kit.errors import BadValue, UnknownName
-from fedlora_kit.papers import ffa_figure1 as figure1
-from fedlora_kit.papers import ffa_table1 as table1
-from fedlora_kit.papers import start_here
-from fedlora_kit.papers.claims import judge_all
-from fedlora_kit.papers.ffa_claims import deviations
-from fedlora_kit.papers.ffa_grid import COLUMNS, METHODS, SHARES, STAND_INS
-from fedlora_kit.papers.ffa_table1_claims import claims
-from fedlora_kit.papers.grid import choose, mean_std_table
+from fedlora_kit.papers.ffa_lora import figure1, table1
+from fedlora_kit.papers.ffa_lora.claims import deviations
+from fedlora_kit.papers.ffa_lora.grid import COLUMNS, METHODS, SHARES, STAND_INS
+from fedlora_kit.papers.ffa_lora.table1_claims import claims
+from fedlora_kit.papers.lessons import start_here
+from fedlora_kit.study.claims import judge_all
+from fedlora_kit.study.grid import choose, mean_std_table
 
 # --- Table 1 -------------------------------------------------------------------------------------
 

@@ -10,21 +10,19 @@ import pytest
 import torch
 
 from fedlora_kit.errors import BadValue, UnknownName
-from fedlora_kit.papers import (
-    ffa_discordance1,
-    ffa_init_of_a,
-    ffa_table1,
-    ffa_table2,
-    ffa_table3,
-    ffa_table4,
-    ffa_table5,
-    ffa_theorem1,
-)
-from fedlora_kit.papers.claims import judge_all
-from fedlora_kit.papers.equivalence import same_in_pairs, within_margin
-from fedlora_kit.papers.ffa_grid import METHODS, MILD_SHARES, SHARES
-from fedlora_kit.papers.ffa_sizes import roberta_large_sizes
-from fedlora_kit.papers.grid import choose, grid_matrix
+from fedlora_kit.papers.ffa_lora import discordance1 as ffa_discordance1
+from fedlora_kit.papers.ffa_lora import init_of_a as ffa_init_of_a
+from fedlora_kit.papers.ffa_lora import table1 as ffa_table1
+from fedlora_kit.papers.ffa_lora import table2 as ffa_table2
+from fedlora_kit.papers.ffa_lora import table3 as ffa_table3
+from fedlora_kit.papers.ffa_lora import table4 as ffa_table4
+from fedlora_kit.papers.ffa_lora import table5 as ffa_table5
+from fedlora_kit.papers.ffa_lora import theorem1 as ffa_theorem1
+from fedlora_kit.papers.ffa_lora.grid import METHODS, MILD_SHARES, SHARES
+from fedlora_kit.papers.ffa_lora.sizes import roberta_large_sizes
+from fedlora_kit.study.claims import judge_all
+from fedlora_kit.study.equivalence import same_in_pairs, within_margin
+from fedlora_kit.study.grid import choose, grid_matrix
 
 TABLES = [m.EXPERIMENT for m in (ffa_table1, ffa_table2, ffa_table3, ffa_table4, ffa_table5, ffa_init_of_a)]
 

@@ -16,10 +16,10 @@ from matplotlib import pyplot as plt
 
 from fedlora_kit.methods import FedIT
 from fedlora_kit.methods.base import METHODS
-from fedlora_kit.papers import fed_hello_curves as curves
-from fedlora_kit.papers.known_methods import look
+from fedlora_kit.papers.fed_hello import curves
 from fedlora_kit.reporting.comparison import COLUMNS, printed
 from fedlora_kit.reporting.outputs import ItemOutputs
+from fedlora_kit.study.known_methods import look
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = (ROOT / "docs" / "figures.md").read_text("utf-8")

@@ -11,13 +11,13 @@ import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedlora_kit.experiments.operations import Adapters, backward_flops, forward_flops
 from fedlora_kit.experiments.setup import build
-from fedlora_kit.experiments.shapes import Shape, random_model
 from fedlora_kit.models import read_first_token
 from fedlora_kit.models.lora import LoraSettings, attach_lora
 from fedlora_kit.models.memory import checkpoint_gradients
-from fedlora_kit.papers import fed_hello_grid as grid
+from fedlora_kit.papers.fed_hello import grid
+from fedlora_kit.planning.operations import Adapters, backward_flops, forward_flops
+from fedlora_kit.planning.shapes import Shape, random_model
 from fedlora_kit.privacy.dpsgd import PerExampleGradients
 from fedlora_kit.training import host_memory
 from fedlora_kit.training.depth import only_layers

@@ -4,9 +4,9 @@ import pandas as pd
 import pytest
 
 from fedlora_kit.errors import BadValue, UnknownName
-from fedlora_kit.papers import flo_ablation as ablation
-from fedlora_kit.papers import flo_setting
-from fedlora_kit.papers.claims import judge_all
+from fedlora_kit.papers.fedlora_optimizer import ablation
+from fedlora_kit.papers.fedlora_optimizer import setting as flo_setting
+from fedlora_kit.study.claims import judge_all
 
 ITEM = "fedlora-optimizer/ablation"
 

@@ -6,9 +6,10 @@ import pytest
 
 from fedlora_kit.errors import BadValue, UnknownName
 from fedlora_kit.methods import FedLoRAOptimizer
-from fedlora_kit.papers import flo_ablation, flo_choices
-from fedlora_kit.papers.claims import judge_all
-from fedlora_kit.papers.pairing import MissingCells
+from fedlora_kit.papers.fedlora_optimizer import ablation as flo_ablation
+from fedlora_kit.papers.fedlora_optimizer import choices as flo_choices
+from fedlora_kit.study.claims import judge_all
+from fedlora_kit.study.pairing import MissingCells
 
 S = flo_ablation.setting("fedlora-optimizer/open_choices", "smoke")
 VARIANTS = flo_choices.variants(S)

@@ -5,10 +5,10 @@ import pytest
 
 from fedlora_kit.errors import BadValue
 from fedlora_kit.models.components import AXES
-from fedlora_kit.papers import flo_preliminary as preliminary
-from fedlora_kit.papers import flo_setting
-from fedlora_kit.papers.claims import judge_all
-from fedlora_kit.papers.flo_variation import REFERENCES
+from fedlora_kit.papers.fedlora_optimizer import preliminary
+from fedlora_kit.papers.fedlora_optimizer import setting as flo_setting
+from fedlora_kit.papers.fedlora_optimizer.variation import REFERENCES
+from fedlora_kit.study.claims import judge_all
 
 
 def results(direction, magnitude):

@@ -7,13 +7,13 @@ import pandas as pd
 import pytest
 
 from fedlora_kit.errors import BadValue, UnknownName
-from fedlora_kit.papers import flo_tables as tables
-from fedlora_kit.papers.claims import judge_all
-from fedlora_kit.papers.flo_tables import BASELINE, MORE_STEPS, NO_GLOBAL, OURS
-from fedlora_kit.papers.flo_tables_claims import CELL, claims, deviations, gains
-from fedlora_kit.papers.grid import run_cells
-from fedlora_kit.papers.reported import published
+from fedlora_kit.papers.fedlora_optimizer import tables
+from fedlora_kit.papers.fedlora_optimizer.tables import BASELINE, MORE_STEPS, NO_GLOBAL, OURS
+from fedlora_kit.papers.fedlora_optimizer.tables_claims import CELL, claims, deviations, gains
 from fedlora_kit.reporting.comparison import compare
+from fedlora_kit.study.claims import judge_all
+from fedlora_kit.study.grid import run_cells
+from fedlora_kit.study.reported import published
 
 ITEM = "fedlora-optimizer/global"
 

@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 from fedlora_kit.data.batches import shuffled_batches
 from fedlora_kit.errors import BadValue, UnknownName
 from fedlora_kit.models.components import AXES, component_names, decompose, vector_dim, with_components
-from fedlora_kit.papers import flo_method, flo_setting, flo_variation
-from fedlora_kit.papers.claims import judge_all
-from fedlora_kit.papers.flo_variation import client_adapters, variation
+from fedlora_kit.papers.fedlora_optimizer import method as flo_method
+from fedlora_kit.papers.fedlora_optimizer import setting as flo_setting
+from fedlora_kit.papers.fedlora_optimizer import variation as flo_variation
+from fedlora_kit.papers.fedlora_optimizer.variation import client_adapters, variation
+from fedlora_kit.study.claims import judge_all
 
 A, B = "layers.3.q.lora_A.weight", "layers.3.q.lora_B.weight"
 

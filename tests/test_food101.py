@@ -6,10 +6,10 @@ import pandas as pd
 import pytest
 
 from fedlora_kit.errors import BadValue, UnknownName
-from fedlora_kit.papers import ffa_food101 as food101
-from fedlora_kit.papers.claims import judge_all
-from fedlora_kit.papers.equivalence import within_margin
-from fedlora_kit.papers.pairing import MissingCells
+from fedlora_kit.papers.ffa_lora import food101
+from fedlora_kit.study.claims import judge_all
+from fedlora_kit.study.equivalence import within_margin
+from fedlora_kit.study.pairing import MissingCells
 
 LORA, FFA = {"method": "lora"}, {"method": "ffa-lora"}
 

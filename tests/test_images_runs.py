@@ -22,10 +22,10 @@ from fedlora_kit.experiments.spec import RunSpec
 from fedlora_kit.models import backbones
 from fedlora_kit.models.backbones import Backbone
 from fedlora_kit.models.image_input import image_input
+from fedlora_kit.pretraining.build import build_backbone
+from fedlora_kit.pretraining.image_mirror import Recipe, build_image_mirror
 from fedlora_kit.privacy.settings import PrivacySettings
 from fedlora_kit.training.federation import Snapshot, run_federation
-from fedlora_kit.training.pretrain import build_backbone
-from fedlora_kit.training.pretrain_image_mirror import Recipe, build_image_mirror
 from fedlora_kit.training.settings import FederationSettings, LocalSettings
 
 TOY = Recipe(layers=1, hidden=16, heads=2, inner=16, steps=3, batch=4, gate=0.0)
@@ -142,7 +142,7 @@ def test_the_pretraining_sees_no_class_of_the_task(mirror, tmp_path):  # noqa: F
 
 
 def test_built_and_run(mirror, tmp_path, monkeypatch):  # noqa: F811
-    from fedlora_kit.training import pretrain_image_mirror
+    from fedlora_kit.pretraining import image_mirror as pretrain_image_mirror
 
     monkeypatch.setattr(pretrain_image_mirror, "Recipe", lambda: TOY)
     out = paths.data_dir() / "cache" / "backbones" / "image-mirror"

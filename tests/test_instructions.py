@@ -25,12 +25,12 @@ from fedlora_kit.data.prompts import PROMPTS, template
 from fedlora_kit.data.sources import fingerprint
 from fedlora_kit.data.task import Examples
 from fedlora_kit.errors import BadValue, FedloraError, UnknownName
+from fedlora_kit.pretraining.instruct import mirror_lines
 from fedlora_kit.training import any_script, scoring
 from fedlora_kit.training.any_script import AnyScript
 from fedlora_kit.training.evaluation import evaluate
 from fedlora_kit.training.generation import generate
 from fedlora_kit.training.objective import example_losses
-from fedlora_kit.training.pretrain_instruct import mirror_lines
 from fedlora_kit.training.scoring import answer_scores, right_answers, rouge_l
 
 ALL = np.arange(6)

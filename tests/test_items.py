@@ -13,11 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import fedlora_kit.papers.items
-import fedlora_kit.papers.reported
+import fedlora_kit.study.reported
 from fedlora_kit import paths
 from fedlora_kit.errors import BadValue, FedloraError, UnknownName
 from fedlora_kit.papers.items import ITEMS, PAPERS, find
-from fedlora_kit.papers.reported import COLUMNS, cell, coords, published, read
+from fedlora_kit.study.reported import COLUMNS, cell, coords, published, read
 
 WORDS = st.text(st.characters(exclude_characters="|=", exclude_categories=["Cs", "Cc"]), min_size=1).filter(
     str.strip
@@ -25,7 +25,7 @@ WORDS = st.text(st.characters(exclude_characters="|=", exclude_categories=["Cs",
 
 
 def test_examples_in_the_docstrings():
-    for module in (fedlora_kit.papers.items, fedlora_kit.papers.reported):
+    for module in (fedlora_kit.papers.items, fedlora_kit.study.reported):
         assert doctest.testmod(module).failed == 0
 
 

@@ -16,13 +16,10 @@ from fedlora_kit.conformance.methods import CHECKS
 from fedlora_kit.errors import BadValue, UnknownName
 from fedlora_kit.methods import METHODS, ClientUpdate, FedIT, method, register
 from fedlora_kit.methods.base import Context
-from fedlora_kit.papers import (
-    fed_hello_grid,
-    fed_hello_instructions,
-    ffa_table1,
-    flo_tables,
-    known_methods,
-)
+from fedlora_kit.papers.fed_hello import grid as fed_hello_grid
+from fedlora_kit.papers.fed_hello import instructions as fed_hello_instructions
+from fedlora_kit.papers.fedlora_optimizer import tables as flo_tables
+from fedlora_kit.papers.ffa_lora import table1 as ffa_table1
 from fedlora_kit.papers.items import ITEMS
 from fedlora_kit.papers.lessons import (
     directions_and_magnitudes,
@@ -35,6 +32,7 @@ from fedlora_kit.papers.lessons import (
     your_own_method,
 )
 from fedlora_kit.randomness import Streams
+from fedlora_kit.study import known_methods
 
 LESSONS = [item.id for item in ITEMS if item.id.startswith("lessons/") and item.notebook]
 

@@ -17,8 +17,8 @@ from matplotlib.colors import to_rgb
 
 from fedlora_kit import looks
 from fedlora_kit.methods import METHODS
-from fedlora_kit.papers.statistics import mean_interval
 from fedlora_kit.reporting import style
+from fedlora_kit.study.statistics import mean_interval
 
 ROOT = Path(__file__).resolve().parent.parent
 TOGETHER = {

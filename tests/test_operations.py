@@ -9,14 +9,18 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from fedlora_kit.adapter import AdapterSlot
 from fedlora_kit.errors import FedloraError, UnknownName
-from fedlora_kit.experiments.operations import (
+from fedlora_kit.models.first_token import read_first_token
+from fedlora_kit.models.lora import LoraSettings, attach_lora
+from fedlora_kit.models.memory import checkpoint_gradients
+from fedlora_kit.models.targets import layer_index
+from fedlora_kit.planning.operations import (
     Adapters,
     activation_bytes,
     backward_flops,
     forward_flops,
     generation_flops,
 )
-from fedlora_kit.experiments.shapes import (
+from fedlora_kit.planning.shapes import (
     PUBLISHED,
     Shape,
     from_config,
@@ -24,12 +28,11 @@ from fedlora_kit.experiments.shapes import (
     shape_of,
     weights_bytes,
 )
-from fedlora_kit.models.first_token import read_first_token
-from fedlora_kit.models.lora import LoraSettings, attach_lora
-from fedlora_kit.models.memory import checkpoint_gradients
-from fedlora_kit.models.targets import layer_index
-from fedlora_kit.papers.step_costs import _Flops, step_cost
-from fedlora_kit.training import pretrain_causal, pretrain_image_mirror, pretrain_instruct, pretrain_lines
+from fedlora_kit.planning.step_costs import _Flops, step_cost
+from fedlora_kit.pretraining import causal as pretrain_causal
+from fedlora_kit.pretraining import image_mirror as pretrain_image_mirror
+from fedlora_kit.pretraining import instruct as pretrain_instruct
+from fedlora_kit.pretraining import lines as pretrain_lines
 from fedlora_kit.training.depth import only_layers
 
 TEXT = Shape("roberta", 4, 64, 4, 192, vocabulary=300, positions=130)

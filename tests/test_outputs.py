@@ -16,10 +16,10 @@ from matplotlib import pyplot as plt
 from printed_tables import wrong_cells
 
 from fedlora_kit.errors import BadValue, FedloraError
-from fedlora_kit.papers.claims import Claim, Judged, Verdict
 from fedlora_kit.reporting import style
 from fedlora_kit.reporting.comparison import COLUMNS
 from fedlora_kit.reporting.outputs import VERDICTS, ItemOutputs, count_claims, item_folder, read_claims
+from fedlora_kit.study.claims import Claim, Judged, Verdict
 
 
 @pytest.fixture

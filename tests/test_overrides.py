@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 
 from fedlora_kit.errors import BadValue, UnknownName
-from fedlora_kit.papers import fed_hello_grid, fed_hello_strategies, ffa_init_of_a
-from fedlora_kit.papers.overrides import chosen
+from fedlora_kit.papers.fed_hello import grid as fed_hello_grid
+from fedlora_kit.papers.fed_hello import strategies as fed_hello_strategies
+from fedlora_kit.papers.ffa_lora import init_of_a as ffa_init_of_a
+from fedlora_kit.study.overrides import chosen
 
 KNOWN = ("triangle", "uniform")
 

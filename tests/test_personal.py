@@ -21,9 +21,9 @@ from fedlora_kit.experiments.spec import RunSpec
 from fedlora_kit.experiments.store import Store
 from fedlora_kit.models.components import part_of
 from fedlora_kit.models.lora import LoraSettings
-from fedlora_kit.papers.grid import Cell, results_frame
 from fedlora_kit.privacy.settings import PrivacySettings
 from fedlora_kit.randomness import Streams
+from fedlora_kit.study.grid import Cell, results_frame
 from fedlora_kit.training.evaluation import evaluate
 from fedlora_kit.training.federation import run_federation
 from fedlora_kit.training.settings import FederationSettings, LocalSettings

@@ -8,19 +8,19 @@ from typer.testing import CliRunner
 
 from fedlora_kit.cli import app
 from fedlora_kit.errors import BadValue, FedloraError
-from fedlora_kit.experiments import amounts as amounts_
-from fedlora_kit.experiments import estimate as estimate_
-from fedlora_kit.experiments.amounts import PUBLISHED, amounts
-from fedlora_kit.experiments.estimate import estimate
-from fedlora_kit.experiments.rate import Rate, given_rate, measured_rate
 from fedlora_kit.experiments.run import run
 from fedlora_kit.experiments.setup import load_data
-from fedlora_kit.experiments.shapes import shape_of
 from fedlora_kit.experiments.spec import RunSpec
 from fedlora_kit.experiments.store import Store
-from fedlora_kit.papers.plan import downloads, plan
-from fedlora_kit.papers.plan_check import by_kind, compare_with_records
 from fedlora_kit.papers.runs_of import planned_runs, runs_of
+from fedlora_kit.planning import amounts as amounts_
+from fedlora_kit.planning import estimate as estimate_
+from fedlora_kit.planning.amounts import PUBLISHED, amounts
+from fedlora_kit.planning.estimate import estimate
+from fedlora_kit.planning.plan import downloads, plan
+from fedlora_kit.planning.plan_check import by_kind, compare_with_records
+from fedlora_kit.planning.rate import Rate, given_rate, measured_rate
+from fedlora_kit.planning.shapes import shape_of
 
 TEXT = {
     "model": {"backbone": "kit/text-tiny"},

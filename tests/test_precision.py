@@ -13,10 +13,12 @@ from torch import nn
 from fedlora_kit.adapter import digest
 from fedlora_kit.data.batches import pass_tokens, physical_batches
 from fedlora_kit.errors import BadValue, NonFinite
-from fedlora_kit.experiments.counting import Counter
 from fedlora_kit.models.lora import LoraSettings, attach_lora
-from fedlora_kit.papers import ffa_food101, ffa_table1, ffa_table2
-from fedlora_kit.papers.ffa_claims import deviations
+from fedlora_kit.papers.ffa_lora import food101 as ffa_food101
+from fedlora_kit.papers.ffa_lora import table1 as ffa_table1
+from fedlora_kit.papers.ffa_lora import table2 as ffa_table2
+from fedlora_kit.papers.ffa_lora.claims import deviations
+from fedlora_kit.planning.counting import Counter
 from fedlora_kit.privacy.settings import PrivacySettings
 from fedlora_kit.privacy.stacked import clipped_sums
 from fedlora_kit.training import stacked

@@ -12,10 +12,10 @@ from fedlora_kit import paths
 from fedlora_kit.data import builtin_text
 from fedlora_kit.data.digits import digits
 from fedlora_kit.errors import FedloraError, UnknownName
-from fedlora_kit.training import pretrain
-from fedlora_kit.training.pretrain_image import Recipe as ImageRecipe
-from fedlora_kit.training.pretrain_image import build_image_tiny
-from fedlora_kit.training.pretrain_text import Recipe, build_text_tiny
+from fedlora_kit.pretraining import build as pretrain
+from fedlora_kit.pretraining.image import Recipe as ImageRecipe
+from fedlora_kit.pretraining.image import build_image_tiny
+from fedlora_kit.pretraining.text import Recipe, build_text_tiny
 
 FOLDER = paths.data_dir() / "backbones"
 IN_GIT = ("text-tiny", "image-tiny", "causal-tiny", "instruct-tiny")
@@ -139,7 +139,7 @@ def test_the_gates_refuse_a_plateau_and_write_nothing(tmp_path):
 
 
 def test_build_backbone_records_restores_the_thread_count_and_the_generator(tmp_path, monkeypatch):
-    from fedlora_kit.training import pretrain_text
+    from fedlora_kit.pretraining import text as pretrain_text
 
     monkeypatch.setattr(pretrain_text, "Recipe", lambda: Recipe(**TOY, steps=2, batch=8, lines=200, gate=0.0))
     torch.manual_seed(5)
@@ -169,7 +169,7 @@ def test_cool_down():
 
 def test_image_backbone_saw_neither_the_federated_images_nor_their_pose():
     from fedlora_kit.data.digits import examples
-    from fedlora_kit.training.pretrain_image import TURNS
+    from fedlora_kit.pretraining.image import TURNS
 
     assert 1 not in TURNS
     seen = {image.tobytes() for turn in TURNS for image in digits("pretrain", turn)[0]}

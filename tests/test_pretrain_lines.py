@@ -5,8 +5,8 @@ import pytest
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from fedlora_kit.errors import BadValue
-from fedlora_kit.training import pretrain_lines
-from fedlora_kit.training.pretrain_lines import Recipe, build_text_backbone
+from fedlora_kit.pretraining import lines as pretrain_lines
+from fedlora_kit.pretraining.lines import Recipe, build_text_backbone
 
 SMALL = Recipe(
     vocabulary=300, hidden=16, layers=1, heads=2, intermediate=16, steps=4, tokens=256, max_length=24

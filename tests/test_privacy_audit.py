@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedlora_kit.errors import BadValue, UnknownName
-from fedlora_kit.papers import privacy_audit as lesson
-from fedlora_kit.papers import privacy_audit_report as report
-from fedlora_kit.papers.claims import judge_all
-from fedlora_kit.papers.privacy_audit import AuditSetting, audit_trainer, broken
+from fedlora_kit.papers.lessons import privacy_audit as lesson
+from fedlora_kit.papers.lessons import privacy_audit_report as report
+from fedlora_kit.papers.lessons.privacy_audit import AuditSetting, audit_trainer, broken
 from fedlora_kit.privacy import audit as audit_module
 from fedlora_kit.privacy.audit import audit, guessed, log_likelihood_ratio, lower_bound, p_value
+from fedlora_kit.study.claims import judge_all
 from fedlora_kit.training import local as local_module
 
 # --- the bound ------------------------------------------------------------------------------------------

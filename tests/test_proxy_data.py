@@ -14,7 +14,7 @@ from fedlora_kit.experiments.set_aside import proxy_rows
 from fedlora_kit.experiments.setup import build, external_proxy, holdings, load_data
 from fedlora_kit.experiments.spec import RunSpec
 from fedlora_kit.methods import method
-from fedlora_kit.papers import fed_hello_grid as grid
+from fedlora_kit.papers.fed_hello import grid
 from fedlora_kit.randomness import Streams
 
 ROC = {"groups": [1, 1], "layers": [0.5, 1.0]}

@@ -18,7 +18,9 @@ from fedlora_kit.experiments import run as one_run
 from fedlora_kit.experiments.many import Finished
 from fedlora_kit.experiments.spec import RunSpec
 from fedlora_kit.experiments.store import Store
-from fedlora_kit.papers import fed_hello_patterns, ffa_figure1, ffa_theorem1
+from fedlora_kit.papers.fed_hello import patterns as fed_hello_patterns
+from fedlora_kit.papers.ffa_lora import figure1 as ffa_figure1
+from fedlora_kit.papers.ffa_lora import theorem1 as ffa_theorem1
 from fedlora_kit.papers.item_runs import RUNS
 from fedlora_kit.papers.items import ITEMS
 from fedlora_kit.papers.lessons import at_scale

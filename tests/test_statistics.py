@@ -10,12 +10,12 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from scipy import stats
 
-import fedlora_kit.papers.statistics
-from fedlora_kit.papers.statistics import mean_interval, spread_ratio
+import fedlora_kit.study.statistics
+from fedlora_kit.study.statistics import mean_interval, spread_ratio
 
 
 def test_examples_in_the_docstrings():
-    assert doctest.testmod(fedlora_kit.papers.statistics).failed == 0
+    assert doctest.testmod(fedlora_kit.study.statistics).failed == 0
 
 
 @given(st.lists(st.floats(-100, 100), min_size=2, max_size=20))

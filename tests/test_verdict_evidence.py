@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedlora_kit.papers.claims import Claim, judge_all, mean_difference, smaller_drop, to_json
 from fedlora_kit.reporting.evidence import Evidence, sources
 from fedlora_kit.reporting.tables import Table, read_table
 from fedlora_kit.reporting.verdict_evidence import trace_claim, trace_ledger
+from fedlora_kit.study.claims import Claim, judge_all, mean_difference, smaller_drop, to_json
 
 PLACES = [(m, t, seed) for m in ("lora", "ffa-lora") for t in ("a", "b") for seed in (0, 1, 2)]
 

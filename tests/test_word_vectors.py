@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedlora_kit.errors import BadValue
-from fedlora_kit.training.word_vectors import cooccurrences, word_vectors
+from fedlora_kit.pretraining.word_vectors import cooccurrences, word_vectors
 
 sentences = st.lists(st.lists(st.integers(0, 6), max_size=9), min_size=1, max_size=6)
 

@@ -10,7 +10,7 @@ import transformers
 
 from fedlora_kit.data.encoded_causal import EncodedCausal, encode_causal
 from fedlora_kit.data.task import Examples
-from fedlora_kit.training.pretrain_causal import train_tokenizer
+from fedlora_kit.pretraining.causal import train_tokenizer
 
 CPU = torch.device("cpu")
 MAX_NEW_TOKENS = 12

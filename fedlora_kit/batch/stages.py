@@ -9,8 +9,8 @@ from typing import Any, Protocol
 
 from fedlora_kit.experiments.spec import RunSpec
 from fedlora_kit.experiments.store import Store
-from fedlora_kit.papers.planned import Runs
 from fedlora_kit.papers.runs_of import planned_runs
+from fedlora_kit.study.planned import Runs
 
 
 @dataclass(frozen=True)

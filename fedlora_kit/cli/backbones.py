@@ -73,7 +73,7 @@ def build(
     out = places[1] if short.endswith("-mirror") else places[0]
     if any((place / "model.safetensors").is_file() for place in places) and not force:
         raise BadValue(f"{name} is built already", "--force builds it again")
-    from fedlora_kit.training.pretrain import build_backbone
+    from fedlora_kit.pretraining.build import build_backbone
 
     build_backbone(name, out, seed)
     typer.echo(f"{name}: {out}")

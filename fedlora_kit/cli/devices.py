@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fedlora_kit.papers.plan import RateOf
+    from fedlora_kit.planning.plan import RateOf
 
 _SMOKE = "smoke"
 _log = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ def slow_without_gpu(
     from fedlora_kit.cli.plan import rates
     from fedlora_kit.experiments.places import default_jobs
     from fedlora_kit.numerals import duration
-    from fedlora_kit.papers.plan import plan
+    from fedlora_kit.planning.plan import plan
 
     try:
         total = plan(profile, planned, rate_of or rates(None, "auto")).totals

@@ -15,9 +15,9 @@ from fedlora_kit.experiments.gpus import SHARE
 from fedlora_kit.numerals import duration, fixed, significant, size
 
 if TYPE_CHECKING:
-    from fedlora_kit.experiments.rate import Rate
     from fedlora_kit.experiments.spec import RunSpec
-    from fedlora_kit.papers.plan import Plan, Totals
+    from fedlora_kit.planning.plan import Plan, Totals
+    from fedlora_kit.planning.rate import Rate
 
 
 def plan(
@@ -81,7 +81,7 @@ def plan(
       total       over all items, shared runs once: runs, finished, failed, missing, to_be_chosen, unknown,
                   flops, device_hours, memory_bytes (largest run), bytes_up, bytes_down, store_bytes
       downloads   Hub id -> bytes (about), or null where that is not known
-    with --check: a list, one object a kind of run (see `papers.plan_check.by_kind`).
+    with --check: a list, one object a kind of run (see `planning.plan_check.by_kind`).
     """
     from fedlora_kit.batch import own_code
     from fedlora_kit.batch.parameters import parse_settings, resolve
@@ -89,7 +89,7 @@ def plan(
     from fedlora_kit.batch.runner import notebook_path
     from fedlora_kit.experiments.store import Store
     from fedlora_kit.papers.items import ITEMS, find
-    from fedlora_kit.papers.plan import plan as make
+    from fedlora_kit.planning.plan import plan as make
 
     if gpu is not None and tflops is not None:
         raise BadValue("--gpu and --tflops", "leave one out")
@@ -120,8 +120,8 @@ def rates(tflops: float | None, device: str, gpu: str | None = None, share: floa
     from fedlora_kit.data.tasks import get_task
     from fedlora_kit.experiments.gpus import gpu as known_gpu
     from fedlora_kit.experiments.placing import wanted_device
-    from fedlora_kit.experiments.rate import given_rate, measured_rate, published_rate
-    from fedlora_kit.experiments.shapes import shape_of
+    from fedlora_kit.planning.rate import given_rate, measured_rate, published_rate
+    from fedlora_kit.planning.shapes import shape_of
 
     if tflops is not None:
         fixed = given_rate(tflops)
@@ -219,7 +219,7 @@ def _cells(t: Totals) -> list[str]:
 
 
 def _check(store: Any, rate_of: Any, as_json: bool) -> None:
-    from fedlora_kit.papers.plan_check import FACTOR, by_kind, compare_with_records
+    from fedlora_kit.planning.plan_check import FACTOR, by_kind, compare_with_records
 
     found = compare_with_records(store, rate_of)
     if found.runs.empty:

@@ -65,8 +65,8 @@ def fed_hello(
       agreement   a list: what, matched, compared, misses (rounds)
       unknown     one sentence about the unknown rounds, or null
     """
-    from fedlora_kit.papers.fed_hello_logs import agreements
-    from fedlora_kit.papers.fed_hello_replay import UNKNOWN, Defects, replay
+    from fedlora_kit.papers.fed_hello.logs import agreements
+    from fedlora_kit.papers.fed_hello.replay import UNKNOWN, Defects, replay
 
     played = replay(split, method, rounds, Defects(freeze_by_substring=freeze_by_substring))
     found = agreements(split, method, played)

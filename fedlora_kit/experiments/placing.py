@@ -8,8 +8,8 @@ import torch
 
 from fedlora_kit.devices import OutOfMemory, kind_of, resolve_device
 from fedlora_kit.errors import FedloraError
-from fedlora_kit.experiments.estimate import estimate
 from fedlora_kit.experiments.spec import RunSpec
+from fedlora_kit.planning.estimate import estimate
 
 _HEADROOM = 1.2  # over the estimate: allocators keep more than they use
 _SMALLEST_SHARE = 0.125  # more processes a GPU only wait for each other

@@ -105,7 +105,7 @@ def _files_of(room: str, package: Path) -> list[Path]:
 def covered(module: str) -> bool:
     """Whether a module of the package, by its full name, is among `RUN_ROOMS`.
 
-    >>> covered("fedlora_kit.methods.fedit"), covered("fedlora_kit.papers.grid")
+    >>> covered("fedlora_kit.methods.fedit"), covered("fedlora_kit.study.grid")
     (True, False)
     """
     place = module.removeprefix(f"{PACKAGE.name}.").replace(".", "/")

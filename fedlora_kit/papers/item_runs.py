@@ -6,37 +6,33 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from fedlora_kit.experiments.spec import RunSpec
-from fedlora_kit.papers import (
-    fed_hello_curves,
-    fed_hello_domainnet,
-    fed_hello_grid,
-    fed_hello_instructions,
-    fed_hello_ledgar,
-    fed_hello_other_data,
-    fed_hello_proxy,
-    fed_hello_released,
-    fed_hello_schedule,
-    fed_hello_strategies,
-    fed_hello_table2,
-    ffa_discordance1,
-    ffa_food101,
-    ffa_gsm8k,
-    ffa_init_of_a,
-    ffa_table1,
-    ffa_table2,
-    ffa_table3,
-    ffa_table4,
-    ffa_table5,
-    flo_ablation,
-    flo_choices,
-    flo_method,
-    flo_preliminary,
-    flo_setting,
-    flo_tables,
-    start_here,
-)
-from fedlora_kit.papers.ffa_experiment import Experiment
-from fedlora_kit.papers.grid import Cell, choose, grid_frame
+from fedlora_kit.papers.fed_hello import curves as fed_hello_curves
+from fedlora_kit.papers.fed_hello import domainnet as fed_hello_domainnet
+from fedlora_kit.papers.fed_hello import grid as fed_hello_grid
+from fedlora_kit.papers.fed_hello import instructions as fed_hello_instructions
+from fedlora_kit.papers.fed_hello import ledgar as fed_hello_ledgar
+from fedlora_kit.papers.fed_hello import other_data as fed_hello_other_data
+from fedlora_kit.papers.fed_hello import proxy as fed_hello_proxy
+from fedlora_kit.papers.fed_hello import released as fed_hello_released
+from fedlora_kit.papers.fed_hello import schedule as fed_hello_schedule
+from fedlora_kit.papers.fed_hello import strategies as fed_hello_strategies
+from fedlora_kit.papers.fed_hello import table2 as fed_hello_table2
+from fedlora_kit.papers.fedlora_optimizer import ablation as flo_ablation
+from fedlora_kit.papers.fedlora_optimizer import choices as flo_choices
+from fedlora_kit.papers.fedlora_optimizer import method as flo_method
+from fedlora_kit.papers.fedlora_optimizer import preliminary as flo_preliminary
+from fedlora_kit.papers.fedlora_optimizer import setting as flo_setting
+from fedlora_kit.papers.fedlora_optimizer import tables as flo_tables
+from fedlora_kit.papers.ffa_lora import discordance1 as ffa_discordance1
+from fedlora_kit.papers.ffa_lora import food101 as ffa_food101
+from fedlora_kit.papers.ffa_lora import gsm8k as ffa_gsm8k
+from fedlora_kit.papers.ffa_lora import init_of_a as ffa_init_of_a
+from fedlora_kit.papers.ffa_lora import table1 as ffa_table1
+from fedlora_kit.papers.ffa_lora import table2 as ffa_table2
+from fedlora_kit.papers.ffa_lora import table3 as ffa_table3
+from fedlora_kit.papers.ffa_lora import table4 as ffa_table4
+from fedlora_kit.papers.ffa_lora import table5 as ffa_table5
+from fedlora_kit.papers.ffa_lora.experiment import Experiment
 from fedlora_kit.papers.lessons import (
     directions_and_magnitudes,
     dp_sgd,
@@ -44,9 +40,11 @@ from fedlora_kit.papers.lessons import (
     layer_allocation,
     lora_and_fedavg,
     partitions,
+    start_here,
     your_own_method,
 )
-from fedlora_kit.papers.planned import Runs
+from fedlora_kit.study.grid import Cell, choose, grid_frame
+from fedlora_kit.study.planned import Runs
 
 
 def _none(why: str) -> Callable[..., Runs]:

@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from fedlora_kit.errors import UnknownName
-from fedlora_kit.papers.item import PAPERS as PAPERS
-from fedlora_kit.papers.item import Item as Item
-from fedlora_kit.papers.item import Kind as Kind
-from fedlora_kit.papers.item import Paper as Paper
+from fedlora_kit.study.item import PAPERS as PAPERS
+from fedlora_kit.study.item import Item as Item
+from fedlora_kit.study.item import Kind as Kind
+from fedlora_kit.study.item import Paper as Paper
 
 _OWN = "the kit's own"
 

@@ -11,7 +11,7 @@ from fedlora_kit.errors import UnknownName
 from fedlora_kit.experiments.spec import RunSpec
 from fedlora_kit.experiments.store import Store
 from fedlora_kit.papers.item_runs import RUNS
-from fedlora_kit.papers.planned import Runs
+from fedlora_kit.study.planned import Runs
 
 
 def runs_of(item: str, profile: str, *, store: Store | None = None, **parameters: Any) -> list[RunSpec]:

@@ -11,9 +11,9 @@ import pandas as pd
 
 from fedlora_kit.errors import BadValue, UnknownName
 from fedlora_kit.numerals import fixed, signed, with_spread
-from fedlora_kit.papers.reported import cell
 from fedlora_kit.reporting.latex import in_words, known
 from fedlora_kit.reporting.tables import difference_interval, number
+from fedlora_kit.study.reported import cell
 
 COLUMNS = (
     "cell",
@@ -51,7 +51,7 @@ def compare(
     Args:
         results: one row a finished run and scored cell, with a column ``seed``. A value that is not finite
             counts as absent.
-        published: as `papers.reported.published` gives it; rows of other metrics are left aside.
+        published: as `study.reported.published` gives it; rows of other metrics are left aside.
         by: the columns that name a cell, all of them.
         metric: the published metric, as it is written there ("accuracy %").
         value: the column of ``results`` in the same unit.

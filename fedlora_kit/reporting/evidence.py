@@ -89,7 +89,7 @@ class Source:
 
 
 def spelt(text: str) -> str:
-    """A coordinate as `papers.reported.cell` writes it."""
+    """A coordinate as `study.reported.cell` writes it."""
     value = number(text)
     if value is not None and math.isfinite(value):
         return f"{value:.12g}"

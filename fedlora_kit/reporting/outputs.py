@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-    from fedlora_kit.papers.claims import Judged
+    from fedlora_kit.study.claims import Judged
 
 VERDICTS = ("reproduced", "not reproduced", "undecided", "not testable")
 """What readers are told of a claim. In claims.json *undecided* is "not reproduced", ``undecided`` true."""
@@ -146,9 +146,9 @@ class ItemOutputs:
 
     def claims(self, judged: Sequence[Judged]) -> Shown:
         """``claims.json``: every claim with its verdict, reason and evidence, from
-        `papers.claims.judge_all`.
+        `study.claims.judge_all`.
         """
-        from fedlora_kit.papers.claims import to_json
+        from fedlora_kit.study.claims import to_json
 
         atomic.write_text(self.folder / "claims.json", to_json(judged) + "\n")
         claims = read_claims(self.folder)

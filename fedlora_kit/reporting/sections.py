@@ -13,7 +13,6 @@ from typing import Any, Protocol
 
 from fedlora_kit.errors import BadValue, FedloraError
 from fedlora_kit.numerals import MISSING, fixed
-from fedlora_kit.papers.reported import coords
 from fedlora_kit.reporting import evidence, verdict_evidence
 from fedlora_kit.reporting.comparison import in_text
 from fedlora_kit.reporting.evidence import Evidence, Source
@@ -24,6 +23,7 @@ from fedlora_kit.reporting.tables import (
     read_table,
     written,
 )
+from fedlora_kit.study.reported import coords
 
 _MIME = {"svg": "image/svg+xml", "png": "image/png"}
 _APART = {"comparison", "privacy"}

@@ -16,7 +16,7 @@ from fedlora_kit.errors import FedloraError
 from fedlora_kit.experiments import atomic
 from fedlora_kit.looks import DOUBLE as DOUBLE
 from fedlora_kit.looks import SINGLE as SINGLE
-from fedlora_kit.papers.bands import mean_band as mean_band
+from fedlora_kit.study.bands import mean_band as mean_band
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

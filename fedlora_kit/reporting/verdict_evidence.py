@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from fedlora_kit.reporting.evidence import Evidence, Rows, Source, spelt
 from fedlora_kit.reporting.tables import Table, finite
 
-_SIDE = re.compile(r"\((\w+=[^()]*)\)")  # as `papers.pairing.describe` writes it
+_SIDE = re.compile(r"\((\w+=[^()]*)\)")  # as `study.pairing.describe` writes it
 _VALUE = re.compile(r"\w+")
 _LEDGER = ("epsilon", "sigma")
 _EXACT = 1e-9
@@ -69,9 +69,9 @@ def _rows(source: Source, side: str) -> Rows:
 def _agrees(source: Source, one: Rows, other: Rows, value: str, figures: Mapping[str, object]) -> bool:
     """Whether the paired difference over seeds, each the mean over its cells, is the verdict's.
 
-    As in `papers.pairing.pair`, a seed counts if it has every cell on every side, with a finite value.
+    As in `study.pairing.pair`, a seed counts if it has every cell on every side, with a finite value.
     """
-    from fedlora_kit.papers.statistics import mean_interval
+    from fedlora_kit.study.statistics import mean_interval
 
     sides = []
     for rows in (one, other):

@@ -37,14 +37,13 @@ eval_limit: int | None = None  # at most so many scored examples
 # %%
 from IPython.display import display
 
-from fedlora_kit.papers import fed_hello_curves as curves
-from fedlora_kit.papers import fed_hello_grid as grid
-from fedlora_kit.papers.claims import judge_all
-from fedlora_kit.papers.grid import run_cells
-from fedlora_kit.papers.reported import published
+from fedlora_kit.papers.fed_hello import curves, grid
 from fedlora_kit.reporting.comparison import compare
 from fedlora_kit.reporting.outputs import ItemOutputs
 from fedlora_kit.reporting.style import set_style
+from fedlora_kit.study.claims import judge_all
+from fedlora_kit.study.grid import run_cells
+from fedlora_kit.study.reported import published
 
 set_style()
 out = ItemOutputs("fed-hello/curves", profile, output_dir)

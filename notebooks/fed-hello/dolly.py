@@ -50,16 +50,15 @@ from IPython.display import display
 
 from fedlora_kit.data import get_task, load_task
 from fedlora_kit.data.prompts import template
-from fedlora_kit.papers import fed_hello_grid as grid
-from fedlora_kit.papers import fed_hello_instructions as instructions
-from fedlora_kit.papers.claims import judge_all
-from fedlora_kit.papers.fed_hello_instructions_claims import claims, deviations
-from fedlora_kit.papers.grid import mean_std_table, results_frame, run_cells
-from fedlora_kit.papers.reported import published
+from fedlora_kit.papers.fed_hello import grid, instructions
+from fedlora_kit.papers.fed_hello.instructions_claims import claims, deviations
 from fedlora_kit.partition import label_counts, partition_figure
 from fedlora_kit.reporting.comparison import compare
 from fedlora_kit.reporting.outputs import ItemOutputs
 from fedlora_kit.reporting.style import set_style
+from fedlora_kit.study.claims import judge_all
+from fedlora_kit.study.grid import mean_std_table, results_frame, run_cells
+from fedlora_kit.study.reported import published
 from fedlora_kit.training.scoring import rouge_l
 
 set_style()

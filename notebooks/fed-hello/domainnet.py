@@ -39,16 +39,15 @@ from IPython.display import display
 
 from fedlora_kit.data import get_task
 from fedlora_kit.experiments.setup import load_data, split_indices
-from fedlora_kit.papers import fed_hello_domainnet as domainnet
-from fedlora_kit.papers import fed_hello_grid as grid
-from fedlora_kit.papers import fed_hello_other_data as other
-from fedlora_kit.papers.claims import judge_all
-from fedlora_kit.papers.grid import mean_std_table, results_frame, run_cells
-from fedlora_kit.papers.reported import published
+from fedlora_kit.papers.fed_hello import domainnet, grid
+from fedlora_kit.papers.fed_hello import other_data as other
 from fedlora_kit.partition import label_counts, partition_figure, partitioner
 from fedlora_kit.reporting.comparison import compare
 from fedlora_kit.reporting.outputs import ItemOutputs
 from fedlora_kit.reporting.style import set_style
+from fedlora_kit.study.claims import judge_all
+from fedlora_kit.study.grid import mean_std_table, results_frame, run_cells
+from fedlora_kit.study.reported import published
 
 set_style()
 out = ItemOutputs(domainnet.ITEM, profile, output_dir)

@@ -40,16 +40,15 @@ from IPython.display import display
 from fedlora_kit.data import get_task
 from fedlora_kit.data.sources import load_split
 from fedlora_kit.experiments.setup import load_data, split_indices
-from fedlora_kit.papers import fed_hello_grid as grid
-from fedlora_kit.papers import fed_hello_ledgar as ledgar
-from fedlora_kit.papers import fed_hello_other_data as other
-from fedlora_kit.papers.claims import judge_all
-from fedlora_kit.papers.grid import mean_std_table, run_cells
-from fedlora_kit.papers.reported import published
+from fedlora_kit.papers.fed_hello import grid, ledgar
+from fedlora_kit.papers.fed_hello import other_data as other
 from fedlora_kit.partition import label_counts, partition_figure
 from fedlora_kit.reporting.comparison import compare
 from fedlora_kit.reporting.outputs import ItemOutputs
 from fedlora_kit.reporting.style import set_style
+from fedlora_kit.study.claims import judge_all
+from fedlora_kit.study.grid import mean_std_table, run_cells
+from fedlora_kit.study.reported import published
 
 set_style()
 out = ItemOutputs(ledgar.ITEM, profile, output_dir)

@@ -25,13 +25,13 @@ draws: int | None = None  # draws for each group and seed
 
 # %%
 from fedlora_kit.methods.allocation import draw_layers, pattern_layers, pattern_probabilities
-from fedlora_kit.papers import fed_hello_patterns as patterns
-from fedlora_kit.papers.claims import judge_all
-from fedlora_kit.papers.reported import published
+from fedlora_kit.papers.fed_hello import patterns
 from fedlora_kit.randomness import Streams
 from fedlora_kit.reporting.comparison import compare
 from fedlora_kit.reporting.outputs import ItemOutputs
 from fedlora_kit.reporting.style import set_style
+from fedlora_kit.study.claims import judge_all
+from fedlora_kit.study.reported import published
 
 set_style()
 out = ItemOutputs("fed-hello/patterns", profile, output_dir)

@@ -41,19 +41,18 @@ from IPython.display import display
 from fedlora_kit.data import get_task
 from fedlora_kit.experiments.set_aside import proxy_rows
 from fedlora_kit.experiments.setup import load_data
-from fedlora_kit.papers import fed_hello_grid as grid
-from fedlora_kit.papers import fed_hello_proxy as proxy
-from fedlora_kit.papers.claims import judge_all
-from fedlora_kit.papers.fed_hello_held import held
-from fedlora_kit.papers.fed_hello_importance import rank_agreement, scores_frame
-from fedlora_kit.papers.fed_hello_table2 import WORDS
-from fedlora_kit.papers.grid import mean_std_table, results_frame, run_cells
-from fedlora_kit.papers.reported import published
+from fedlora_kit.papers.fed_hello import grid, proxy
+from fedlora_kit.papers.fed_hello.held import held
+from fedlora_kit.papers.fed_hello.importance import rank_agreement, scores_frame
+from fedlora_kit.papers.fed_hello.table2 import WORDS
 from fedlora_kit.partition import partition_figure
 from fedlora_kit.randomness import Streams
 from fedlora_kit.reporting.comparison import compare
 from fedlora_kit.reporting.outputs import ItemOutputs
 from fedlora_kit.reporting.style import set_style
+from fedlora_kit.study.claims import judge_all
+from fedlora_kit.study.grid import mean_std_table, results_frame, run_cells
+from fedlora_kit.study.reported import published
 
 set_style()
 out = ItemOutputs("fed-hello/proxy_data", profile, output_dir)

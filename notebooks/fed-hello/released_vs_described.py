@@ -38,18 +38,17 @@ from IPython.display import display
 
 from fedlora_kit.data import get_task
 from fedlora_kit.methods.defects import frozen_by_substring
-from fedlora_kit.papers import fed_hello_grid as grid
-from fedlora_kit.papers import fed_hello_released as released
-from fedlora_kit.papers.claims import judge_all
-from fedlora_kit.papers.fed_hello_held import held
-from fedlora_kit.papers.fed_hello_importance import depth
-from fedlora_kit.papers.fed_hello_table2 import WORDS
-from fedlora_kit.papers.grid import mean_std_table, results_frame, run_cells
-from fedlora_kit.papers.reported import published
+from fedlora_kit.papers.fed_hello import grid, released
+from fedlora_kit.papers.fed_hello.held import held
+from fedlora_kit.papers.fed_hello.importance import depth
+from fedlora_kit.papers.fed_hello.table2 import WORDS
 from fedlora_kit.partition import partition_figure
 from fedlora_kit.reporting.comparison import compare
 from fedlora_kit.reporting.outputs import ItemOutputs
 from fedlora_kit.reporting.style import set_style
+from fedlora_kit.study.claims import judge_all
+from fedlora_kit.study.grid import mean_std_table, results_frame, run_cells
+from fedlora_kit.study.reported import published
 
 set_style()
 out = ItemOutputs("fed-hello/released_vs_described", profile, output_dir)

@@ -25,12 +25,12 @@ methods: list[str] | None = None  # straggler, exclusive, fedra, hetlora, flexlo
 
 # %%
 from fedlora_kit.methods.resources import ROC_111
-from fedlora_kit.papers import fed_hello_resources as resources
-from fedlora_kit.papers.claims import judge_all
-from fedlora_kit.papers.reported import published
+from fedlora_kit.papers.fed_hello import resources
 from fedlora_kit.reporting.comparison import compare
 from fedlora_kit.reporting.outputs import ItemOutputs
 from fedlora_kit.reporting.style import set_style
+from fedlora_kit.study.claims import judge_all
+from fedlora_kit.study.reported import published
 
 set_style()
 out = ItemOutputs("fed-hello/resources", profile, output_dir)

@@ -41,16 +41,15 @@ import pandas as pd
 from IPython.display import display
 
 from fedlora_kit.data import get_task
-from fedlora_kit.papers import fed_hello_grid as grid
-from fedlora_kit.papers import fed_hello_table2 as table2
-from fedlora_kit.papers.claims import judge_all
-from fedlora_kit.papers.fed_hello_held import held
-from fedlora_kit.papers.grid import mean_std_table, results_frame, run_cells
-from fedlora_kit.papers.reported import published
+from fedlora_kit.papers.fed_hello import grid, table2
+from fedlora_kit.papers.fed_hello.held import held
 from fedlora_kit.partition import partition_figure
 from fedlora_kit.reporting.comparison import compare
 from fedlora_kit.reporting.outputs import ItemOutputs
 from fedlora_kit.reporting.style import set_style
+from fedlora_kit.study.claims import judge_all
+from fedlora_kit.study.grid import mean_std_table, results_frame, run_cells
+from fedlora_kit.study.reported import published
 
 set_style()
 out = ItemOutputs("fed-hello/table2", profile, output_dir)

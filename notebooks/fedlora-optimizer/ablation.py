@@ -37,12 +37,12 @@ eval_limit: int | None = None  # at most so many scored examples
 # %%
 from fedlora_kit.experiments.setup import build, resolve_device
 from fedlora_kit.methods import method
-from fedlora_kit.papers import flo_ablation as ablation
-from fedlora_kit.papers.claims import judge_all
-from fedlora_kit.papers.grid import results_frame, run_cells
-from fedlora_kit.papers.reported import published
+from fedlora_kit.papers.fedlora_optimizer import ablation
 from fedlora_kit.reporting.comparison import compare
 from fedlora_kit.reporting.outputs import ItemOutputs
+from fedlora_kit.study.claims import judge_all
+from fedlora_kit.study.grid import results_frame, run_cells
+from fedlora_kit.study.reported import published
 
 out = ItemOutputs("fedlora-optimizer/ablation", profile, output_dir)
 setting = ablation.setting(

@@ -45,15 +45,15 @@ from IPython.display import display
 
 from fedlora_kit.data import get_task
 from fedlora_kit.experiments.setup import load_data, split_indices
-from fedlora_kit.papers import flo_tables as tables
-from fedlora_kit.papers.claims import judge_all
-from fedlora_kit.papers.flo_tables_claims import claims, deviations, gains
-from fedlora_kit.papers.grid import run_cells
-from fedlora_kit.papers.reported import published
+from fedlora_kit.papers.fedlora_optimizer import tables
+from fedlora_kit.papers.fedlora_optimizer.tables_claims import claims, deviations, gains
 from fedlora_kit.partition import label_counts, partition_figure
 from fedlora_kit.reporting.comparison import compare
 from fedlora_kit.reporting.outputs import ItemOutputs
 from fedlora_kit.reporting.style import set_style
+from fedlora_kit.study.claims import judge_all
+from fedlora_kit.study.grid import run_cells
+from fedlora_kit.study.reported import published
 
 set_style()
 item = "fedlora-optimizer/local"

@@ -46,12 +46,13 @@ from fedlora_kit.experiments.run import run
 from fedlora_kit.experiments.setup import build, resolve_device
 from fedlora_kit.methods import ClientUpdate, FedIT, method
 from fedlora_kit.models.components import compose, decompose, decomposed, part_of, vector_dim
-from fedlora_kit.papers import flo_method, flo_setting
-from fedlora_kit.papers.claims import judge_all
-from fedlora_kit.papers.reported import published
+from fedlora_kit.papers.fedlora_optimizer import method as flo_method
+from fedlora_kit.papers.fedlora_optimizer import setting as flo_setting
 from fedlora_kit.reporting.comparison import compare
 from fedlora_kit.reporting.outputs import ItemOutputs
 from fedlora_kit.reporting.style import set_style
+from fedlora_kit.study.claims import judge_all
+from fedlora_kit.study.reported import published
 from fedlora_kit.training.federation import run_federation
 
 set_style()

@@ -34,14 +34,14 @@ eval_limit: int | None = None  # at most so many scored examples
 # %%
 import pandas as pd
 
-from fedlora_kit.papers import flo_ablation
-from fedlora_kit.papers import flo_choices as open_choices
-from fedlora_kit.papers.claims import judge_all
-from fedlora_kit.papers.grid import results_frame, run_cells
-from fedlora_kit.papers.reported import published
+from fedlora_kit.papers.fedlora_optimizer import ablation as flo_ablation
+from fedlora_kit.papers.fedlora_optimizer import choices as open_choices
 from fedlora_kit.reporting.comparison import compare
 from fedlora_kit.reporting.outputs import ItemOutputs
 from fedlora_kit.reporting.style import set_style
+from fedlora_kit.study.claims import judge_all
+from fedlora_kit.study.grid import results_frame, run_cells
+from fedlora_kit.study.reported import published
 
 set_style()
 out = ItemOutputs("fedlora-optimizer/open_choices", profile, output_dir)

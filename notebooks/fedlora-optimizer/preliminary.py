@@ -39,13 +39,13 @@ from fedlora_kit.data import get_task
 from fedlora_kit.experiments.many import run_all
 from fedlora_kit.experiments.setup import load_data, split_indices
 from fedlora_kit.models.components import decompose
-from fedlora_kit.papers import flo_preliminary as preliminary
-from fedlora_kit.papers.claims import judge_all
-from fedlora_kit.papers.flo_variation import factor_variation
-from fedlora_kit.papers.reported import published
+from fedlora_kit.papers.fedlora_optimizer import preliminary
+from fedlora_kit.papers.fedlora_optimizer.variation import factor_variation
 from fedlora_kit.reporting.comparison import compare
 from fedlora_kit.reporting.outputs import ItemOutputs
 from fedlora_kit.reporting.style import set_style
+from fedlora_kit.study.claims import judge_all
+from fedlora_kit.study.reported import published
 
 set_style()
 out = ItemOutputs("fedlora-optimizer/preliminary", profile, output_dir)

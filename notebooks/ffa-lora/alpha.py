@@ -38,17 +38,16 @@ eval_limit: int | None = None  # at most so many scored examples a split
 from matplotlib import pyplot as plt
 
 from fedlora_kit.looks import DOUBLE, GREY, SERIES, ramp
-from fedlora_kit.papers import ffa_table4 as table4
-from fedlora_kit.papers import ffa_theorem1 as theorem1
-from fedlora_kit.papers.claims import judge_all
-from fedlora_kit.papers.ffa_claims import deviations
-from fedlora_kit.papers.ffa_grid import COLUMNS
-from fedlora_kit.papers.grid import choose, grid_frame, results_frame, run_cells
-from fedlora_kit.papers.known_methods import look
-from fedlora_kit.papers.reported import published
+from fedlora_kit.papers.ffa_lora import table4, theorem1
+from fedlora_kit.papers.ffa_lora.claims import deviations
+from fedlora_kit.papers.ffa_lora.grid import COLUMNS
 from fedlora_kit.reporting.comparison import compare
 from fedlora_kit.reporting.outputs import ItemOutputs
 from fedlora_kit.reporting.style import set_style
+from fedlora_kit.study.claims import judge_all
+from fedlora_kit.study.grid import choose, grid_frame, results_frame, run_cells
+from fedlora_kit.study.known_methods import look
+from fedlora_kit.study.reported import published
 
 set_style()
 out = ItemOutputs("ffa-lora/alpha", profile, output_dir)

@@ -37,13 +37,13 @@ from matplotlib import pyplot as plt
 from fedlora_kit.looks import SINGLE, of_method, ramp
 from fedlora_kit.methods.aggregation_gap import aggregation_gap
 from fedlora_kit.methods.base import ClientUpdate
-from fedlora_kit.papers import ffa_discordance1 as discordance1
-from fedlora_kit.papers.claims import judge_all
-from fedlora_kit.papers.grid import run_cells
-from fedlora_kit.papers.reported import published
+from fedlora_kit.papers.ffa_lora import discordance1
 from fedlora_kit.reporting.comparison import compare
 from fedlora_kit.reporting.outputs import ItemOutputs
 from fedlora_kit.reporting.style import set_style
+from fedlora_kit.study.claims import judge_all
+from fedlora_kit.study.grid import run_cells
+from fedlora_kit.study.reported import published
 
 set_style()
 out = ItemOutputs("ffa-lora/discordance1", profile, output_dir)

@@ -36,13 +36,13 @@ import matplotlib.pyplot as plt
 import torch
 
 from fedlora_kit.looks import FAINT, GREY, SINGLE, of_method
-from fedlora_kit.papers import ffa_figure1 as figure1
-from fedlora_kit.papers.claims import judge_all
-from fedlora_kit.papers.reported import published
+from fedlora_kit.papers.ffa_lora import figure1
 from fedlora_kit.privacy import noise_multiplier
 from fedlora_kit.reporting.comparison import compare
 from fedlora_kit.reporting.outputs import ItemOutputs
 from fedlora_kit.reporting.style import set_style
+from fedlora_kit.study.claims import judge_all
+from fedlora_kit.study.reported import published
 
 set_style()
 out = ItemOutputs("ffa-lora/figure1", profile, output_dir)

@@ -49,9 +49,13 @@ from fedlora_kit.data import get_task, load_task
 from fedlora_kit.data.image_ops import draw_views, prepare, whole
 from fedlora_kit.looks import DOUBLE
 from fedlora_kit.models.image_input import image_input
-from fedlora_kit.papers import ffa_food101 as food101
-from fedlora_kit.papers.claims import judge_all
-from fedlora_kit.papers.grid import (
+from fedlora_kit.papers.ffa_lora import food101
+from fedlora_kit.partition import label_counts, partition_figure, partitioner
+from fedlora_kit.reporting.comparison import compare
+from fedlora_kit.reporting.outputs import ItemOutputs
+from fedlora_kit.reporting.style import set_style
+from fedlora_kit.study.claims import judge_all
+from fedlora_kit.study.grid import (
     choose,
     grid_frame,
     mean_std_table,
@@ -59,11 +63,7 @@ from fedlora_kit.papers.grid import (
     results_frame,
     run_cells,
 )
-from fedlora_kit.papers.reported import published
-from fedlora_kit.partition import label_counts, partition_figure, partitioner
-from fedlora_kit.reporting.comparison import compare
-from fedlora_kit.reporting.outputs import ItemOutputs
-from fedlora_kit.reporting.style import set_style
+from fedlora_kit.study.reported import published
 
 set_style()
 out = ItemOutputs("ffa-lora/food101", profile, output_dir)

@@ -50,16 +50,16 @@ import torch
 from fedlora_kit.data import get_task, load_task
 from fedlora_kit.data.prompts import final_number, template
 from fedlora_kit.experiments.setup import load_data, split_indices
-from fedlora_kit.papers import ffa_gsm8k as gsm8k
-from fedlora_kit.papers import ffa_gsm8k_claims as said
-from fedlora_kit.papers.claims import judge_all
-from fedlora_kit.papers.ffa_gsm8k_answers import side_by_side, untrained
-from fedlora_kit.papers.grid import choose, mean_std_table, run_cells
-from fedlora_kit.papers.reported import published
+from fedlora_kit.papers.ffa_lora import gsm8k
+from fedlora_kit.papers.ffa_lora import gsm8k_claims as said
+from fedlora_kit.papers.ffa_lora.gsm8k_answers import side_by_side, untrained
 from fedlora_kit.partition import label_counts, partition_figure
 from fedlora_kit.reporting.comparison import compare
 from fedlora_kit.reporting.outputs import ItemOutputs
 from fedlora_kit.reporting.style import set_style
+from fedlora_kit.study.claims import judge_all
+from fedlora_kit.study.grid import choose, mean_std_table, run_cells
+from fedlora_kit.study.reported import published
 
 set_style()
 out = ItemOutputs("ffa-lora/gsm8k", profile, output_dir)

@@ -38,15 +38,15 @@ import torch
 from fedlora_kit.adapter import AdapterSlot
 from fedlora_kit.models import load_backbone
 from fedlora_kit.models.lora import LoraSettings, attach_lora
-from fedlora_kit.papers import ffa_init_of_a as init_of_a
-from fedlora_kit.papers.claims import judge_all
-from fedlora_kit.papers.ffa_claims import deviations
-from fedlora_kit.papers.ffa_grid import COLUMNS
-from fedlora_kit.papers.grid import choose, grid_frame, grid_matrix, mean_std_table, results_frame, run_cells
-from fedlora_kit.papers.reported import published
+from fedlora_kit.papers.ffa_lora import init_of_a
+from fedlora_kit.papers.ffa_lora.claims import deviations
+from fedlora_kit.papers.ffa_lora.grid import COLUMNS
 from fedlora_kit.reporting.comparison import compare
 from fedlora_kit.reporting.outputs import ItemOutputs
 from fedlora_kit.reporting.style import set_style
+from fedlora_kit.study.claims import judge_all
+from fedlora_kit.study.grid import choose, grid_frame, grid_matrix, mean_std_table, results_frame, run_cells
+from fedlora_kit.study.reported import published
 
 set_style()
 out = ItemOutputs("ffa-lora/init_of_a", profile, output_dir)

@@ -45,12 +45,16 @@ import pandas as pd
 import torch
 
 from fedlora_kit.data import get_task, load_task
-from fedlora_kit.papers import ffa_table1 as table1
-from fedlora_kit.papers import ffa_table1_claims as said
-from fedlora_kit.papers.claims import judge_all
-from fedlora_kit.papers.ffa_claims import deviations
-from fedlora_kit.papers.ffa_grid import COLUMNS, SHARES
-from fedlora_kit.papers.grid import (
+from fedlora_kit.papers.ffa_lora import table1
+from fedlora_kit.papers.ffa_lora import table1_claims as said
+from fedlora_kit.papers.ffa_lora.claims import deviations
+from fedlora_kit.papers.ffa_lora.grid import COLUMNS, SHARES
+from fedlora_kit.partition import label_counts, partition_figure, partitioner
+from fedlora_kit.reporting.comparison import compare
+from fedlora_kit.reporting.outputs import ItemOutputs
+from fedlora_kit.reporting.style import set_style
+from fedlora_kit.study.claims import judge_all
+from fedlora_kit.study.grid import (
     choose,
     grid_frame,
     grid_matrix,
@@ -59,11 +63,7 @@ from fedlora_kit.papers.grid import (
     results_frame,
     run_cells,
 )
-from fedlora_kit.papers.reported import published
-from fedlora_kit.partition import label_counts, partition_figure, partitioner
-from fedlora_kit.reporting.comparison import compare
-from fedlora_kit.reporting.outputs import ItemOutputs
-from fedlora_kit.reporting.style import set_style
+from fedlora_kit.study.reported import published
 
 set_style()
 out = ItemOutputs("ffa-lora/table1", profile, output_dir)

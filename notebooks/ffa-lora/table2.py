@@ -39,16 +39,16 @@ eval_limit: int | None = None  # at most so many scored examples a split
 from IPython.display import display
 
 from fedlora_kit.data import get_task, load_task
-from fedlora_kit.papers import ffa_table2 as table2
-from fedlora_kit.papers.claims import judge_all
-from fedlora_kit.papers.ffa_claims import deviations
-from fedlora_kit.papers.ffa_grid import COLUMNS, SPLITS
-from fedlora_kit.papers.grid import choose, grid_frame, grid_matrix, mean_std_table, results_frame, run_cells
-from fedlora_kit.papers.reported import published
+from fedlora_kit.papers.ffa_lora import table2
+from fedlora_kit.papers.ffa_lora.claims import deviations
+from fedlora_kit.papers.ffa_lora.grid import COLUMNS, SPLITS
 from fedlora_kit.partition import label_counts, partition_figure, partitioner
 from fedlora_kit.reporting.comparison import compare
 from fedlora_kit.reporting.outputs import ItemOutputs
 from fedlora_kit.reporting.style import set_style
+from fedlora_kit.study.claims import judge_all
+from fedlora_kit.study.grid import choose, grid_frame, grid_matrix, mean_std_table, results_frame, run_cells
+from fedlora_kit.study.reported import published
 
 set_style()
 out = ItemOutputs("ffa-lora/table2", profile, output_dir)

@@ -37,15 +37,15 @@ eval_limit: int | None = None  # at most so many scored examples a split
 # %%
 import pandas as pd
 
-from fedlora_kit.papers import ffa_table4 as table4
-from fedlora_kit.papers.claims import judge_all
-from fedlora_kit.papers.ffa_claims import deviations
-from fedlora_kit.papers.ffa_grid import COLUMNS
-from fedlora_kit.papers.grid import choose, grid_frame, grid_matrix, mean_std_table, results_frame, run_cells
-from fedlora_kit.papers.reported import published
+from fedlora_kit.papers.ffa_lora import table4
+from fedlora_kit.papers.ffa_lora.claims import deviations
+from fedlora_kit.papers.ffa_lora.grid import COLUMNS
 from fedlora_kit.reporting.comparison import compare
 from fedlora_kit.reporting.outputs import ItemOutputs
 from fedlora_kit.reporting.style import set_style
+from fedlora_kit.study.claims import judge_all
+from fedlora_kit.study.grid import choose, grid_frame, grid_matrix, mean_std_table, results_frame, run_cells
+from fedlora_kit.study.reported import published
 
 set_style()
 out = ItemOutputs("ffa-lora/table4", profile, output_dir)

@@ -36,12 +36,12 @@ from fedlora_kit.experiments.placing import tiny_device
 from fedlora_kit.experiments.remote import RemoteStore
 from fedlora_kit.experiments.setup import build
 from fedlora_kit.experiments.store import Store
-from fedlora_kit.papers.claims import judge_all
 from fedlora_kit.papers.lessons import at_scale as lesson
 from fedlora_kit.papers.lessons.small import OWN, digits_run
 from fedlora_kit.papers.runs_of import runs_of
 from fedlora_kit.reporting.outputs import ItemOutputs
 from fedlora_kit.reporting.style import set_style
+from fedlora_kit.study.claims import judge_all
 from fedlora_kit.training.federation import run_federation
 
 set_style()

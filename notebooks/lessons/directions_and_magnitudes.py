@@ -35,13 +35,13 @@ from fedlora_kit.experiments.placing import tiny_device
 from fedlora_kit.experiments.setup import build
 from fedlora_kit.methods import method
 from fedlora_kit.models.components import compose, decompose, vector_dim
-from fedlora_kit.papers import flo_method
-from fedlora_kit.papers.claims import judge_all
-from fedlora_kit.papers.grid import mean_std_table, results_frame, run_cells
+from fedlora_kit.papers.fedlora_optimizer import method as flo_method
 from fedlora_kit.papers.lessons import directions_and_magnitudes as lesson
 from fedlora_kit.papers.lessons.small import OWN
 from fedlora_kit.reporting.outputs import ItemOutputs
 from fedlora_kit.reporting.style import set_style
+from fedlora_kit.study.claims import judge_all
+from fedlora_kit.study.grid import mean_std_table, results_frame, run_cells
 from fedlora_kit.training.federation import run_federation
 
 set_style()

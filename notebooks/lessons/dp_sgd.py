@@ -40,14 +40,14 @@ from fedlora_kit.adapter import AdapterSlot
 from fedlora_kit.experiments.placing import tiny_device
 from fedlora_kit.experiments.setup import build
 from fedlora_kit.looks import GREY, SERIES, SINGLE, ramp
-from fedlora_kit.papers.claims import judge_all
-from fedlora_kit.papers.grid import mean_std_table, privacy_frame, results_frame, run_cells
 from fedlora_kit.papers.lessons import dp_sgd as lesson
 from fedlora_kit.papers.lessons.small import OWN, digits_run
 from fedlora_kit.privacy import PerExampleGradients, epsilon_of, noise_multiplier
 from fedlora_kit.privacy.stacked import clipped_sums
 from fedlora_kit.reporting.outputs import ItemOutputs
 from fedlora_kit.reporting.style import set_style
+from fedlora_kit.study.claims import judge_all
+from fedlora_kit.study.grid import mean_std_table, privacy_frame, results_frame, run_cells
 from fedlora_kit.training.objective import example_losses
 
 set_style()

@@ -35,14 +35,13 @@ from fedlora_kit.experiments.placing import tiny_device
 from fedlora_kit.experiments.setup import build
 from fedlora_kit.looks import FAINT, SINGLE, of_method
 from fedlora_kit.methods import FFALoRA
-from fedlora_kit.papers import ffa_figure1 as figure1
-from fedlora_kit.papers import ffa_theorem1 as theorem1
-from fedlora_kit.papers.grid import results_frame, run_cells
+from fedlora_kit.papers.ffa_lora import figure1, theorem1
 from fedlora_kit.papers.lessons import ffa_lora as lesson
 from fedlora_kit.papers.lessons.lora_and_fedavg import mean_gap
 from fedlora_kit.papers.lessons.small import OWN, digits_run, rounds_frame
 from fedlora_kit.reporting.outputs import ItemOutputs
 from fedlora_kit.reporting.style import mean_band, set_style
+from fedlora_kit.study.grid import results_frame, run_cells
 from fedlora_kit.training.federation import run_federation
 
 set_style()

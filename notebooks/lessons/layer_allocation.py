@@ -42,13 +42,13 @@ from fedlora_kit.methods.allocation import (
     pattern_probabilities,
 )
 from fedlora_kit.methods.defects import frozen_by_substring
-from fedlora_kit.papers import fed_hello_patterns as patterns
-from fedlora_kit.papers.claims import judge_all
-from fedlora_kit.papers.grid import mean_std_table, run_cells
+from fedlora_kit.papers.fed_hello import patterns
 from fedlora_kit.papers.lessons import layer_allocation as lesson
 from fedlora_kit.papers.lessons.small import OWN
 from fedlora_kit.reporting.outputs import ItemOutputs
 from fedlora_kit.reporting.style import set_style
+from fedlora_kit.study.claims import judge_all
+from fedlora_kit.study.grid import mean_std_table, run_cells
 from fedlora_kit.training.federation import cohort_of, run_federation
 from fedlora_kit.training.fisher import fisher_scores
 

@@ -37,12 +37,12 @@ from fedlora_kit.experiments.setup import build
 from fedlora_kit.looks import SINGLE, Look, ramp
 from fedlora_kit.methods import ClientUpdate, FedIT, FFALoRA
 from fedlora_kit.methods.aggregation_gap import aggregation_gap
-from fedlora_kit.papers.claims import judge_all
-from fedlora_kit.papers.grid import run_cells
 from fedlora_kit.papers.lessons import lora_and_fedavg as lesson
 from fedlora_kit.papers.lessons.small import OWN, digits_run, rounds_frame
 from fedlora_kit.reporting.outputs import ItemOutputs
 from fedlora_kit.reporting.style import mean_band, set_style
+from fedlora_kit.study.claims import judge_all
+from fedlora_kit.study.grid import run_cells
 from fedlora_kit.training.federation import run_federation
 from fedlora_kit.training.objective import example_losses
 

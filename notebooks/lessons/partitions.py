@@ -33,8 +33,6 @@ import pandas as pd
 
 from fedlora_kit.data import get_task, load_task
 from fedlora_kit.looks import FAINT, GREY, SERIES, SINGLE, Look
-from fedlora_kit.papers.claims import judge_all
-from fedlora_kit.papers.grid import run_cells
 from fedlora_kit.papers.lessons import partitions as lesson
 from fedlora_kit.papers.lessons.small import OWN, last_round, rounds_frame
 from fedlora_kit.partition import (
@@ -46,6 +44,8 @@ from fedlora_kit.partition import (
 )
 from fedlora_kit.reporting.outputs import ItemOutputs
 from fedlora_kit.reporting.style import mean_band, set_style
+from fedlora_kit.study.claims import judge_all
+from fedlora_kit.study.grid import run_cells
 
 set_style()
 out = ItemOutputs("lessons/partitions", profile, output_dir)

@@ -39,13 +39,13 @@ import numpy as np
 import pandas as pd
 
 from fedlora_kit.experiments.placing import tiny_device
-from fedlora_kit.papers import privacy_audit as lesson
-from fedlora_kit.papers import privacy_audit_report as report
-from fedlora_kit.papers.claims import judge_all
+from fedlora_kit.papers.lessons import privacy_audit as lesson
+from fedlora_kit.papers.lessons import privacy_audit_report as report
 from fedlora_kit.privacy.audit import audit, lower_bound, p_value
 from fedlora_kit.randomness import checked_seeds
 from fedlora_kit.reporting.outputs import ItemOutputs
 from fedlora_kit.reporting.style import set_style
+from fedlora_kit.study.claims import judge_all
 
 set_style()
 out = ItemOutputs("lessons/privacy_audit", profile, output_dir)

@@ -37,13 +37,15 @@ from fedlora_kit.experiments.setup import build
 from fedlora_kit.experiments.spec import MethodSpec
 from fedlora_kit.looks import FAINT, GREY, SINGLE, of_method
 from fedlora_kit.methods import METHODS, ClientUpdate, FedIT, register
-from fedlora_kit.papers import fed_hello_grid, ffa_table1, flo_tables
-from fedlora_kit.papers.claims import judge_all
-from fedlora_kit.papers.grid import mean_std_table, results_frame, run_cells
+from fedlora_kit.papers.fed_hello import grid as fed_hello_grid
+from fedlora_kit.papers.fedlora_optimizer import tables as flo_tables
+from fedlora_kit.papers.ffa_lora import table1 as ffa_table1
 from fedlora_kit.papers.lessons import your_own_method as lesson
 from fedlora_kit.papers.lessons.small import OWN, digits_run, dirichlet
 from fedlora_kit.reporting.outputs import ItemOutputs
 from fedlora_kit.reporting.style import set_style
+from fedlora_kit.study.claims import judge_all
+from fedlora_kit.study.grid import mean_std_table, results_frame, run_cells
 from fedlora_kit.training.federation import run_federation
 
 set_style()

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from fedlora_kit.adapter import State, digest
-from fedlora_kit.experiments.rate import given_rate
 from fedlora_kit.experiments.spec import RunSpec
 from fedlora_kit.experiments.store import Store
 from fedlora_kit.looks import SINGLE, of_method
 from fedlora_kit.numerals import duration
-from fedlora_kit.papers.claims import Claim, MissingCells, Verdict
 from fedlora_kit.papers.lessons.small import digits_run
-from fedlora_kit.papers.plan import plan
+from fedlora_kit.planning.plan import plan
+from fedlora_kit.planning.rate import given_rate
 from fedlora_kit.randomness import checked_seeds
+from fedlora_kit.study.claims import Claim, MissingCells, Verdict
 from fedlora_kit.training.federation import Outcome, Snapshot, run_federation
 
 if TYPE_CHECKING:

@@ -13,9 +13,9 @@ import torch
 from fedlora_kit.adapter import State
 from fedlora_kit.looks import DOUBLE, FAINT, of_method
 from fedlora_kit.methods import ClientUpdate, Method, method
-from fedlora_kit.papers.grid import Cell
 from fedlora_kit.papers.lessons.small import digits_run
 from fedlora_kit.randomness import checked_seeds
+from fedlora_kit.study.grid import Cell
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

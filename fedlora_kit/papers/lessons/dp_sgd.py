@@ -10,12 +10,12 @@ import pandas as pd
 import torch
 
 from fedlora_kit.numerals import fixed
-from fedlora_kit.papers.claims import Claim, MissingCells, Verdict, mean_difference
-from fedlora_kit.papers.grid import Cell
 from fedlora_kit.papers.lessons.small import digits_run, iid
 from fedlora_kit.privacy import epsilon_of
 from fedlora_kit.privacy.stacked import clipped_sums
 from fedlora_kit.randomness import checked_seeds
+from fedlora_kit.study.claims import Claim, MissingCells, Verdict, mean_difference
+from fedlora_kit.study.grid import Cell
 
 if TYPE_CHECKING:
     from fedlora_kit.experiments.many import Finished

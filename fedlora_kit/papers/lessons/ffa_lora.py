@@ -7,11 +7,13 @@ from collections.abc import Sequence
 import pandas as pd
 import torch
 
-from fedlora_kit.papers import ffa_discordance1, ffa_figure1, ffa_theorem1
-from fedlora_kit.papers.claims import Judged, judge_all
-from fedlora_kit.papers.grid import Cell
+from fedlora_kit.papers.ffa_lora import discordance1 as ffa_discordance1
+from fedlora_kit.papers.ffa_lora import figure1 as ffa_figure1
+from fedlora_kit.papers.ffa_lora import theorem1 as ffa_theorem1
 from fedlora_kit.papers.lessons import lora_and_fedavg
 from fedlora_kit.randomness import Streams
+from fedlora_kit.study.claims import Judged, judge_all
+from fedlora_kit.study.grid import Cell
 
 METHODS = ("lora", "ffa-lora")
 SPLIT = "unlike labels (Dirichlet 0.1)"

@@ -15,9 +15,9 @@ from fedlora_kit.experiments.spec import MethodSpec
 from fedlora_kit.looks import SINGLE
 from fedlora_kit.methods.base import ClientUpdate, Method
 from fedlora_kit.models.targets import layer_index
-from fedlora_kit.papers import fed_hello_grid
-from fedlora_kit.papers.claims import Claim, MissingCells, Status, Verdict, mean_difference
-from fedlora_kit.papers.grid import Cell, results_frame
+from fedlora_kit.papers.fed_hello import grid as fed_hello_grid
+from fedlora_kit.study.claims import Claim, MissingCells, Status, Verdict, mean_difference
+from fedlora_kit.study.grid import Cell, results_frame
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -74,7 +74,7 @@ def cells(seeds: int) -> list[Cell]:
 
 
 def frame(done: Sequence[tuple[Cell, Finished]]) -> pd.DataFrame:
-    """The results, one row a run (see `papers.grid.results_frame`), and the final adapter's digest."""
+    """The results, one row a run (see `study.grid.results_frame`), and the final adapter's digest."""
     results = results_frame(done, fed_hello_grid.COLUMNS)
     digests = ["" if run.entry is None else run.entry.results["adapter_digest"] for _, run in done]
     return results.assign(digest=digests)

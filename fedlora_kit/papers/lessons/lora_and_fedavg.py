@@ -10,10 +10,10 @@ import torch
 
 from fedlora_kit.looks import DOUBLE
 from fedlora_kit.numerals import fixed
-from fedlora_kit.papers.claims import Claim, mean_difference
-from fedlora_kit.papers.grid import Cell
 from fedlora_kit.papers.lessons.small import digits_run, dirichlet, iid
 from fedlora_kit.randomness import checked_seeds
+from fedlora_kit.study.claims import Claim, mean_difference
+from fedlora_kit.study.grid import Cell
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -12,11 +12,11 @@ import pandas as pd
 from fedlora_kit.errors import BadValue
 from fedlora_kit.looks import DOUBLE
 from fedlora_kit.numerals import fixed
-from fedlora_kit.papers.claims import Claim, mean_difference
-from fedlora_kit.papers.grid import Cell
 from fedlora_kit.papers.lessons.small import digits_run, dirichlet
 from fedlora_kit.partition import Partitioner, label_counts, partitioner
 from fedlora_kit.randomness import checked_seeds
+from fedlora_kit.study.claims import Claim, mean_difference
+from fedlora_kit.study.grid import Cell
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from fedlora_kit.experiments.spec import RunSpec
-from fedlora_kit.papers.grid import Cell
+from fedlora_kit.study.grid import Cell
 
 if TYPE_CHECKING:
     from fedlora_kit.experiments.many import Finished

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable
 import pandas as pd
 
 from fedlora_kit.conformance.methods import CHECKS
-from fedlora_kit.papers import fed_hello_grid
-from fedlora_kit.papers.claims import Claim, mean_difference
-from fedlora_kit.papers.grid import Cell
+from fedlora_kit.papers.fed_hello import grid as fed_hello_grid
+from fedlora_kit.study.claims import Claim, mean_difference
+from fedlora_kit.study.grid import Cell
 
 BESIDE = ("lora", "fed-hello")
 
@@ -64,7 +64,7 @@ def conformance(name: str, checks: Iterable[Callable[[str], None]] = CHECKS) -> 
 
 
 def claims(own: str) -> list[Claim]:
-    """A user's method against FedAvg of LoRA, over `papers.grid.results_frame`."""
+    """A user's method against FedAvg of LoRA, over `study.grid.results_frame`."""
     return [
         Claim(
             f"{own}_above_lora_{split}",

@@ -1,0 +1,1 @@
+"""Fed-HeLLo (IEEE TNNLS 2025): one file an item."""

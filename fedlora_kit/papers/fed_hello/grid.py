@@ -1,0 +1,305 @@
+"""What Fed-HeLLo's experiments have in common: methods × splits × resources, on any task that classifies.
+
+Every run is described in full by a setting and a place in the product, so two items that ask for the same
+run share it in the store.
+
+Known (SEEN in the released code and its logs): CIFAR-100, ViT-B/16 pre-trained on ImageNet-21k, 100 clients,
+10 of them a round, 500 rounds, one AdamW step a round on all of a client's examples (weight decay .01), LoRA
+r = alpha = 16 with dropout .1 on query and value, a frozen random head, groups that train 6, 9 and 12 of 12
+layers. The learning rate is meant to be .01 · .99^t; the released code stays at .0099 (`methods.defects`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from fedlora_kit.errors import BadValue, UnknownName
+from fedlora_kit.methods.resources import HETLORA_111, ROC_111, ROC_631, Resources
+from fedlora_kit.papers.fed_hello.modes import DESCRIBED, MODES, RELEASED, constant_rate, released_method
+from fedlora_kit.study.grid import Cell
+from fedlora_kit.study.known_methods import names as known_names
+from fedlora_kit.study.known_methods import shares_out
+from fedlora_kit.study.overrides import override, plain
+
+if TYPE_CHECKING:
+    from fedlora_kit.partition import Partitioner
+
+#: the methods that are compared; "lora" with full resources for everybody is the upper reference
+METHODS = ("straggler", "exclusive", "fedra", "hetlora", "flexlora", "fed-hello", "lora")
+#: methods beyond the paper's comparison, to be asked for by name
+FURTHER_METHODS = ("flora",)
+#: the official logs' names; the paper writes IID, Non-IID 20/1.0 and Non-IID 10/1.0
+SPLITS = ("iid", "pat_20", "pat_10")
+#: resource configuration -> what its groups can train, by layers and by ranks
+RESOURCES: dict[str, dict[str, Resources]] = {
+    "1:1:1": {"layers": ROC_111, "ranks": HETLORA_111},
+    "6:3:1": {"layers": ROC_631, "ranks": HETLORA_111.model_copy(update={"groups": ROC_631.groups})},
+}
+#: methods that score layers: they need proxy examples and a schedule
+SCORING_METHODS = ("fed-hello", "fim-hla")
+#: task -> {column of the tables: scored part}
+COLUMNS: dict[str, dict[str, str]] = {
+    "cifar100": {"cifar100": "test"},
+    "cifar100_rest": {"cifar100_rest": "test"},
+    "digits": {"digits": "validation"},
+    "domainnet": {"domainnet": "test"},
+    "digits_domains": {"digits_domains": "validation"},
+    "ledgar": {"ledgar": "test"},
+    "topics": {"topics": "validation"},
+}
+REFRESH = 0.1
+"""Fed-HeLLo's first Fisher scores, and each refresh, come after this share of the rounds: 50 of 500."""
+_COUNTS = {"rounds", "clients", "cohort", "batch_size", "proxy_examples", "train_limit", "eval_limit"}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Everything an experiment needs, for one profile.
+
+    Attributes:
+        clients, cohort: clients there are, and those drawn a round.
+        classes: split -> classes a client holds (none for "iid").
+        min_per_holder: examples of a class that each of its holders gets at least ("pathological" only).
+        partitioner: of all splits but "iid": "pathological" (a class is cut by Dirichlet(1)) or
+            "pathological_domains" (by domains).
+        batch_size: examples of the one step a round; at least the largest client, so that it takes all.
+        proxy_examples: training examples set aside for Fisher scores (methods that score layers).
+        seeds: reported seeds.
+        methods: `METHODS`, or any other that is registered; splits: names in `SPLITS`.
+        lr, lr_decay: AdamW's rate is lr · lr_decay^t in round t, one for all methods.
+        train_limit, eval_limit: at most so many examples; None for all.
+        max_tokens: image patches or tokens a physical batch.
+        mode: "as_described" or "as_released" (see `fed_hello_modes`).
+    """
+
+    task: str
+    backbone: str
+    clients: int
+    cohort: int
+    rounds: int
+    seeds: tuple[int, ...]
+    classes: Mapping[str, int]
+    min_per_holder: int
+    batch_size: int
+    proxy_examples: int
+    partitioner: str = "pathological"
+    methods: tuple[str, ...] = METHODS
+    splits: tuple[str, ...] = SPLITS
+    lr: float = 0.01
+    lr_decay: float = 0.99
+    weight_decay: float = 0.01
+    rank: int = 16
+    alpha: float = 16.0
+    dropout: float = 0.1
+    augment: str = "none"
+    train_limit: int | None = None
+    eval_limit: int | None = None
+    eval_every: int = 1
+    max_tokens: int = 4096
+    precision: str = "fp32"
+    mode: str = DESCRIBED
+
+    def __post_init__(self) -> None:
+        if self.cohort > self.clients:
+            raise BadValue(
+                f"cohort={self.cohort} of {self.clients} clients", "give a cohort of at most all clients"
+            )
+
+    @property
+    def refresh(self) -> int:
+        """First round with Fisher scores, and rounds between refreshes: a tenth of all, at least 1."""
+        return max(1, math.floor(REFRESH * self.rounds + 0.5))
+
+
+PROFILES: dict[str, Setting] = {
+    "paper": Setting(
+        task="cifar100",
+        backbone="google/vit-base-patch16-224-in21k",
+        clients=100,
+        cohort=10,
+        rounds=500,
+        seeds=(0, 1, 2),
+        classes={"pat_20": 20, "pat_10": 10},
+        min_per_holder=10,
+        batch_size=2048,
+        proxy_examples=100,
+        augment="crop_flip",
+        max_tokens=50_000,
+        precision="bf16",
+    ),
+    "small": Setting(
+        task="cifar100",
+        backbone="google/vit-base-patch16-224-in21k",
+        clients=20,
+        cohort=5,
+        rounds=40,
+        seeds=(0, 1, 2),
+        classes={"pat_20": 20, "pat_10": 10},
+        min_per_holder=5,
+        batch_size=2048,
+        proxy_examples=100,
+        augment="crop_flip",
+        train_limit=6000,
+        eval_limit=2000,
+        eval_every=2,
+        max_tokens=50_000,
+        precision="bf16",
+    ),
+    "smoke": Setting(
+        task="digits",
+        backbone="kit/image-tiny",
+        clients=12,
+        cohort=4,
+        rounds=16,
+        seeds=(0, 1, 2),
+        classes={"pat_20": 4, "pat_10": 2},
+        min_per_holder=2,
+        batch_size=1024,
+        proxy_examples=20,
+        eval_every=2,
+        max_tokens=20_000,
+    ),
+}
+
+
+def setting(item: str, profiles: Mapping[str, Setting], profile: str, **overrides: Any) -> Setting:
+    """The setting of a profile, with some values replaced (those that are not None).
+
+    ``seeds`` is a number (that many, from 0).
+
+    Raises:
+        UnknownName: no such profile, setting, task, method or split.
+        BadValue: a value that cannot be used.
+    """
+    return override(item, profiles, profile, overrides, lambda name, value: _checked(item, name, value))
+
+
+def _checked(item: str, name: str, value: Any) -> Any:
+    made = plain(name, value)
+    if name == "mode" and value not in MODES:
+        raise UnknownName(f"mode of {item}", value, MODES)
+    if name == "task" and value not in COLUMNS:
+        raise UnknownName(f"task of {item}", value, COLUMNS)
+    if name in {"methods", "splits"}:
+        allowed = known_names((*METHODS, *FURTHER_METHODS)) if name == "methods" else SPLITS
+        for one in value:
+            if one not in allowed:
+                raise UnknownName(f"{name.removesuffix('s')} of {item}", one, allowed)
+    if name in _COUNTS and value < 1:
+        raise BadValue(f"{name}={value}", "give 1 or more")
+    if name == "lr" and not 0 < value < math.inf:
+        raise BadValue(f"lr={value}", "give a finite number above 0")
+    return made
+
+
+def method_settings(s: Setting, method: str, roc: str, **more: Any) -> dict[str, Any]:
+    """The settings of a method under a resource configuration, every one that matters spelled out.
+
+    Args:
+        roc: name in `RESOURCES`.
+        more: further settings of the method, such as pattern or defects.
+
+    Raises:
+        UnknownName: no such resource configuration.
+    """
+    if roc not in RESOURCES:
+        raise UnknownName("resource configuration", roc, RESOURCES)
+    kind = shares_out(method)
+    if kind is None:
+        return dict(more)
+    # under Straggler everybody trains what the weakest group can, the same in all configurations: one run
+    roc = "1:1:1" if method == "straggler" else roc
+    limited = RESOURCES[roc][kind]
+    found: dict[str, Any] = {"resources": limited.model_dump(mode="json")}
+    if method in SCORING_METHODS:
+        found |= {"start": s.refresh, "every": s.refresh, "proxy_examples": s.proxy_examples}
+        found |= {"pattern": "bottleneck"}
+    return {**found, **more}
+
+
+def split_settings(s: Setting, split: str) -> dict[str, Any]:
+    """A split as a run describes it: {"partitioner", "clients", "settings"}."""
+    if split == "iid":
+        return {"partitioner": "iid", "clients": s.clients}
+    within: dict[str, dict[str, Any]] = {
+        "pathological": {"mode": "dirichlet", "beta": 1.0, "min_per_holder": s.min_per_holder},
+        "pathological_domains": {"leftovers": "deal"},
+    }
+    return {
+        "partitioner": s.partitioner,
+        "clients": s.clients,
+        "settings": {"classes_per_client": s.classes[split], **within[s.partitioner]},
+    }
+
+
+def split_partitioner(s: Setting, split: str, seed: int) -> Partitioner:
+    """The partitioner of a split, to look at."""
+    from fedlora_kit.partition import partitioner
+
+    made = split_settings(s, split)
+    return partitioner(
+        made["partitioner"], num_clients=made["clients"], seed=seed, **made.get("settings", {})
+    )
+
+
+def cell(
+    s: Setting, split: str, roc: str, method: str, seed: int, coords: Mapping[str, str], **more: Any
+) -> Cell:
+    """One run.
+
+    Args:
+        coords: where it stands in its table; the data set is added.
+        more: further settings of the method.
+    """
+    from fedlora_kit.experiments.spec import RunSpec
+
+    lora = {"rank": s.rank, "alpha": s.alpha, "dropout": s.dropout, "targets": ["q", "v"], "head": "frozen"}
+    settings = method_settings(s, method, roc, **more)
+    lr, lr_decay = s.lr, s.lr_decay
+    if s.mode == RELEASED:
+        method, settings = released_method(method, settings)
+        lr, lr_decay = constant_rate(lr, lr_decay)
+    spec = RunSpec.parse(
+        {
+            "model": {"backbone": s.backbone, "lora": lora},
+            "data": {
+                "task": s.task,
+                "train_limit": s.train_limit,
+                "eval_limit": s.eval_limit,
+                "augment": s.augment,
+            },
+            "split": split_settings(s, split),
+            "method": {"name": method, "settings": settings},
+            "local": {
+                "optimizer": "adamw",
+                "lr": lr,
+                "lr_decay": lr_decay,
+                "weight_decay": s.weight_decay,
+                "steps": 1,
+                "batch_size": s.batch_size,
+                "max_tokens": s.max_tokens,
+            },
+            "rounds": {
+                "rounds": s.rounds,
+                "cohort": s.cohort,
+                "eval_every": s.eval_every,
+                "eval_max_tokens": 2 * s.max_tokens,
+            },
+            "seed": seed,
+            "precision": s.precision,
+        }
+    )
+    return Cell({**coords, "dataset": s.task}, {}, seed, spec)
+
+
+def cells(s: Setting, roc: str = "1:1:1") -> list[Cell]:
+    """Every run of methods × splits × seeds under a resource configuration."""
+    return [
+        cell(s, split, roc, method, seed, {"roc": roc, "split": split, "method": method})
+        for split in s.splits
+        for method in s.methods
+        for seed in s.seeds
+    ]

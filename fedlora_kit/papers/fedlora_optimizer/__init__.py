@@ -1,0 +1,1 @@
+"""FedLoRA-Optimizer (2025): one file an item."""

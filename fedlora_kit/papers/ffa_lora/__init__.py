@@ -1,0 +1,1 @@
+"""FFA-LoRA (ICLR 2024): one file an item."""

@@ -1,0 +1,186 @@
+"""What FFA-LoRA's tables have in common: LoRA against FFA-LoRA over a product of settings.
+
+Every run is described in full by a setting and a point of the product, so two tables that ask for the same
+run share it in the store.
+
+Known of the paper (labels in the notes of the items): RoBERTa-large, q, k, v, o, r = alpha = 8, frozen random
+head, 3 clients, B = 200, 1000 rounds of 10 local steps, (DP-)SGD, delta = 1e-5, learning rates and clipping
+norms from the grids below, 20 runs. Unknown, and chosen here: sequence length 128, no momentum, no schedule,
+the scored split (GLUE's validation), how the best configuration was chosen (here: on examples held out of the
+training split), and that the known label shares are those of every table that does not say otherwise.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from fedlora_kit.study.grid import Cell
+
+METHODS = ("lora", "ffa-lora")
+#: label shares of the three clients (SEEN; whether the paper calls them mild or severe is unknown)
+SHARES = {
+    2: ((0.1, 0.9), (0.9, 0.1), (0.5, 0.5)),
+    3: ((0.9, 0.05, 0.05), (0.05, 0.9, 0.05), (0.05, 0.05, 0.9)),
+}
+#: half way from equal shares to the known ones: the level that is not known, the kit's choice
+MILD_SHARES = {
+    2: ((0.3, 0.7), (0.7, 0.3), (0.5, 0.5)),
+    3: ((0.6, 0.2, 0.2), (0.2, 0.6, 0.2), (0.2, 0.2, 0.6)),
+}
+SPLITS: dict[str, Mapping[int, tuple[tuple[float, ...], ...]] | None] = {
+    "iid": None,
+    "mild": MILD_SHARES,
+    "severe": SHARES,
+}
+#: the tables' columns: name -> scored part, for each real task and its built-in stand-in
+COLUMNS: dict[str, dict[str, str]] = {
+    "mnli": {"mnli-m": "matched", "mnli-mm": "mismatched"},
+    "sst2": {"sst2": "validation"},
+    "qqp": {"qqp": "validation"},
+    "qnli": {"qnli": "validation"},
+    "entailment": {"mnli-m": "matched", "mnli-mm": "mismatched"},
+    "polarity": {"sst2": "validation"},
+    "paraphrase": {"qqp": "validation"},
+    "answerable": {"qnli": "validation"},
+}
+#: real task -> the built-in task that stands in for it in the smoke profile
+STAND_INS = {"mnli": "entailment", "sst2": "polarity", "qqp": "paraphrase", "qnli": "answerable"}
+CLASSES = {"mnli": 3, "entailment": 3}
+
+PAPER_RATES = {"lora": (0.01, 0.02, 0.05, 0.1), "ffa-lora": (0.1, 0.2, 0.5, 1.0)}
+PAPER_CLIPS = (2.0, 5.0, 10.0)
+AXES = ("eps", "split", "rank", "alpha", "init", "method")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Everything a table needs, for one profile.
+
+    Attributes:
+        tasks: tasks trained on, one run each (MNLI's run fills two columns).
+        rates: method -> learning rates of the grid; see `rates_of` for a method without an entry.
+        clips: clipping norms of the grid (under DP only).
+        seeds: reported seeds; tuning_seeds: seeds of the grid, never reported.
+        holdout: training examples set aside for choosing from the grid.
+        train_limit, eval_limit: at most so many examples; None for all.
+        epsilons: None stands for no DP.
+        splits: names in `SPLITS`. ranks: LoRA's r. alphas: LoRA's alpha; None stands for alpha = r.
+        inits: starts of A (see `models.init_of_a`).
+        precision: of the model's passes (see `training.precision`).
+    """
+
+    tasks: tuple[str, ...]
+    backbone: str
+    rounds: int
+    steps: int
+    batch_size: int
+    rates: Mapping[str, tuple[float, ...]]
+    clips: tuple[float, ...]
+    seeds: tuple[int, ...]
+    tuning_seeds: tuple[int, ...]
+    holdout: int
+    train_limit: int | None = None
+    eval_limit: int | None = None
+    max_length: int | None = None
+    epsilons: tuple[float | None, ...] = (None,)
+    delta: float = 1e-5
+    splits: tuple[str, ...] = ("severe",)
+    ranks: tuple[int, ...] = (8,)
+    alphas: tuple[float | None, ...] = (8.0,)
+    inits: tuple[str, ...] = ("kaiming",)
+    methods: tuple[str, ...] = METHODS
+    eval_every: int = 0
+    max_tokens: int = 4096
+    precision: str = "fp32"
+
+    def rates_of(self, method: str) -> tuple[float, ...]:
+        """Learning rates of a method's grid; LoRA's for one that has none of its own."""
+        return self.rates[method if method in self.rates else "lora"]
+
+
+@dataclass(frozen=True)
+class Point:
+    """One place of a table: all that its runs have in common besides learning rate, clip and seed."""
+
+    task: str
+    epsilon: float | None
+    split: str
+    rank: int
+    alpha: float
+    init: str
+    method: str
+
+    def coords(self) -> dict[str, str]:
+        """Every coordinate, as text."""
+        return {
+            "eps": number_name(self.epsilon),
+            "split": self.split,
+            "rank": str(self.rank),
+            "alpha": number_name(self.alpha),
+            "init": self.init,
+            "method": self.method,
+        }
+
+
+def number_name(value: float | None) -> str:
+    """A number as a coordinate: "none", "6", "0.5"."""
+    return "none" if value is None else f"{value:g}"
+
+
+def points(s: Setting) -> list[Point]:
+    """The product of the setting's coordinates, in the order of the table's rows; tasks vary fastest."""
+    product = itertools.product(s.epsilons, s.splits, s.ranks, s.alphas, s.inits, s.methods, s.tasks)
+    return [
+        Point(task, epsilon, split, rank, float(rank) if alpha is None else alpha, init, method)
+        for epsilon, split, rank, alpha, init, method, task in product
+    ]
+
+
+def cell(
+    s: Setting, at: Point, seed: int, lr: float, clip: float | None, axes: tuple[str, ...] = AXES
+) -> Cell:
+    """One run of a table; its coordinates are ``axes`` and the data set."""
+    from fedlora_kit.experiments.spec import RunSpec
+
+    shares = SPLITS[at.split]
+    spec = RunSpec.parse(
+        {
+            "model": {
+                "backbone": s.backbone,
+                "lora": {"rank": at.rank, "alpha": at.alpha, "init": at.init, "head": "frozen"},
+            },
+            "data": {
+                "task": at.task,
+                "max_length": s.max_length,
+                "holdout": s.holdout,
+                "train_limit": s.train_limit,
+                "eval_limit": s.eval_limit,
+            },
+            "split": {"partitioner": "iid", "clients": 3}
+            if shares is None
+            else {
+                "partitioner": "label_shares",
+                "clients": 3,
+                "settings": {"shares": [list(row) for row in shares[CLASSES.get(at.task, 2)]]},
+            },
+            "method": {"name": at.method},
+            "local": {
+                "optimizer": "sgd",
+                "lr": lr,
+                "steps": s.steps,
+                "batch_size": s.batch_size,
+                "max_tokens": s.max_tokens,
+            },
+            "rounds": {"rounds": s.rounds, "eval_every": s.eval_every},
+            "privacy": None
+            if at.epsilon is None
+            else {"epsilon": at.epsilon, "delta": s.delta, "clip": clip},
+            "seed": seed,
+            "precision": s.precision,
+        }
+    )
+    tuned = {"lr": lr, "clip": clip if clip is not None else float("nan")}
+    coords = {name: text for name, text in at.coords().items() if name in axes}
+    return Cell({**coords, "dataset": at.task}, tuned, seed, spec)

@@ -1,0 +1,62 @@
+"""FFA-LoRA, Table 1: LoRA and FFA-LoRA without DP and at epsilon = 6, 3, 1."""
+
+from __future__ import annotations
+
+from fedlora_kit.papers.ffa_lora.experiment import Experiment
+from fedlora_kit.papers.ffa_lora.grid import PAPER_CLIPS, PAPER_RATES, Setting
+
+PRIVACY = (None, 6.0, 3.0, 1.0)
+
+PROFILES: dict[str, Setting] = {
+    "paper": Setting(
+        tasks=("mnli", "sst2", "qqp", "qnli"),
+        backbone="FacebookAI/roberta-large",
+        precision="tf32",
+        rounds=1000,
+        steps=10,
+        batch_size=200,
+        rates=PAPER_RATES,
+        clips=PAPER_CLIPS,
+        seeds=tuple(range(20)),
+        tuning_seeds=(1000,),
+        holdout=2000,
+        max_length=128,
+        epsilons=PRIVACY,
+        eval_every=100,
+        max_tokens=32_768,
+    ),
+    "small": Setting(
+        tasks=("mnli", "sst2", "qqp", "qnli"),
+        backbone="FacebookAI/roberta-base",
+        precision="tf32",
+        rounds=30,
+        steps=10,
+        batch_size=64,
+        rates=PAPER_RATES,
+        clips=(2.0,),
+        seeds=(0, 1, 2),
+        tuning_seeds=(1000,),
+        holdout=1000,
+        train_limit=20_000,
+        eval_limit=1000,
+        max_length=128,
+        epsilons=PRIVACY,
+        max_tokens=16_384,
+    ),
+    "smoke": Setting(
+        tasks=("entailment", "polarity", "paraphrase", "answerable"),
+        backbone="kit/text-tiny",
+        rounds=4,
+        steps=4,
+        batch_size=16,
+        rates={"lora": (0.6, 2.0), "ffa-lora": (2.0, 6.0)},
+        clips=(1.0,),
+        seeds=(0, 1, 2),
+        tuning_seeds=(1000,),
+        holdout=300,
+        eval_limit=300,
+        epsilons=PRIVACY,
+    ),
+}
+
+EXPERIMENT = Experiment("ffa-lora/table1", ("eps", "method"), PROFILES)

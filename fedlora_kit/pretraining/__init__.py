@@ -1,0 +1,1 @@
+"""The small backbones that the kit makes itself, one recipe a file."""

@@ -1,0 +1,1 @@
+"""What any paper's item is made of: grids, choice, pairing, statistics, claims, reported numbers."""
