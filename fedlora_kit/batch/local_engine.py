@@ -19,7 +19,7 @@ from fedlora_kit.experiments.many import default_jobs
 from fedlora_kit.experiments.setup import resolve_device
 from fedlora_kit.experiments.spec import RunSpec, external
 from fedlora_kit.experiments.store import Store
-from fedlora_kit.papers.item_runs import RUNS
+from fedlora_kit.papers.runs_of import has_runs
 from fedlora_kit.planning.estimate import estimate
 from fedlora_kit.planning.rate import Rate
 
@@ -89,7 +89,7 @@ def train_items(
     planned: dict[str, Planned] = {}
     unplanned: dict[str, str] = {}
     for item, given in items.items():
-        if item not in RUNS:
+        if not has_runs(item):
             continue  # a notebook of the user's own
         try:
             planned[item] = plan_item(item, profile, given)

@@ -21,6 +21,7 @@ from fedlora_kit.models.backbones import backbone
 from fedlora_kit.papers.fedlora_optimizer import setting as flo_setting
 from fedlora_kit.study import known_methods, overrides
 from fedlora_kit.study.grid import Cell, mean_std_table, results_frame
+from fedlora_kit.study.planned import Runs
 
 if TYPE_CHECKING:
     from fedlora_kit.experiments.many import Finished
@@ -308,3 +309,8 @@ def effort_table(results: pd.DataFrame) -> pd.DataFrame:
     found = results.groupby("method", sort=False)[list(columns)].mean().reset_index().rename(columns=columns)
     found.insert(1, "in words", [WORDS.get(method, method) for method in found["method"]])
     return found
+
+
+def runs(profile: str, item: str, **parameters: Any) -> Runs:
+    """Data sets × models × methods × seeds; global and local score the same runs."""
+    return Runs(tuple(cells(setting(item, profile, **parameters))))

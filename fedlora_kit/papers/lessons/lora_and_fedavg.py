@@ -12,6 +12,7 @@ from fedlora_kit.looks import DOUBLE
 from fedlora_kit.papers.lessons.small import checked_seeds, digits_run, dirichlet, iid
 from fedlora_kit.study.claims import Claim, mean_difference
 from fedlora_kit.study.grid import Cell
+from fedlora_kit.study.planned import Runs
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -123,3 +124,8 @@ def figure(products: Mapping[str, torch.Tensor], title: str) -> Figure:
     fig.colorbar(image, ax=axes[0].tolist(), shrink=0.75, label="entry")
     fig.suptitle(title, fontsize=9, fontweight="bold")
     return fig
+
+
+def runs(profile: str, seeds: int | None = None) -> Runs:
+    """The lesson's runs: those of `cells`, the same in every profile."""
+    return Runs(tuple(cells(4 if seeds is None else seeds)))

@@ -16,6 +16,7 @@ import pandas as pd
 import torch
 
 from fedlora_kit.errors import BadValue
+from fedlora_kit.papers.ffa_lora.table4 import runs as runs
 from fedlora_kit.randomness import Streams
 from fedlora_kit.study.claims import Claim, MissingCells, Verdict
 from fedlora_kit.study.statistics import mean_interval
