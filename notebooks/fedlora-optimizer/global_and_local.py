@@ -48,7 +48,7 @@ eval_limit: int | None = None  # at most so many scored examples
 from IPython.display import display
 
 from fedlora_kit import notebook as kit
-from fedlora_kit.papers.fedlora_optimizer import tables
+from fedlora_kit.papers.fedlora_optimizer import scores, tables
 from fedlora_kit.papers.fedlora_optimizer.tables_claims import claims, deviations, gains
 
 out = kit.begin(item, profile, output_dir)
@@ -104,7 +104,7 @@ for method in setting.methods:
 # ## The runs
 
 # %%
-results = tables.frame(kit.run_cells(tables.cells(setting), device=device, label="runs"))
+results = scores.frame(kit.run_cells(tables.cells(setting), device=device, label="runs"))
 out.table(results, "results")
 
 # %% [markdown]
@@ -116,14 +116,14 @@ out.table(results, "results")
 # adapter of their own is scored by the global one.
 
 # %%
-out.table(tables.score_table(results, "ROUGE-L", local=local))
+out.table(scores.score_table(results, "ROUGE-L", local=local))
 
 # %% [markdown]
 # Exact matches in %, and the loss of the reference responses in nats a token (lower is better):
 
 # %%
 for metric, name in (("exact match", "exact_match"), ("loss", "loss")):
-    display(out.table(tables.score_table(results, metric, local=local), name))
+    display(out.table(scores.score_table(results, metric, local=local), name))
 
 # %% [markdown]
 # ## What each method took
@@ -133,7 +133,7 @@ for metric, name in (("exact match", "exact_match"), ("loss", "loss")):
 # has the steps, but not the server's examples; `ditto` trains a second adapter at each client in every round.
 
 # %%
-out.table(tables.effort_table(results), "effort", digits=0)
+out.table(scores.effort_table(results), "effort", digits=0)
 
 # %% [markdown]
 # ## Beside the paper

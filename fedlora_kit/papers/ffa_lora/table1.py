@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fedlora_kit.papers.ffa_lora.claims import half_claims
-from fedlora_kit.papers.ffa_lora.grid import number_name
-from fedlora_kit.study.claims import Claim, lower_spread, mean_difference, smaller_drop
 from fedlora_kit.papers.ffa_lora.experiment import Experiment
-from fedlora_kit.papers.ffa_lora.grid import PAPER_CLIPS, PAPER_RATES, Setting
+from fedlora_kit.papers.ffa_lora.grid import PAPER_CLIPS, PAPER_RATES, Setting, number_name
+from fedlora_kit.study.claims import Claim, lower_spread, mean_difference, smaller_drop
 
 PRIVACY = (None, 6.0, 3.0, 1.0)
 
