@@ -36,6 +36,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
+from fedlora_kit import notebook as kit
 from fedlora_kit.data import get_task, load_task
 from fedlora_kit.experiments.many import run_all
 from fedlora_kit.experiments.run import run
@@ -43,12 +44,9 @@ from fedlora_kit.experiments.spec import RunSpec
 from fedlora_kit.looks import DOUBLE, FAINT, SERIES, Look
 from fedlora_kit.papers.lessons import start_here as lesson
 from fedlora_kit.partition import label_counts, partition_figure, partitioner
-from fedlora_kit.reporting.outputs import ItemOutputs
-from fedlora_kit.reporting.style import mean_band, set_style
-from fedlora_kit.study.claims import judge_all
+from fedlora_kit.reporting.style import mean_band
 
-set_style()
-out = ItemOutputs("start_here", profile, output_dir)
+out = kit.begin("start_here", profile, output_dir)
 
 # %% [markdown]
 # ## 1. The data, and who holds it
@@ -159,7 +157,7 @@ out.table(table)
 # the results; it is *reproduced* only if the 95 % interval over seeds lies wholly on its side.
 
 # %%
-out.claims(judge_all(lesson.claims(), final))
+out.claims(kit.judge_all(lesson.claims(), final))
 
 # %%
 out.note(lesson.DEVIATIONS)

@@ -4,6 +4,7 @@ import ast
 import re
 import sys
 import tomllib
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,7 @@ FLOORS = [
     "partition",
     "data",
     "models",
+    "pretraining",
     "adapter",
     "privacy",
     "methods",
@@ -35,8 +37,11 @@ FLOORS = [
     "conformance",
     "experiments",
     "flower",
+    "study",
+    "planning",
     "papers",
     "reporting",
+    "notebook",
     "batch",
     "cli",
 ]
@@ -49,16 +54,17 @@ def room(module):
     return module.split(".")[1] if "." in module else "__init__"
 
 
-def imports(path):
+def imports(path, modules=()):
+    """Module and line of each import; of ``from package import name`` the name, where it is a module."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             yield from ((alias.name, node.lineno) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}:{node.lineno}: relative import"
-            if node.module == "fedlora_kit":
-                yield from ((f"fedlora_kit.{alias.name}", node.lineno) for alias in node.names)
-            else:
-                yield node.module or "", node.lineno
+            for alias in node.names:
+                full = f"{node.module}.{alias.name}"
+                inside = node.module == "fedlora_kit" or full in modules
+                yield full if inside else node.module or "", node.lineno
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
@@ -68,6 +74,31 @@ def test_imports_go_downwards(path):
     for module, line in imports(path):
         if module.split(".")[0] == "fedlora_kit" and room(module) != "__version__":
             assert FLOORS.index(room(module)) <= FLOORS.index(here), f"{path.name}:{line} imports {module}"
+
+
+def test_nothing_imports_in_a_circle():
+    """Files of the package, and the rooms of its papers, whatever stands inside functions."""
+    names = {".".join(p.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): p for p in FILES}
+    files, rooms = TopologicalSorter(), TopologicalSorter()
+    for name, path in names.items():
+        for module, _ in imports(path, names):
+            if module in names and module != name:
+                files.add(name, module)
+                if len({paper_of(name), paper_of(module)} - {None}) == 2:
+                    rooms.add(paper_of(name), paper_of(module))
+    files.prepare()  # raises CycleError, which names the files
+    rooms.prepare()
+
+
+def paper_of(module):
+    """The room of a paper that a module belongs to."""
+    parts = module.split(".")
+    return parts[2] if parts[1:2] == ["papers"] and len(parts) > 3 else None
+
+
+def test_no_room_holds_more_than_one_can_look_over():
+    many = {f.parent for f in FILES if len(list(f.parent.glob("*.py"))) > 26}
+    assert not many
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))

@@ -27,6 +27,7 @@ from fedlora_kit.batch.runner import run_notebook, values_for
 from fedlora_kit.batch.status import Status, digests, read_status, write_status
 from fedlora_kit.batch.summary import summarise, summary_text
 from fedlora_kit.errors import BadValue, FedloraError, UnknownName
+from fedlora_kit.study import item as study
 
 GIB = 2**30
 PARAMETERS = '''
@@ -43,15 +44,8 @@ outputs.table(pd.DataFrame({{"rounds": [rounds or 0, 2]}}))
 """
 
 
-@dataclass(frozen=True)
-class Item:
-    id: str
-    kind: str = "table"
-    planned: bool = False
-
-    @property
-    def notebook(self) -> str | None:
-        return None if self.planned else f"{self.id}.ipynb"
+def Item(id: str, kind: study.Kind = "table") -> study.Item:
+    return study.Item(id, kind, "", "", "")
 
 
 def write_notebook(home: Path, item: str, *cells: str, parameters: str | None = PARAMETERS) -> Path:
@@ -211,9 +205,9 @@ def test_lists_survive_the_way_over_text(whole: list[int], real: list[float]) ->
 
 
 def test_unknown_parameters_name_the_notebook_and_the_allowed_ones(home: Path) -> None:
-    path = write_notebook(home, "x")
+    write_notebook(home, "paper/x")
     with pytest.raises(UnknownName) as error:
-        resolve(path, "paper/x", {"round": "3"})
+        resolve(Item("paper/x"), {"round": "3"})
     assert "paper/x" in error.value.problem
     assert "'rounds'" in error.value.remedy
     with pytest.raises(BadValue, match="--profile"):
@@ -254,7 +248,7 @@ class Batch:
 
 ITEMS = [
     *(Item(f"p/{name}") for name in ("slow", "ok", "bad", "killed", "nothing", "orphan")),
-    Item("p/planned", planned=True),
+    Item("p/planned"),
     Item("lesson", "lesson"),
     Item("own/copy", "lesson"),
     Item("own/silent", "lesson"),
@@ -559,7 +553,7 @@ def test_bad_input_is_refused_before_anything_runs(home: Path, monkeypatch: pyte
     with pytest.raises(BadValue, match="'rounds' of notebook x"):
         reproduce(items, settings={"rounds": "many"})
     with pytest.raises(BadValue, match="planned"):
-        run_notebook(Item("z", planned=True), "smoke", {})
+        run_notebook(Item("z"), "smoke", {})
     with pytest.raises(BadValue, match="plain name"):
         Staging("../x", "smoke", "figures", "r")
 

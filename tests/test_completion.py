@@ -14,7 +14,7 @@ import pytest
 from fedlora_kit.cli import completion, main
 from fedlora_kit.experiments.store import Store
 from fedlora_kit.methods import METHODS
-from fedlora_kit.papers.own_items import all_items
+from fedlora_kit.papers.items import all_items
 from fedlora_kit.partition import partitioner_names
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -19,7 +19,7 @@ from fedlora_kit.errors import BadValue
 from fedlora_kit.experiments.places import default_jobs
 from fedlora_kit.experiments.store import Store
 from fedlora_kit.numerals import duration
-from fedlora_kit.papers.runs_of import runs_of
+from fedlora_kit.papers.runs_of import planned_items, runs_of
 from fedlora_kit.planning.plan import plan
 from fedlora_kit.planning.rate import Rate, given_rate
 
@@ -133,7 +133,7 @@ def test_the_command_line_refuses_a_missing_gpu_before_anything_runs(
 
 def test_the_warning_gives_the_plans_time() -> None:
     given = {ITEM: {"seeds": 2}}
-    total = plan("small", given, lambda spec: RATE).totals
+    total = plan("small", planned_items("small", given), lambda spec: RATE).totals
     said = warning.slow_without_gpu("small", given, lambda spec: RATE)
     assert said is not None
     assert f"profile small has {total.missing} runs to train" in said

@@ -8,7 +8,9 @@ import pytest
 from scipy.stats import spearmanr
 
 from fedlora_kit.errors import BadValue, UnknownName
-from fedlora_kit.papers.fed_hello import grid, importance, proxy, schedule, strategies
+from fedlora_kit.papers.fed_hello import fim_schedule as schedule
+from fedlora_kit.papers.fed_hello import grid, importance, strategies
+from fedlora_kit.papers.fed_hello import proxy_data as proxy
 from fedlora_kit.study.claims import judge_all
 
 SMOKE = grid.PROFILES["smoke"]

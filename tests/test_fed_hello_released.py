@@ -7,7 +7,8 @@ import pytest
 
 from fedlora_kit.errors import BadValue, UnknownName
 from fedlora_kit.methods.defects import AS_RELEASED, DEFECTS, frozen_by_substring
-from fedlora_kit.papers.fed_hello import grid, released
+from fedlora_kit.papers.fed_hello import grid
+from fedlora_kit.papers.fed_hello import released_vs_described as released
 from fedlora_kit.papers.fed_hello.modes import MODES
 from fedlora_kit.study.claims import judge_all
 

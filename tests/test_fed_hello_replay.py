@@ -12,7 +12,7 @@ from fedlora_kit.cli import app
 from fedlora_kit.cli import replay as command
 from fedlora_kit.errors import BadValue, FedloraError, UnknownName
 from fedlora_kit.methods.defects import frozen_by_substring
-from fedlora_kit.papers.fed_hello import logs as fed_hello_logs
+from fedlora_kit.papers.fed_hello import logs
 from fedlora_kit.papers.fed_hello import replay as fed_hello_replay
 from fedlora_kit.papers.fed_hello.logs import agreements, curves, layers_of_norm
 from fedlora_kit.papers.fed_hello.replay import Defects, replay
@@ -20,7 +20,7 @@ from fedlora_kit.papers.fed_hello.replay import Defects, replay
 SPLITS = ("iid", "pat_20", "pat_10")
 
 
-@pytest.mark.parametrize("module", [fed_hello_replay, fed_hello_logs, command])
+@pytest.mark.parametrize("module", [fed_hello_replay, logs, command])
 def test_doctests(module):
     assert doctest.testmod(module).failed == 0
 

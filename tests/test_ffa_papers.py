@@ -11,7 +11,7 @@ from fedlora_kit.errors import BadValue, UnknownName
 from fedlora_kit.papers.ffa_lora import figure1, table1
 from fedlora_kit.papers.ffa_lora.claims import deviations
 from fedlora_kit.papers.ffa_lora.grid import COLUMNS, METHODS, SHARES, STAND_INS
-from fedlora_kit.papers.ffa_lora.table1_claims import claims
+from fedlora_kit.papers.ffa_lora.table1 import claims
 from fedlora_kit.papers.lessons import start_here
 from fedlora_kit.study.claims import judge_all
 from fedlora_kit.study.grid import choose, mean_std_table

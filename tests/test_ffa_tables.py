@@ -10,21 +10,14 @@ import pytest
 import torch
 
 from fedlora_kit.errors import BadValue, UnknownName
-from fedlora_kit.papers.ffa_lora import discordance1 as ffa_discordance1
-from fedlora_kit.papers.ffa_lora import init_of_a as ffa_init_of_a
-from fedlora_kit.papers.ffa_lora import table1 as ffa_table1
-from fedlora_kit.papers.ffa_lora import table2 as ffa_table2
-from fedlora_kit.papers.ffa_lora import table3 as ffa_table3
-from fedlora_kit.papers.ffa_lora import table4 as ffa_table4
-from fedlora_kit.papers.ffa_lora import table5 as ffa_table5
-from fedlora_kit.papers.ffa_lora import theorem1 as ffa_theorem1
+from fedlora_kit.papers.ffa_lora import alpha, discordance1, init_of_a, table1, table2, table3, table4, table5
 from fedlora_kit.papers.ffa_lora.grid import METHODS, MILD_SHARES, SHARES
 from fedlora_kit.papers.ffa_lora.sizes import roberta_large_sizes
 from fedlora_kit.study.claims import judge_all
 from fedlora_kit.study.equivalence import same_in_pairs, within_margin
 from fedlora_kit.study.grid import choose, grid_matrix
 
-TABLES = [m.EXPERIMENT for m in (ffa_table1, ffa_table2, ffa_table3, ffa_table4, ffa_table5, ffa_init_of_a)]
+TABLES = [m.EXPERIMENT for m in (table1, table2, table3, table4, table5, init_of_a)]
 
 
 @pytest.mark.parametrize("experiment", TABLES, ids=lambda e: e.item)
@@ -91,9 +84,9 @@ def test_overrides_are_checked(bad, kind):
     with pytest.raises(kind):
         TABLES[1].setting("smoke", **bad)
     with pytest.raises(UnknownName, match="profile"):
-        ffa_discordance1.sweep("tiny")
+        discordance1.sweep("tiny")
     with pytest.raises(BadValue):
-        ffa_discordance1.sweep("smoke", [0])
+        discordance1.sweep("smoke", [0])
 
 
 def test_the_sizes_at_roberta_large_are_the_papers():
@@ -116,10 +109,10 @@ def test_the_bounds_are_those_of_the_means():
         for rank, value in (("16", 50), ("2", 60), ("4", 70), ("8", 65))
         for seed in (0, 1)
     ]
-    found = ffa_table5.bounds(pd.DataFrame(rows)).groupby("bound")["accuracy"].mean()
+    found = table5.bounds(pd.DataFrame(rows)).groupby("bound")["accuracy"].mean()
     assert (found["min"], found["max"]) == (50.5, 70.5)
-    assert set(ffa_table5.bounds(pd.DataFrame(rows))["rank"]) == {"2..16"}
-    assert ffa_table5.bounds(pd.DataFrame([r for r in rows if r["rank"] != "8"])).empty
+    assert set(table5.bounds(pd.DataFrame(rows))["rank"]) == {"2..16"}
+    assert table5.bounds(pd.DataFrame([r for r in rows if r["rank"] != "8"])).empty
 
 
 def frame(experiment, s, value):
@@ -151,19 +144,19 @@ def verdicts(claims, results):
 
 def test_claims_follow_the_results_and_not_the_paper():
     jitter = np.random.default_rng(0)
-    s = ffa_table5.EXPERIMENT.setting("smoke", rates=[0.1])
+    s = table5.EXPERIMENT.setting("smoke", rates=[0.1])
 
     def as_published(coords, tuned, seed):
         lora = 58 + 1.5 * int(coords["rank"]) if coords["method"] == "lora" else 82.5
         return lora + 0.1 * jitter.standard_normal()
 
-    found = verdicts(ffa_table5.claims(), frame(ffa_table5.EXPERIMENT, s, as_published))
+    found = verdicts(table5.claims(), frame(table5.EXPERIMENT, s, as_published))
     assert set(found.values()) == {"reproduced"}
 
     def reversed_(coords, tuned, seed):
         return 140 - as_published(coords, tuned, seed)
 
-    found = verdicts(ffa_table5.claims(), frame(ffa_table5.EXPERIMENT, s, reversed_))
+    found = verdicts(table5.claims(), frame(table5.EXPERIMENT, s, reversed_))
     assert found["better_eps1"] == found["lora_needs_rank"] == "not reproduced"
     assert found["half_sent"] == "reproduced"
 
@@ -171,23 +164,23 @@ def test_claims_follow_the_results_and_not_the_paper():
 def test_table_2_and_3_claims():
     jitter = np.random.default_rng(0)
     cost = {"iid": 0, "mild": 3, "severe": 9}
-    s = ffa_table2.EXPERIMENT.setting("smoke", rates=[0.1])
+    s = table2.EXPERIMENT.setting("smoke", rates=[0.1])
     published = frame(
-        ffa_table2.EXPERIMENT,
+        table2.EXPERIMENT,
         s,
         lambda c, t, seed: 90 - cost[c["split"]] * (c["method"] == "lora") + 0.1 * jitter.standard_normal(),
     )
-    assert set(verdicts(ffa_table2.claims(), published).values()) == {"reproduced"}
-    s = ffa_table3.EXPERIMENT.setting("smoke", rates=[0.1], tasks=["entailment"])
-    flat = frame(ffa_table3.EXPERIMENT, s, lambda c, t, seed: 80 + jitter.standard_normal())
+    assert set(verdicts(table2.claims(), published).values()) == {"reproduced"}
+    s = table3.EXPERIMENT.setting("smoke", rates=[0.1], tasks=["entailment"])
+    flat = frame(table3.EXPERIMENT, s, lambda c, t, seed: 80 + jitter.standard_normal())
     flat = pd.concat([flat, flat.assign(task="mnli-mm")])
-    found = verdicts(ffa_table3.claims(), flat)
+    found = verdicts(table3.claims(), flat)
     assert found["same_size"] == "reproduced"
     assert found["mnli_same_size"] == "not reproduced"
 
 
 def test_table_4_pairs_tuned_with_fixed_and_finds_its_diagonals():
-    e, s = ffa_table4.EXPERIMENT, ffa_table4.EXPERIMENT.setting("smoke")
+    e, s = table4.EXPERIMENT, table4.EXPERIMENT.setting("smoke")
     jitter = np.random.default_rng(0)
 
     def value(coords, tuned, seed):  # a peak in alpha^2 lr, the same for all alphas
@@ -197,22 +190,22 @@ def test_table_4_pairs_tuned_with_fixed_and_finds_its_diagonals():
     results = frame(e, s, value)
     grid = results[results["seed"] == 0].assign(score=results["accuracy"])
     chosen = choose(grid, by=e.by, tuned=["lr", "clip"])
-    compared = ffa_table4.tuned_and_fixed(results, chosen, ffa_table4.home(s))
+    compared = table4.tuned_and_fixed(results, chosen, table4.home(s))
     assert set(compared["tuning"]) == {"tuned", "fixed"}
     lora = compared[compared["method"] == "lora"]
     tuned, fixed = (lora[lora["tuning"] == t].groupby("alpha")["accuracy"].mean() for t in ("tuned", "fixed"))
     assert tuned["8"] == fixed["8"]
     assert (tuned[["4", "16"]] > fixed[["4", "16"]] + 1).all()
     judged_on = pd.concat([compared, results.assign(tuning="all")], ignore_index=True)
-    assert verdicts(ffa_table4.claims(s), judged_on) == {
+    assert verdicts(table4.claims(s), judged_on) == {
         "tuning_helps": "reproduced",
         "alpha_is_rate": "reproduced",
     }
     broken = judged_on.copy()
     broken["accuracy"] += 3 * jitter.standard_normal(len(broken))
-    assert verdicts(ffa_table4.claims(s), broken)["alpha_is_rate"] == "not reproduced"
-    assert len(ffa_table4.diagonals(s, "ffa-lora")) == 5
-    for one, two in ffa_table4.diagonals(s, "ffa-lora"):
+    assert verdicts(table4.claims(s), broken)["alpha_is_rate"] == "not reproduced"
+    assert len(table4.diagonals(s, "ffa-lora")) == 5
+    for one, two in table4.diagonals(s, "ffa-lora"):
         products = [float(x["alpha"]) ** 2 * float(x["rate"]) for x in (one, two)]
         assert products[0] == pytest.approx(products[1])
 
@@ -296,40 +289,40 @@ def test_discordance_claims_on_synthetic_gaps():
         for k in (1, 8)
         for seed in range(3)
     ]
-    found = verdicts(ffa_discordance1.claims((1, 8)), pd.DataFrame(rows))
+    found = verdicts(discordance1.claims((1, 8)), pd.DataFrame(rows))
     assert set(found.values()) == {"reproduced"}
     moved = pd.DataFrame(rows).assign(gap=0.1)
-    assert set(verdicts(ffa_discordance1.claims((1, 8)), moved).values()) == {"not reproduced"}
+    assert set(verdicts(discordance1.claims((1, 8)), moved).values()) == {"not reproduced"}
 
 
 def test_ffa_lora_depends_on_alpha_and_rate_only_through_their_product_in_float64():
-    one = ffa_theorem1.trajectory("ffa-lora", 4.0, 0, rounds=6)
-    two = ffa_theorem1.trajectory("ffa-lora", 64.0, 0, rounds=6)
+    one = alpha.trajectory("ffa-lora", 4.0, 0, rounds=6)
+    two = alpha.trajectory("ffa-lora", 64.0, 0, rounds=6)
     assert torch.allclose(one, two, rtol=1e-10, atol=1e-12)
 
 
 def test_theorem_1_the_limit_in_float64():
-    limit = ffa_theorem1.trajectory("ffa-lora", 8.0, 1, rounds=6)
-    gaps = [float((ffa_theorem1.trajectory("lora", a, 1, rounds=6) - limit).norm()) for a in (1e3, 2e3, 4e3)]
+    limit = alpha.trajectory("ffa-lora", 8.0, 1, rounds=6)
+    gaps = [float((alpha.trajectory("lora", a, 1, rounds=6) - limit).norm()) for a in (1e3, 2e3, 4e3)]
     assert gaps[0] / gaps[1] == pytest.approx(4, rel=0.02)
     assert gaps[1] / gaps[2] == pytest.approx(4, rel=0.02)
     # at a small alpha the two differ by far more
-    fixed = ffa_theorem1.trajectory("lora", 8.0, 1, rounds=6)
+    fixed = alpha.trajectory("lora", 8.0, 1, rounds=6)
     assert float((fixed - limit).norm()) > 10 * gaps[0]
     with pytest.raises(BadValue):
-        ffa_theorem1.trajectory("lora", 0.0, 0)
+        alpha.trajectory("lora", 0.0, 0)
 
 
 def test_a_trajectory_equals_plain_gradient_descent_written_out():
     """One client's worth of steps by hand, with the gradient of W and the chain rule."""
-    start, teacher, inputs, a0 = ffa_theorem1._problem(3)
-    a, b = ffa_theorem1._local(
+    start, teacher, inputs, a0 = alpha._problem(3)
+    a, b = alpha._local(
         "lora",
         start,
         teacher,
         inputs[0],
         a0,
-        [torch.zeros(o, 8, dtype=torch.float64) for o, _ in ffa_theorem1.SHAPES],
+        [torch.zeros(o, 8, dtype=torch.float64) for o, _ in alpha.SHAPES],
         2.0,
         0.05,
         1,

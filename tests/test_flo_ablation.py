@@ -4,8 +4,7 @@ import pandas as pd
 import pytest
 
 from fedlora_kit.errors import BadValue, UnknownName
-from fedlora_kit.papers.fedlora_optimizer import ablation
-from fedlora_kit.papers.fedlora_optimizer import setting as flo_setting
+from fedlora_kit.papers.fedlora_optimizer import ablation, setting
 from fedlora_kit.study.claims import judge_all
 
 ITEM = "fedlora-optimizer/ablation"
@@ -46,7 +45,7 @@ def test_each_structure_and_pair_runs_once_and_sets_what_it_says():
     }
     found = {tuple(c.coords.values()): c.spec for c in made if c.seed == 1}
     for place, settings in expected.items():
-        assert found[place] == flo_setting.spec(s, "fedlora-optimizer", 1, **settings)
+        assert found[place] == setting.spec(s, "fedlora-optimizer", 1, **settings)
 
 
 def test_the_cross_is_a_row_and_a_column_of_the_grid():
@@ -62,7 +61,7 @@ def test_the_cross_is_a_row_and_a_column_of_the_grid():
 def test_the_smoke_profile_is_smaller_and_a_parameter_wins():
     assert ablation.setting(ITEM, "smoke").steps == ablation.SMOKE["steps"]
     assert ablation.setting(ITEM, "smoke", steps=7, lr=None).steps == 7
-    assert ablation.setting(ITEM, "paper") == flo_setting.PROFILES["paper"]
+    assert ablation.setting(ITEM, "paper") == setting.PROFILES["paper"]
     with pytest.raises(UnknownName, match="task"):
         ablation.setting(ITEM, "smoke", task="polarity")
     with pytest.raises(BadValue, match="steps"):

@@ -5,8 +5,7 @@ import pytest
 
 from fedlora_kit.errors import BadValue
 from fedlora_kit.models.components import AXES
-from fedlora_kit.papers.fedlora_optimizer import preliminary
-from fedlora_kit.papers.fedlora_optimizer import setting as flo_setting
+from fedlora_kit.papers.fedlora_optimizer import preliminary, setting
 from fedlora_kit.papers.fedlora_optimizer.variation import REFERENCES
 from fedlora_kit.study.claims import judge_all
 
@@ -56,8 +55,8 @@ def test_the_claims_and_the_contrary_one():
 
 
 def test_the_runs_are_points_of_one_trajectory():
-    s = flo_setting.setting("fedlora-optimizer/preliminary", "smoke", seeds=2)
-    made = preliminary.specs(s, preliminary.points("smoke"))
+    s = setting.setting("fedlora-optimizer/preliminary", "smoke", seeds=2)
+    made = preliminary.specs(s, preliminary.sweep_points("smoke"))
     assert [(seed, steps) for seed, steps, _ in made] == [(k, p) for k in (0, 1) for p in (5, 15, 40)]
     for seed, steps, spec in made:
         assert (spec.seed, spec.local.steps, spec.rounds.rounds) == (seed, steps, 1)
@@ -67,4 +66,4 @@ def test_the_runs_are_points_of_one_trajectory():
     assert preliminary.figure(results({"A": 1, "B": 2}, {"A": 1, "B": 2})).axes
     for bad in ([5], [5, 5], [0, 5], [9, 5]):
         with pytest.raises(BadValue, match="points"):
-            preliminary.points("smoke", bad)
+            preliminary.sweep_points("smoke", bad)

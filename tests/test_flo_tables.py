@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from fedlora_kit.errors import BadValue, UnknownName
-from fedlora_kit.papers.fedlora_optimizer import tables
+from fedlora_kit.papers.fedlora_optimizer import scores, tables
 from fedlora_kit.papers.fedlora_optimizer.tables import BASELINE, MORE_STEPS, NO_GLOBAL, OURS
 from fedlora_kit.papers.fedlora_optimizer.tables_claims import CELL, claims, deviations, gains
 from fedlora_kit.reporting.comparison import compare
@@ -125,15 +125,15 @@ def test_the_papers_number_has_our_reading_beside_it(item, value):
 
 def test_no_number_stands_for_a_global_adapter_that_is_not_there():
     results = made_up(1.0)
-    whole = tables.score_table(results, "ROUGE-L", local=False).set_index("method")
+    whole = scores.score_table(results, "ROUGE-L", local=False).set_index("method")
     assert list(whole.index) == list(tables.VARIANTS)
     assert whole.columns.tolist() == ["dolly: b", "dolly, 2 categories a client: b"]
     assert set(whole.loc["local-only"]) == set(whole.loc["fedsa-lora"]) == {"—"}
     assert "21" in whole.loc[OURS].iloc[0]
-    own = tables.score_table(results, "ROUGE-L", local=True).set_index("method")
+    own = scores.score_table(results, "ROUGE-L", local=True).set_index("method")
     assert "—" not in set(own.to_numpy().ravel())
     only = results[results["method"] == "local-only"]
-    assert tables.score_table(only, "loss", local=False)["method"].tolist() == ["local-only"]
+    assert scores.score_table(only, "loss", local=False)["method"].tolist() == ["local-only"]
 
 
 @pytest.mark.parametrize(
@@ -183,7 +183,7 @@ def test_from_the_runs_to_the_tables():
         methods=["local-only", OURS],
         max_new_tokens=2,
     )
-    results = tables.frame(run_cells(tables.cells(s), jobs=1)).set_index("method")
+    results = scores.frame(run_cells(tables.cells(s), jobs=1)).set_index("method")
     alone, ours = results.loc["local-only"], results.loc[OURS]
     assert results.loc["local-only", ["rouge_l", "accuracy", "loss", "minus_loss"]].isna().all()
     assert results.loc[:, ["local_rouge_l", "local_accuracy", "local_loss"]].notna().all(axis=None)
@@ -192,5 +192,5 @@ def test_from_the_runs_to_the_tables():
     assert alone[["steps", "examples_seen", "server_steps", "server_seen"]].tolist() == [8, 16, 0, 0]
     # 8 local steps, 1 at the server, 8 local optimisers'
     assert ours[["steps", "examples_seen", "server_steps", "server_seen"]].tolist() == [17, 34, 1, 2]
-    effort = tables.effort_table(results.reset_index())
+    effort = scores.effort_table(results.reset_index())
     assert effort["optimiser steps"].tolist() == [8, 17]

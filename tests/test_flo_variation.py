@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from fedlora_kit.data.batches import shuffled_batches
 from fedlora_kit.errors import BadValue, UnknownName
 from fedlora_kit.models.components import AXES, component_names, decompose, vector_dim, with_components
-from fedlora_kit.papers.fedlora_optimizer import method as flo_method
-from fedlora_kit.papers.fedlora_optimizer import setting as flo_setting
+from fedlora_kit.papers.fedlora_optimizer import method, setting
 from fedlora_kit.papers.fedlora_optimizer import variation as flo_variation
 from fedlora_kit.papers.fedlora_optimizer.variation import client_adapters, variation
 from fedlora_kit.study.claims import judge_all
@@ -128,19 +127,19 @@ def test_the_methods_claims_and_figure():
     longer = with_components(start, {component_names(B)[0]: 2 * magnitude}, "rank")
     good = pd.concat(
         [
-            flo_method.step_frame(start, turned, "rank").assign(stage="global optimiser"),
-            flo_method.step_frame(start, longer, "rank").assign(stage="local optimiser of client 0"),
+            method.step_frame(start, turned, "rank").assign(stage="global optimiser"),
+            method.step_frame(start, longer, "rank").assign(stage="local optimiser of client 0"),
         ]
     )
-    assert {j.verdict.status for j in judge_all(flo_method.claims(), good)} == {"reproduced"}
+    assert {j.verdict.status for j in judge_all(method.claims(), good)} == {"reproduced"}
     negative = with_components(start, {component_names(B)[0]: -2 * magnitude}, "rank")
-    changes = flo_method.step_frame(start, negative, "rank").set_index("component")["change"]
+    changes = method.step_frame(start, negative, "rank").set_index("component")["change"]
     assert changes["B_M"] == pytest.approx(float(3 * magnitude.max()), rel=1e-5)
     assert changes.drop("B_M").max() < 1e-6
-    both = flo_method.step_frame(start, {**turned, B: longer[B]}, "rank").assign(stage="global optimiser")
-    judged = [j.verdict.status for j in judge_all(flo_method.claims(), both)]
+    both = method.step_frame(start, {**turned, B: longer[B]}, "rank").assign(stage="global optimiser")
+    judged = [j.verdict.status for j in judge_all(method.claims(), both)]
     assert judged == ["not reproduced", "not testable"]
-    shapes = flo_method.shapes(start, module, "vector").set_index("tensor")["shape"]
+    shapes = method.shapes(start, module, "vector").set_index("tensor")["shape"]
     assert shapes.to_dict() == {
         "A": "2 × 5",
         "A_M": "1 × 5",
@@ -150,21 +149,18 @@ def test_the_methods_claims_and_figure():
         "B_D": "3 × 2",
     }
     said = [
-        t.get_text()
-        for ax in flo_method.figure(start, module).findobj()
-        if hasattr(ax, "get_text")
-        for t in [ax]
+        t.get_text() for ax in method.figure(start, module).findobj() if hasattr(ax, "get_text") for t in [ax]
     ]
     assert {"global optimiser", "local optimisers", "$A_D$   (unit vectors)"} <= set(said)
 
 
 def test_settings():
-    for profile in flo_setting.PROFILES:
-        s = flo_setting.setting("fedlora-optimizer/method", profile)
-        spec = flo_setting.spec(s, "fedlora-optimizer", 1, axis="vector")
+    for profile in setting.PROFILES:
+        s = setting.setting("fedlora-optimizer/method", profile)
+        spec = setting.spec(s, "fedlora-optimizer", 1, axis="vector")
         assert spec.data.server_examples > 0
         assert spec.data.client_holdout > 0
-        assert s.backbone in " ".join(flo_setting.deviations(s))
+        assert s.backbone in " ".join(setting.deviations(s))
     for bad in ({"rounds": 0}, {"lr": -1.0}, {"seeds": 0}):
         with pytest.raises(BadValue, match=next(iter(bad))):
-            flo_setting.setting("fedlora-optimizer/method", "smoke", **bad)
+            setting.setting("fedlora-optimizer/method", "smoke", **bad)

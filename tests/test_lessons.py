@@ -17,9 +17,9 @@ from fedlora_kit.errors import BadValue, UnknownName
 from fedlora_kit.methods import METHODS, ClientUpdate, FedIT, method, register
 from fedlora_kit.methods.base import Context
 from fedlora_kit.papers.fed_hello import grid as fed_hello_grid
-from fedlora_kit.papers.fed_hello import instructions as fed_hello_instructions
-from fedlora_kit.papers.fedlora_optimizer import tables as flo_tables
-from fedlora_kit.papers.ffa_lora import table1 as ffa_table1
+from fedlora_kit.papers.fed_hello import instructions
+from fedlora_kit.papers.fedlora_optimizer import tables
+from fedlora_kit.papers.ffa_lora import table1
 from fedlora_kit.papers.items import ITEMS
 from fedlora_kit.papers.lessons import (
     directions_and_magnitudes,
@@ -237,16 +237,16 @@ def test_a_registered_method_stands_in_every_table():
         name = "mine"
 
     with pytest.raises(UnknownName, match="mine"):
-        ffa_table1.EXPERIMENT.setting("smoke", methods=["lora", "mine"])
+        table1.EXPERIMENT.setting("smoke", methods=["lora", "mine"])
     register(Mine)
-    ffa = ffa_table1.EXPERIMENT.setting("smoke", methods=["lora", "mine"], tasks=["polarity"])
-    grid = [c for c in ffa_table1.EXPERIMENT.grid(ffa) if c.coords["method"] == "mine"]
+    ffa = table1.EXPERIMENT.setting("smoke", methods=["lora", "mine"], tasks=["polarity"])
+    grid = [c for c in table1.EXPERIMENT.grid(ffa) if c.coords["method"] == "mine"]
     assert {c.spec.local.lr for c in grid} == set(ffa.rates["lora"])
     hello = fed_hello_grid.setting("t", fed_hello_grid.PROFILES, "smoke", methods=["mine", "fed-hello"])
-    texts = fed_hello_instructions.setting("dolly", "smoke", methods=["mine"])
-    flo = flo_tables.setting("fedlora-optimizer/global", "smoke", methods=["mine"])
-    assert flo_tables.has_global("mine")
-    for cells in (fed_hello_grid.cells(hello), fed_hello_instructions.cells(texts), flo_tables.cells(flo)):
+    texts = instructions.setting("dolly", "smoke", methods=["mine"])
+    flo = tables.setting("fedlora-optimizer/global", "smoke", methods=["mine"])
+    assert tables.has_global("mine")
+    for cells in (fed_hello_grid.cells(hello), instructions.cells(texts), tables.cells(flo)):
         made = [c for c in cells if c.coords["method"] == "mine"]
         assert made
         assert all(c.spec.method.name == "mine" and c.spec.method.settings == {} for c in made)

@@ -19,8 +19,7 @@ from fedlora_kit.batch.parameters import read_parameters
 from fedlora_kit.cli import app
 from fedlora_kit.cli.scaffold import announced, plan
 from fedlora_kit.errors import BadValue
-from fedlora_kit.papers.items import find
-from fedlora_kit.papers.own_items import all_items, own_items
+from fedlora_kit.papers.items import all_items, find, own_items
 
 ROOT = Path(__file__).resolve().parent.parent
 NAMES = {"method": "my-method", "partitioner": "by-region", "notebook": "my_question"}

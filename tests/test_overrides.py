@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 
 from fedlora_kit.errors import BadValue, UnknownName
-from fedlora_kit.papers.fed_hello import grid as fed_hello_grid
-from fedlora_kit.papers.fed_hello import strategies as fed_hello_strategies
-from fedlora_kit.papers.ffa_lora import init_of_a as ffa_init_of_a
+from fedlora_kit.papers.fed_hello import grid, strategies
+from fedlora_kit.papers.ffa_lora import init_of_a
 from fedlora_kit.study.overrides import chosen
 
 KNOWN = ("triangle", "uniform")
@@ -31,11 +30,11 @@ def test_an_unknown_name_is_refused_with_the_known_ones() -> None:
 
 def test_one_text_in_place_of_a_list_is_named_not_taken_letter_by_letter() -> None:
     with pytest.raises(BadValue, match=r"patterns=\['uniform'\]"):
-        fed_hello_strategies.chosen_patterns("uniform")
+        strategies.chosen_patterns("uniform")
     with pytest.raises(BadValue, match=r"splits=\['iid'\]"):
-        fed_hello_grid.setting("fed-hello/table2", fed_hello_grid.PROFILES, "smoke", splits="iid")
+        grid.setting("fed-hello/table2", grid.PROFILES, "smoke", splits="iid")
 
 
 def test_a_grid_of_one_method_needs_no_rates_of_another() -> None:
-    found = ffa_init_of_a.EXPERIMENT.setting("smoke", rates=[0.1])
+    found = init_of_a.EXPERIMENT.setting("smoke", rates=[0.1])
     assert found.rates_of("ffa-lora") == (0.1,)

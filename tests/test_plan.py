@@ -12,7 +12,7 @@ from fedlora_kit.experiments.run import run
 from fedlora_kit.experiments.setup import load_data
 from fedlora_kit.experiments.spec import RunSpec
 from fedlora_kit.experiments.store import Store
-from fedlora_kit.papers.runs_of import planned_runs, runs_of
+from fedlora_kit.papers.runs_of import planned_items, planned_runs, runs_of
 from fedlora_kit.planning import amounts as amounts_
 from fedlora_kit.planning import estimate as estimate_
 from fedlora_kit.planning.amounts import PUBLISHED, amounts
@@ -186,7 +186,7 @@ def test_this_machine_can_be_measured():
 
 
 def planned(parameters, profile="smoke", store=None):
-    return plan(profile, parameters, lambda _: FIXED, store or Store())
+    return plan(profile, planned_items(profile, parameters), lambda _: FIXED, store or Store())
 
 
 def done(store, made):

@@ -18,15 +18,14 @@ from fedlora_kit.experiments import run as one_run
 from fedlora_kit.experiments.many import Finished
 from fedlora_kit.experiments.spec import RunSpec
 from fedlora_kit.experiments.store import Store
-from fedlora_kit.papers.fed_hello import patterns as fed_hello_patterns
-from fedlora_kit.papers.ffa_lora import figure1 as ffa_figure1
-from fedlora_kit.papers.ffa_lora import theorem1 as ffa_theorem1
-from fedlora_kit.papers.item_runs import RUNS
-from fedlora_kit.papers.items import ITEMS
+from fedlora_kit.papers.fed_hello import patterns
+from fedlora_kit.papers.ffa_lora import alpha, figure1
+from fedlora_kit.papers.items import ITEMS, find, module_of
 from fedlora_kit.papers.lessons import at_scale
 from fedlora_kit.papers.runs_of import planned_runs, runs_of
 
 NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
+RUNS = [item.id for item in ITEMS]
 ASKS = re.compile(r"\b(run_cells|run_all|run)\(")
 
 
@@ -46,6 +45,10 @@ class Nothing:
         return iter(())
 
 
+def notebook(item, suffix):
+    return NOTEBOOKS / Path(find(item)[0].notebook).with_suffix(suffix)
+
+
 def asked_by_notebook(item, folder, monkeypatch, **parameters):
     """Descriptions of the runs that the notebook asks for, where every run fails at once."""
     asked = []
@@ -61,14 +64,16 @@ def asked_by_notebook(item, folder, monkeypatch, **parameters):
     monkeypatch.setattr(many, "run_all", run_all)
     monkeypatch.setattr(one_run, "run", run)
     monkeypatch.setattr(plt, "show", lambda *_: None)
-    cells = [c for c in jupytext.read(NOTEBOOKS / f"{item}.py").cells if c.cell_type == "code"]
+    cells = [c for c in jupytext.read(notebook(item, ".py")).cells if c.cell_type == "code"]
     last = max((i for i, c in enumerate(cells) if ASKS.search(c.source)), default=-1)
     place = {"__name__": "notebook"}
     for number, cell in enumerate(cells[: last + 1]):
         source = cell.source
         if "parameters" in cell.metadata.get("tags", []):
             source += f"\noutput_dir = {str(folder)!r}\ndevice = 'cpu'\n"
-            source += "".join(f"{name} = {value!r}\n" for name, value in parameters.items())
+            source += "".join(
+                f"{name} = {value!r}\n" for name, value in {**parameters, **find(item)[0].parameters}.items()
+            )
         try:
             exec(compile(ast.parse(source), f"{item}, cell {number}", "exec"), place)
         except Exception:
@@ -83,7 +88,6 @@ def once(values):
 
 
 def test_every_item_has_its_runs_or_says_why_not():
-    assert set(RUNS) == {item.id for item in ITEMS}
     for item in RUNS:
         planned = planned_runs(item, "smoke")
         assert planned.first or "trains nothing" in planned.note
@@ -120,7 +124,7 @@ SLOW = {
     "ffa-lora/alpha",
 }
 #: their seeds if none are given, as the notebooks declare them
-DEFAULT = {i: read_parameters(NOTEBOOKS / f"{i}.ipynb")["seeds"].default for i in LESSONS}
+DEFAULT = {i: read_parameters(notebook(i, ".ipynb"))["seeds"].default for i in LESSONS}
 CASES = [*((i, {}) for i in RUNS if i not in SLOW and i not in LESSONS), *CHANGED.items()]
 
 
@@ -135,7 +139,7 @@ def test_the_runs_are_those_that_the_notebook_asks_for(item, given, tmp_path, mo
 
 @pytest.mark.parametrize("item", sorted(LESSONS))
 def test_a_lesson_asks_for_the_runs_of_its_module(item):
-    cells = [c.source for c in jupytext.read(NOTEBOOKS / f"{item}.py").cells if c.cell_type == "code"]
+    cells = [c.source for c in jupytext.read(notebook(item, ".py")).cells if c.cell_type == "code"]
     asking = [source for source in cells if ASKS.search(source)]
     planned = planned_runs(item, "smoke")
     if not planned.first:
@@ -143,16 +147,16 @@ def test_a_lesson_asks_for_the_runs_of_its_module(item):
         return
     (source,) = asking
     if "a method that only it knows" in planned.note:
-        source = source.replace("fed_hello_grid.cells(setting)", "lesson.cells(seeds)")
+        source = source.replace("grid.cells(setting)", "lesson.cells(seeds)")
     assert source.count("lesson.cells(seeds)") == 1
-    module = importlib.import_module(f"fedlora_kit.papers.{item.replace('/', '.')}")
+    module = importlib.import_module(module_of(find(item)[0]))
     assert planned.specs() == list({c.spec.canonical(): c.spec for c in module.cells(DEFAULT[item])}.values())
 
 
 @pytest.mark.parametrize("item", RUNS)
 def test_every_parameter_of_the_notebook_is_taken(item):
-    declared = read_parameters(NOTEBOOKS / f"{item}.ipynb")
-    given = {name: p.default for name, p in declared.items() if name != "profile"}
+    declared = read_parameters(notebook(item, ".ipynb"))
+    given = {name: p.default for name, p in declared.items() if name not in ("profile", "item")}
     assert planned_runs(item, "smoke", **given).specs() == planned_runs(item, "smoke").specs()
 
 
@@ -216,7 +220,7 @@ def test_no_item_takes_an_impossible_number_of_seeds(seeds):
     without = {"ffa-lora/figure1", "fed-hello/patterns", "fed-hello/resources"}  # no runs in the store
     without |= {"lessons/privacy_audit", "lessons/at_scale"}
     asks = [partial(runs_of, item, "smoke") for item in RUNS if item not in without]
-    asks += [ffa_figure1.measure, ffa_theorem1.measure, partial(fed_hello_patterns.setting, "smoke")]
+    asks += [figure1.measure, alpha.measure, partial(patterns.setting, "smoke")]
     for ask in (*asks, at_scale.shared_specs):
         with pytest.raises(BadValue, match=f"seeds={seeds}") as error:
             ask(seeds=seeds)

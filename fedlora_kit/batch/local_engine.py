@@ -14,7 +14,7 @@ from fedlora_kit.batch.stages import Planned, plan_item, train_stages
 from fedlora_kit.batch.warm import WarmPool
 from fedlora_kit.experiments.places import Pool, default_jobs, jobs_on_gpus
 from fedlora_kit.experiments.store import Store
-from fedlora_kit.papers.item_runs import RUNS
+from fedlora_kit.papers.runs_of import has_runs
 
 _log = logging.getLogger(__name__)
 
@@ -70,7 +70,7 @@ def train_items(
     planned: dict[str, Planned] = {}
     unplanned: dict[str, str] = {}
     for item, given in items.items():
-        if item not in RUNS:
+        if not has_runs(item):
             continue  # a notebook of the user's own
         try:
             planned[item] = plan_item(item, profile, given)

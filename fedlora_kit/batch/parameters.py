@@ -18,7 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fedlora_kit import paths
 from fedlora_kit.errors import BadValue, UnknownName
+from fedlora_kit.study.item import Item
 
 TYPES = ("int", "float", "str", "bool", "list[int]", "list[float]", "list[str]")
 _TRUE, _FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
@@ -148,19 +150,38 @@ def parse_settings(pairs: Iterable[str]) -> dict[str, str]:
     return settings
 
 
-def resolve(path: Path, item: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """``settings`` checked against what the notebook at ``path`` declares, each value of its declared type.
+def notebook_path(item: Item) -> Path:
+    """Where the item's notebook lies.
+
+    Raises:
+        BadValue: it is only planned.
+    """
+    if item.notebook is None:
+        raise BadValue(
+            f"{item.id} has no notebook yet: it is planned",
+            "`fedlora list` shows which items have a notebook",
+        )
+    return paths.notebooks_dir() / item.notebook
+
+
+def resolve(item: Item, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """``settings`` checked against what the item's notebook declares, each value of its declared type, and
+    the item's own parameters.
 
     Raises:
         UnknownName: a name the notebook does not declare.
-        BadValue: a value of the wrong type.
+        BadValue: a value of the wrong type; one of the item's own parameters; no notebook.
     """
-    declared = read_parameters(path)
+    declared = read_parameters(notebook_path(item))
     values = {}
-    for name, value in settings.items():
+    for name, value in {**settings, **item.parameters}.items():
+        if name in settings and name in item.parameters:
+            raise BadValue(
+                f"{name!r} of {item.id} is always {item.parameters[name]!r}", f"leave {name}={value} out"
+            )
         if name not in declared:
-            raise UnknownName(f"parameter of notebook {item}", name, declared)
-        values[name] = coerce(name, value, declared[name], f"notebook {item}")
+            raise UnknownName(f"parameter of notebook {item.id}", name, declared)
+        values[name] = coerce(name, value, declared[name], f"notebook {item.id}")
     return values
 
 

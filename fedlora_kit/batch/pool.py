@@ -10,18 +10,20 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
 from fedlora_kit.batch import cache
 from fedlora_kit.batch.folders import LOG_FILE, NOTEBOOK_FILE, Staging, exclusive
+from fedlora_kit.batch.parameters import notebook_path
 from fedlora_kit.batch.progress import Reporter, Running, Silent
-from fedlora_kit.batch.runner import notebook_path, values_for
-from fedlora_kit.batch.status import FAILED, OK, PLANNED, UNCHANGED, Runnable, Status, now, read_status
+from fedlora_kit.batch.runner import values_for
+from fedlora_kit.batch.status import FAILED, OK, PLANNED, UNCHANGED, Status, now, read_status
 from fedlora_kit.batch.surroundings import python_path
 from fedlora_kit.disk import disk_guard
 from fedlora_kit.errors import BadValue, UnknownName
+from fedlora_kit.study.item import Item
 
 #: item -> its notebook's parameters; trains what they need, and says whether they may go side by side
 Prepare = Callable[[dict[str, dict[str, Any]]], bool]
@@ -37,7 +39,7 @@ _CGROUPS = Path("/sys/fs/cgroup")  # as a container sees its own
 
 @dataclass
 class _Child:
-    item: Runnable
+    item: Item
     process: subprocess.Popen[bytes]
     staging: Staging
     errors: IO[bytes]
@@ -48,7 +50,7 @@ class _Child:
 
 
 def reproduce(
-    items: Sequence[Runnable],
+    items: Sequence[Item],
     profile: str = "smoke",
     jobs: int | None = None,
     output_dir: str | Path = "figures",
@@ -93,7 +95,7 @@ def reproduce(
     values = {item.id: values_for(item, profile, settings, output_dir) for item in with_notebook}
     statuses = {item.id: Status(item.id, PLANNED, profile) for item in items}
     with exclusive(profile, output_dir):
-        waiting: list[tuple[Runnable, Status]] = []
+        waiting: list[tuple[Item, Status]] = []
         for item in with_notebook:
             key = cache.cache_key(notebook_path(item), profile, values[item.id])
             place = Staging(item.id, profile, output_dir, "-")
@@ -142,7 +144,7 @@ def reproduce(
 
 
 def _start(
-    item: Runnable,
+    item: Item,
     crashed: Status,
     settings: Mapping[str, Any],
     output_dir: str | Path,
@@ -166,9 +168,7 @@ def _start(
         start_new_session=True,  # Ctrl-C reaches this process alone, which then stops the workers in order
     )
     job = {
-        "item": item.id,
-        "kind": item.kind,
-        "notebook": item.notebook,
+        "item": asdict(item),
         "profile": crashed.profile,
         "parameters": dict(settings),
         "output_dir": str(output_dir),

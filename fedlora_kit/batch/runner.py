@@ -22,14 +22,15 @@ from fedlora_kit.batch.cache import cache_key as key_of
 from fedlora_kit.batch.cache import versions
 from fedlora_kit.batch.folders import LOG_FILE, NOTEBOOK_FILE, Staging
 from fedlora_kit.batch.kernel import KERNEL_NAME, private_kernel
-from fedlora_kit.batch.parameters import resolve
-from fedlora_kit.batch.status import FAILED, OK, Runnable, Status, now
+from fedlora_kit.batch.parameters import notebook_path, resolve
+from fedlora_kit.batch.status import FAILED, OK, Status, now
 from fedlora_kit.batch.surroundings import environment
 from fedlora_kit.errors import BadValue, FedloraError
 from fedlora_kit.experiments import atomic
 from fedlora_kit.numerals import duration
-from fedlora_kit.papers.own_items import FOLDER
+from fedlora_kit.papers.items import OWN
 from fedlora_kit.reporting.outputs import STAGING_VARIABLE, read_claims
+from fedlora_kit.study.item import Item
 
 _EXPECTED = {"table": ("table.csv", "table.md"), "figure": ("figure.svg", "figure.png")}
 QUIET = {
@@ -42,22 +43,8 @@ QUIET = {
 _COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
 
-def notebook_path(item: Runnable) -> Path:
-    """Where the item's notebook lies.
-
-    Raises:
-        BadValue: it is only planned.
-    """
-    if item.notebook is None:
-        raise BadValue(
-            f"{item.id} has no notebook yet: it is planned",
-            "`fedlora list` shows which items have a notebook",
-        )
-    return paths.notebooks_dir() / item.notebook
-
-
 def values_for(
-    item: Runnable, profile: str, settings: Mapping[str, Any], output_dir: str | Path = "figures"
+    item: Item, profile: str, settings: Mapping[str, Any], output_dir: str | Path = "figures"
 ) -> dict[str, Any]:
     """All parameters of one run: ``settings`` checked against the notebook, with ``profile`` and
     ``output_dir``.
@@ -71,13 +58,11 @@ def values_for(
     place = Path(output_dir).expanduser()
     if place.is_absolute() and place.resolve().is_relative_to(paths.home()):
         place = place.resolve().relative_to(paths.home())  # no path of this machine in the executed notebook
-    return resolve(
-        notebook_path(item), item.id, {**settings, "profile": profile, "output_dir": place.as_posix()}
-    )
+    return resolve(item, {**settings, "profile": profile, "output_dir": place.as_posix()})
 
 
 def run_notebook(
-    item: Runnable,
+    item: Item,
     profile: str,
     parameters: Mapping[str, Any],
     output_dir: str | Path = "figures",
@@ -177,7 +162,7 @@ def _short(error: Exception, timeout: float | None) -> str:
     return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"
 
 
-def _missing(item: Runnable, staging: Staging) -> str | None:
+def _missing(item: Item, staging: Staging) -> str | None:
     """A notebook that runs to its end but leaves no result, or leaves it elsewhere, has not done its work."""
     folder, elsewhere = staging.folder, staging.written_elsewhere()
     here = f'ItemOutputs("{item.id}", profile, output_dir)'
@@ -186,7 +171,7 @@ def _missing(item: Runnable, staging: Staging) -> str | None:
             f"the notebook ran to its end but wrote its results under {', '.join(elsewhere)}, where they are "
             f"not looked for: write them with {here}"
         )
-    if item.id.startswith(f"{FOLDER}/") and not staging.written():
+    if item.id.startswith(f"{OWN}/") and not staging.written():
         return f"the notebook ran to its end but wrote no result: write what it finds with {here}"
     missing = [name for name in _EXPECTED.get(item.kind, ()) if not (folder / name).is_file()]
     if missing:
@@ -198,7 +183,7 @@ def _missing(item: Runnable, staging: Staging) -> str | None:
     return None
 
 
-def _tidy(path: Path, item: Runnable, values: dict[str, Any], error: str | None) -> None:
+def _tidy(path: Path, item: Item, values: dict[str, Any], error: str | None) -> None:
     """Make the saved notebook say what happened: papermill marks cells as completed that never ran."""
     import nbformat
 

@@ -5,23 +5,12 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from fedlora_kit.experiments import atomic
 
 STATUS_FILE = "status.json"
 OK, FAILED, UNCHANGED, PLANNED = "ok", "failed", "unchanged", "planned"
-
-
-class Runnable(Protocol):
-    """What the runner needs to know of an item; `papers.items.Item` has it."""
-
-    @property
-    def id(self) -> str: ...
-    @property
-    def kind(self) -> str: ...
-    @property
-    def notebook(self) -> str | None: ...
 
 
 @dataclass(frozen=True)

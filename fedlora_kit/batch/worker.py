@@ -15,15 +15,7 @@ import os
 import signal
 import sys
 import threading
-from dataclasses import dataclass
 from types import FrameType
-
-
-@dataclass(frozen=True)
-class _Item:
-    id: str
-    kind: str
-    notebook: str
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
@@ -53,11 +45,12 @@ def main() -> int:
     threading.Thread(target=_follow_parent, daemon=True).start()
     from fedlora_kit.batch.runner import run_notebook
     from fedlora_kit.errors import FedloraError
+    from fedlora_kit.study.item import Item
 
     logging.getLogger("papermill").setLevel(logging.ERROR)  # it calls parameters unknown that it cannot parse
     try:
         status = run_notebook(
-            _Item(job["item"], job["kind"], job["notebook"]),
+            Item(**job["item"]),
             job["profile"],
             job["parameters"],
             job["output_dir"],

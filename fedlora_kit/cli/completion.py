@@ -39,8 +39,7 @@ def gpus(incomplete: str) -> list[str]:
 
 def items(ctx: typer.Context, incomplete: str) -> list[str]:
     """Ids of items and papers that begin so, without those on the line."""
-    from fedlora_kit.papers.items import PAPERS
-    from fedlora_kit.papers.own_items import all_items
+    from fedlora_kit.papers.items import PAPERS, all_items
 
     names = [*(paper.id for paper in PAPERS), *(item.id for item in all_items())]
     said = _on_the_line(ctx)
@@ -148,8 +147,7 @@ def _declared(named: Iterable[str]) -> dict[str, Parameter]:
     """The parameters that the notebooks of these items (all items, if none is named) have in common."""
     from fedlora_kit import paths
     from fedlora_kit.batch.parameters import read_parameters
-    from fedlora_kit.papers.items import find
-    from fedlora_kit.papers.own_items import all_items
+    from fedlora_kit.papers.items import all_items, find
 
     chosen = find(named) if named else all_items()
     found = [read_parameters(paths.notebooks_dir() / i.notebook) for i in chosen if i.notebook is not None]

@@ -30,9 +30,9 @@ def slow_without_gpu(
         rate_of: the device's speed; measured now if None.
         share: of how many machines this is one.
     """
-    from fedlora_kit.papers.item_runs import RUNS
+    from fedlora_kit.papers.runs_of import has_runs, planned_items
 
-    planned = {k: v for k, v in parameters.items() if k in RUNS and v.get("device", "auto") == "auto"}
+    planned = {k: v for k, v in parameters.items() if has_runs(k) and v.get("device", "auto") == "auto"}
     if profile == _SMOKE or not planned:
         return None
     import torch
@@ -45,7 +45,7 @@ def slow_without_gpu(
     from fedlora_kit.planning.plan import plan
 
     try:
-        total = plan(profile, planned, rate_of or rates(None, "auto")).totals
+        total = plan(profile, planned_items(profile, planned), rate_of or rates(None, "auto")).totals
         jobs = default_jobs()
     except Exception:  # such as a setting that an item refuses: its own error says it better, and stops
         _log.debug("the time without a GPU cannot be planned", exc_info=True)

@@ -111,7 +111,6 @@ def _wanted(items: list[str] | None, profile: str, settings: list[str] | None) -
     from fedlora_kit.batch.fetch_plan import wanted
     from fedlora_kit.batch.parameters import parse_settings, resolve
     from fedlora_kit.batch.pool import PROFILES
-    from fedlora_kit.batch.runner import notebook_path
     from fedlora_kit.papers.items import ITEMS, find
     from fedlora_kit.papers.runs_of import planned_runs
 
@@ -123,7 +122,7 @@ def _wanted(items: list[str] | None, profile: str, settings: list[str] | None) -
     specs = []
     for item in find(items) if items else ITEMS:
         if item.notebook is not None:
-            planned = planned_runs(item.id, profile, **resolve(notebook_path(item), item.id, given))
+            planned = planned_runs(item.id, profile, **resolve(item, given))
             specs += [*planned.specs(), *planned.like_chosen()]
     return wanted(specs)
 

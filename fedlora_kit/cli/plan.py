@@ -86,9 +86,9 @@ def plan(
     from fedlora_kit.batch import own_code
     from fedlora_kit.batch.parameters import parse_settings, resolve
     from fedlora_kit.batch.pool import PROFILES
-    from fedlora_kit.batch.runner import notebook_path
     from fedlora_kit.experiments.store import Store
     from fedlora_kit.papers.items import ITEMS, find
+    from fedlora_kit.papers.runs_of import planned_items
     from fedlora_kit.planning.plan import plan as make
 
     if gpu is not None and tflops is not None:
@@ -107,8 +107,8 @@ def plan(
     if "profile" in given:
         raise BadValue("'profile' cannot be set with --set", "use --profile")
     chosen = [item for item in (find(items) if items else ITEMS) if item.notebook is not None]
-    parameters = {item.id: resolve(notebook_path(item), item.id, given) for item in chosen}
-    made = make(profile, parameters, rate_of)
+    parameters = {item.id: resolve(item, given) for item in chosen}
+    made = make(profile, planned_items(profile, parameters), rate_of)
     if as_json:
         print_json(_as_json(made, gpu or tflops or "measured", share if gpu else None))
         return

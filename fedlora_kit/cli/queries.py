@@ -25,7 +25,7 @@ def list_items(as_json: JsonFlag = False) -> None:
       notebook    its file under notebooks/, or null while it is planned
       foundation  how well the paper's content is known here
     """
-    from fedlora_kit.papers.own_items import all_items
+    from fedlora_kit.papers.items import all_items
 
     keys = ("id", "paper", "kind", "title", "notebook", "foundation")
     records = [{key: getattr(item, key) for key in keys} for item in all_items()]

@@ -18,7 +18,7 @@ from fedlora_kit.errors import BadValue, UnknownName
 if TYPE_CHECKING:
     from fedlora_kit.batch.pool import Prepare
     from fedlora_kit.batch.progress import Reporter
-    from fedlora_kit.papers.items import Item
+    from fedlora_kit.study.item import Item
 
 
 def reproduce(
@@ -129,8 +129,7 @@ def reproduce(
     from fedlora_kit.batch.pool import PROFILES
     from fedlora_kit.batch.pool import reproduce as run_all
     from fedlora_kit.batch.summary import summarise, summary_text
-    from fedlora_kit.papers.items import find
-    from fedlora_kit.papers.own_items import all_items
+    from fedlora_kit.papers.items import all_items, find
     from fedlora_kit.reporting.page import write_page
 
     if profile not in PROFILES:
@@ -202,9 +201,8 @@ def _reporter(items: Sequence[Item], profile: str, given: dict[str, str], *, her
         return LiveTable(console) if console.is_terminal else PlainLines(typer.echo)
     from fedlora_kit.batch.parameters import resolve
     from fedlora_kit.batch.run_log import RunLog
-    from fedlora_kit.batch.runner import notebook_path
 
-    parameters = {i.id: resolve(notebook_path(i), i.id, given) for i in items if i.notebook is not None}
+    parameters = {i.id: resolve(i, given) for i in items if i.notebook is not None}
     return RunLog(PlainLines(typer.echo), profile, parameters, given.get("device", "auto") if here else None)
 
 
@@ -218,14 +216,13 @@ def _warn_of_time(profile: str, items: dict[str, dict[str, Any]], share: int = 1
 def _train_share(items: Sequence[Item], profile: str, settings: Sequence[str], text: str) -> None:
     """One share of the items' runs."""
     from fedlora_kit.batch.parameters import parse_settings, resolve
-    from fedlora_kit.batch.runner import notebook_path
     from fedlora_kit.batch.shards import Shard, train_share
 
     shard, given = Shard.parse(text), parse_settings(settings)
     if "profile" in given:
         raise BadValue("'profile' cannot be set with --set", "use --profile")
     check_device(given.get("device", "auto"))
-    parameters = {item.id: resolve(notebook_path(item), item.id, given) for item in items}
+    parameters = {item.id: resolve(item, given) for item in items}
     _warn_of_time(profile, parameters, shard.of)
     done = train_share(parameters, profile, shard, say=say)
     typer.echo(f"{done.finished} finished, {done.failed} failed, {done.others} fall to other shares")

@@ -1,4 +1,4 @@
-"""Every table, figure and lesson of the kit, by id.
+"""Every table, figure and lesson there is, by id: the kit's, and notebooks of the user's own.
 
 What the labels in ``foundation`` mean: SEEN: read in a source that quotes the paper, or in its authors' code
 or logs; SECOND: read in somebody's summary; REPLAYED: the released code was run again and agrees with its
@@ -7,232 +7,37 @@ logs; DERIVED: arithmetic from what was seen; UNKNOWN: not found, so the kit's o
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterable
+from pathlib import Path
 
+from fedlora_kit import paths
 from fedlora_kit.errors import UnknownName
-from fedlora_kit.study.item import PAPERS as PAPERS
-from fedlora_kit.study.item import Item as Item
-from fedlora_kit.study.item import Kind as Kind
-from fedlora_kit.study.item import Paper as Paper
+from fedlora_kit.papers import fed_hello, fedlora_optimizer, ffa_lora, lessons
+from fedlora_kit.study.item import Item, Paper
 
-_OWN = "the kit's own"
+_ROOMS = (ffa_lora, fed_hello, fedlora_optimizer)
+PAPERS: tuple[Paper, ...] = tuple(room.PAPER for room in _ROOMS)
+ITEMS: tuple[Item, ...] = (*lessons.ITEMS, *(item for room in _ROOMS for item in room.ITEMS))
+#: ``notebooks/own/<name>.ipynb`` is item ``own/<name>`` once it is there
+OWN = "own"
+_STEM = re.compile(r"[a-z0-9_]+")
 
-ITEMS: tuple[Item, ...] = (
-    Item("start_here", "lesson", "From a split over a federated LoRA run to a picture", "", _OWN),
-    Item("lessons/lora_and_fedavg", "lesson", "LoRA, and what happens when a server averages it", "", _OWN),
-    Item("lessons/partitions", "lesson", "Who holds what: heterogeneity, seen and measured", "", _OWN),
-    Item("lessons/ffa_lora", "lesson", "FFA-LoRA: freeze A, and three discordances are gone", "", _OWN),
-    Item("lessons/dp_sgd", "lesson", "DP-SGD for adapters, and ε over the rounds", "", _OWN),
-    Item("lessons/privacy_audit", "lesson", "Can you trust an ε? An audit from outside", "", _OWN),
-    Item("lessons/layer_allocation", "lesson", "Which layers should a small client train?", "", _OWN),
-    Item("lessons/directions_and_magnitudes", "lesson", "Directions and magnitudes of A and B", "", _OWN),
-    Item("lessons/your_own_method", "lesson", "Your own method in 30 lines, beside the others", "", _OWN),
-    Item("lessons/at_scale", "lesson", "From a laptop to a cluster: plan, shards, one store", "", _OWN),
-    Item(
-        "ffa-lora/figure1",
-        "figure",
-        "Noise amplification: LoRA's product of noises against full fine-tuning's and FFA-LoRA's",
-        "Figure 1",
-        "content SEEN; axes UNKNOWN",
-    ),
-    Item(
-        "ffa-lora/table1",
-        "table",
-        "LoRA and FFA-LoRA without privacy and at ε = 6, 3 and 1",
-        "Table 1",
-        "layout and some cells SEEN; column order and the other cells UNKNOWN",
-    ),
-    Item(
-        "ffa-lora/table2",
-        "table",
-        "i.i.d., mildly and severely heterogeneous labels",
-        "Table 2 (number DERIVED)",
-        "existence and one level of heterogeneity SEEN; the other level and all numbers UNKNOWN",
-    ),
-    Item(
-        "ffa-lora/table3",
-        "table",
-        "Ranks 2 to 16 with trained parameters and traffic",
-        "Table 3",
-        "layout and some cells SEEN; parameter counts DERIVED",
-    ),
-    Item(
-        "ffa-lora/table4",
-        "table",
-        "Learning rate and α, with and without tuning",
-        "Table 4",
-        "UNKNOWN: the experiment that reviews of the paper point to, our reading",
-    ),
-    Item("ffa-lora/table5", "table", "Rank × ε on QNLI", "Table 5", "layout and some cells SEEN"),
-    Item(
-        "ffa-lora/alpha",
-        "figure",
-        "α, and Theorem 1: LoRA's trajectory as α grows",
-        "Theorem 1; α ablation in the appendix",
-        "theorem and existence of the ablation SEEN; numbers UNKNOWN",
-    ),
-    Item(
-        "ffa-lora/init_of_a",
-        "table",
-        "Initialisation of A: Kaiming, orthogonal, SVD of W0",
-        "Appendix A.8",
-        "numbers SEEN (their spread may be a variance)",
-    ),
-    Item(
-        "ffa-lora/discordance1",
-        "figure",
-        "Aggregation error of averaging A and B apart",
-        "Discordance 1",
-        "the argument SEEN; the measurement is ours",
-    ),
-    Item(
-        "ffa-lora/gsm8k",
-        "table",
-        "LLaMA-7B on GSM-8K",
-        "Section 5.3",
-        "two numbers SEEN; prompt and schedule UNKNOWN",
-    ),
-    Item(
-        "ffa-lora/food101",
-        "table",
-        "ViT on Food-101",
-        "Section 5.3 or appendix",
-        "existence SEEN; numbers UNKNOWN",
-    ),
-    Item(
-        "fed-hello/table2",
-        "table",
-        "All methods on CIFAR-100, IID and Non-IID 20/1.0 and 10/1.0, resources 1:1:1",
-        "Table II",
-        "one cell SEEN in the table, the others in the official logs; Straggler and layout UNKNOWN",
-    ),
-    Item(
-        "fed-hello/table2_roc631",
-        "table",
-        "The same with resources 6:3:1",
-        "UNKNOWN",
-        "existence SECOND; numbers UNKNOWN",
-    ),
-    Item(
-        "fed-hello/domainnet",
-        "table",
-        "All methods on DomainNet-121",
-        "UNKNOWN",
-        "existence SECOND; data set SEEN; model and numbers UNKNOWN",
-    ),
-    Item(
-        "fed-hello/ledgar",
-        "table",
-        "All methods on LEDGAR",
-        "UNKNOWN",
-        "existence SECOND; model and metrics SEEN in the released code; numbers UNKNOWN",
-    ),
-    Item(
-        "fed-hello/natural_instructions",
-        "table",
-        "All methods on Natural Instructions",
-        "UNKNOWN",
-        "existence SECOND; settings and numbers UNKNOWN",
-    ),
-    Item(
-        "fed-hello/dolly",
-        "table",
-        "All methods on Dolly-15K",
-        "UNKNOWN",
-        "existence SECOND; settings and numbers UNKNOWN",
-    ),
-    Item(
-        "fed-hello/patterns",
-        "figure",
-        "The four geometric allocations, fixed and randomised",
-        "UNKNOWN",
-        "Bottleneck SEEN in the released configuration; the other three DERIVED",
-    ),
-    Item(
-        "fed-hello/strategies",
-        "table",
-        "GD-HLA × RGD-HLA × FIM-HLA",
-        "UNKNOWN",
-        "the strategies SEEN; the ablation's numbers UNKNOWN",
-    ),
-    Item(
-        "fed-hello/proxy_data",
-        "table",
-        "Which data the Fisher scores come from",
-        "UNKNOWN",
-        "existence DERIVED from the released code; numbers UNKNOWN",
-    ),
-    Item(
-        "fed-hello/fim_schedule",
-        "figure",
-        "Start and period of the Fisher refresh, and layer importance over rounds",
-        "UNKNOWN",
-        "existence DERIVED from file names; numbers UNKNOWN",
-    ),
-    Item(
-        "fed-hello/curves",
-        "figure",
-        "Accuracy over rounds: official logs and ours",
-        "UNKNOWN",
-        "curves SEEN in the official logs; the paper's figure UNKNOWN",
-    ),
-    Item(
-        "fed-hello/resources",
-        "table",
-        "Traffic, memory and operations by client group and method",
-        "UNKNOWN",
-        "traffic DERIVED; whether the paper has such a table is UNKNOWN",
-    ),
-    Item(
-        "fed-hello/released_vs_described",
-        "table",
-        "What each defect of the released code does, one at a time",
-        "",
-        f"{_OWN}; defects SEEN in the released code, several REPLAYED against its logs",
-    ),
-    Item(
-        "fedlora-optimizer/preliminary",
-        "figure",
-        "Variation of direction and magnitude of A and B",
-        "preliminary experiment",
-        "two ratios SECOND; definitions UNKNOWN",
-    ),
-    Item(
-        "fedlora-optimizer/method",
-        "figure",
-        "Decomposition and pipeline",
-        "method",
-        "roles of A and B SEEN; decomposition and pipeline SECOND; details UNKNOWN",
-    ),
-    Item(
-        "fedlora-optimizer/global",
-        "table",
-        "One global adapter: two data sets × two models × methods",
-        "UNKNOWN",
-        "average gain SEEN; metric, baseline and cells UNKNOWN",
-    ),
-    Item(
-        "fedlora-optimizer/local",
-        "table",
-        "Personalised adapters: two data sets × two models × methods",
-        "UNKNOWN",
-        "average gain SEEN; metric, baseline and cells UNKNOWN",
-    ),
-    Item(
-        "fedlora-optimizer/ablation",
-        "table",
-        "Which component each optimiser trains; pipeline against joint training",
-        "UNKNOWN",
-        "existence SECOND; numbers UNKNOWN",
-    ),
-    Item(
-        "fedlora-optimizer/open_choices",
-        "table",
-        "How far each undocumented choice moves the result",
-        "",
-        f"{_OWN}: the choices are those that the sources leave open",
-    ),
-)
+
+def own_items() -> list[Item]:
+    """An item for each notebook in the user's folder, by name; files with other names are not seen."""
+    found = sorted((paths.notebooks_dir() / OWN).glob("*.ipynb"))
+    return [
+        Item(f"{OWN}/{path.stem}", "lesson", _heading(path), "", "your own")
+        for path in found
+        if _STEM.fullmatch(path.stem)
+    ]
+
+
+def all_items() -> list[Item]:
+    """The kit's items, then the user's own."""
+    return [*ITEMS, *own_items()]
 
 
 def find(wanted: str | Iterable[str]) -> list[Item]:
@@ -247,8 +52,6 @@ def find(wanted: str | Iterable[str]) -> list[Item]:
     >>> [item.kind for item in find(["start_here", "ffa-lora/figure1"])]
     ['lesson', 'figure']
     """
-    from fedlora_kit.papers.own_items import all_items
-
     names, items = [wanted] if isinstance(wanted, str) else list(wanted), all_items()
     found: dict[str, Item] = {}
     for name in names:
@@ -257,3 +60,20 @@ def find(wanted: str | Iterable[str]) -> list[Item]:
             raise UnknownName("item", name, [*(i.id for i in items), *(p.id for p in PAPERS)])
         found.update((item.id, item) for item in matching)
     return list(found.values())
+
+
+def module_of(item: Item) -> str:
+    """The module of one of the kit's items, dotted: what it runs and what is claimed of it stand there."""
+    room = next((room for room in _ROOMS if room.PAPER.id == item.paper), lessons)
+    return f"{room.__name__}.{item.module or item.name}"
+
+
+def _heading(path: Path) -> str:
+    """A notebook's first heading; its name where there is none."""
+    try:
+        cells = json.loads(path.read_text("utf-8"))["cells"]
+        texts = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown"]
+    except (OSError, ValueError, KeyError, TypeError):
+        texts = []
+    headings = [line[2:].strip() for text in texts for line in text.splitlines() if line.startswith("# ")]
+    return headings[0] if headings else path.stem

@@ -5,16 +5,18 @@ Plans, shards and remote engines train runs; the notebook then finds all of them
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from importlib import import_module
 from typing import Any
 
 from fedlora_kit.errors import UnknownName
 from fedlora_kit.experiments.spec import RunSpec
 from fedlora_kit.experiments.store import Store
-from fedlora_kit.papers.item_runs import RUNS
+from fedlora_kit.papers.items import ITEMS, module_of
 from fedlora_kit.study.planned import Runs
 
 
-def runs_of(item: str, profile: str, *, store: Store | None = None, **parameters: Any) -> list[RunSpec]:
+def runs_of(item: str, profile: str, /, *, store: Store | None = None, **parameters: Any) -> list[RunSpec]:
     """The runs of an item that can be named now, each once, in the notebook's order.
 
     For an item that chooses from a grid these are the grid's runs, and also the chosen ones once the whole
@@ -32,13 +34,32 @@ def runs_of(item: str, profile: str, *, store: Store | None = None, **parameters
     return [*planned.specs(), *(planned.chosen(store or Store()) or [])]
 
 
-def planned_runs(item: str, profile: str, **parameters: Any) -> Runs:
-    """The runs of an item, in their stages.
+def planned_runs(item: str, profile: str, /, **parameters: Any) -> Runs:
+    """The runs of an item, in their stages: what ``runs`` of the item's own module says.
 
     Raises:
         UnknownName, BadValue: see `runs_of`.
     """
-    if item not in RUNS:
-        raise UnknownName("item", item, RUNS)
-    relevant = {name: value for name, value in parameters.items() if name not in {"device", "output_dir"}}
-    return RUNS[item](profile, **relevant)
+    known = {one.id: one for one in ITEMS}
+    if item not in known:
+        raise UnknownName("item", item, known)
+    given = {name: value for name, value in parameters.items() if name not in {"device", "output_dir"}}
+    planned: Runs = import_module(module_of(known[item])).runs(profile, **{**given, **known[item].parameters})
+    return planned
+
+
+def planned_items(profile: str, parameters: Mapping[str, Mapping[str, Any]]) -> dict[str, Runs]:
+    """The runs of items, in their stages.
+
+    Args:
+        parameters: item -> its notebook's parameters, typed; which items, in this order.
+
+    Raises:
+        UnknownName, BadValue: see `runs_of`.
+    """
+    return {item: planned_runs(item, profile, **given) for item, given in parameters.items()}
+
+
+def has_runs(item: str) -> bool:
+    """Whether an item's runs can be named without running its notebook."""
+    return any(item == one.id for one in ITEMS)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 from fedlora_kit import paths
 from fedlora_kit.data.tasks import get_task
@@ -12,7 +12,6 @@ from fedlora_kit.errors import FedloraError
 from fedlora_kit.experiments.spec import RunSpec
 from fedlora_kit.experiments.store import Store
 from fedlora_kit.models.backbones import backbone
-from fedlora_kit.papers.runs_of import planned_runs
 from fedlora_kit.planning.amounts import PUBLISHED
 from fedlora_kit.planning.estimate import Estimate, estimate
 from fedlora_kit.planning.rate import Rate
@@ -118,25 +117,19 @@ class Plan:
 
 def plan(
     profile: str,
-    parameters: Mapping[str, Mapping[str, Any]],
+    planned: Mapping[str, Runs],
     rate_of: RateOf,
     store: Store | None = None,
 ) -> Plan:
     """The plan of items; nothing is trained and nothing is downloaded.
 
     Args:
-        parameters: item -> its notebook's parameters, typed; which items are planned, in this order.
+        planned: item -> its runs (`papers.runs_of.planned_items`).
         rate_of: the speed of the device that will train a run.
         store: where finished runs lie; the usual store if None.
-
-    Raises:
-        UnknownName, BadValue: see `runs_of.runs_of`.
     """
     store = store or Store()
-    made = []
-    for item, given in parameters.items():
-        planned = planned_runs(item, profile, **given)
-        made.append(ItemPlan(item, planned.note, tuple(_runs(planned, store, rate_of))))
+    made = [ItemPlan(item, runs.note, tuple(_runs(runs, store, rate_of))) for item, runs in planned.items()]
     missing = [run.spec for one in made for run in one.runs if run.missing]
     return Plan(profile, tuple(made), downloads(missing))
 

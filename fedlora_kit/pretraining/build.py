@@ -15,23 +15,28 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from fedlora_kit.devices import computing_on
-from fedlora_kit.errors import FedloraError, UnknownName
+from fedlora_kit.errors import UnknownName
+from fedlora_kit.pretraining.causal import build_causal_mirror, build_causal_tiny
+from fedlora_kit.pretraining.common import Progress
+from fedlora_kit.pretraining.image import build_image_tiny
+from fedlora_kit.pretraining.image_mirror import build_image_mirror
+from fedlora_kit.pretraining.instruct import build_instruct_mirror, build_instruct_tiny
+from fedlora_kit.pretraining.lines import build_text_mirror
+from fedlora_kit.pretraining.text import build_text_tiny
 
-Progress = Callable[[str], None]
-
-NAMES = (
-    "kit/text-tiny",
-    "kit/image-tiny",
-    "kit/text-mirror",
-    "kit/image-mirror",
-    "kit/causal-tiny",
-    "kit/causal-mirror",
-    "kit/instruct-tiny",
-    "kit/instruct-mirror",
-)
+_BUILDERS: dict[str, Callable[[Path, int, Progress], dict[str, Any]]] = {
+    "kit/text-tiny": build_text_tiny,
+    "kit/image-tiny": build_image_tiny,
+    "kit/text-mirror": build_text_mirror,
+    "kit/image-mirror": build_image_mirror,
+    "kit/causal-tiny": build_causal_tiny,
+    "kit/causal-mirror": build_causal_mirror,
+    "kit/instruct-tiny": build_instruct_tiny,
+    "kit/instruct-mirror": build_instruct_mirror,
+}
+NAMES = tuple(_BUILDERS)
 
 
 def build_backbone(name: str, out: Path, seed: int = 0, progress: Progress = print) -> dict[str, Any]:
@@ -60,7 +65,7 @@ def build_backbone(name: str, out: Path, seed: int = 0, progress: Progress = pri
     try:
         with torch.random.fork_rng(devices=[]), computing_on(torch.device("cpu")):
             torch.manual_seed(seed)
-            record = _builder(name)(out, seed, progress)
+            record = _BUILDERS[name](out, seed, progress)
     finally:
         torch.set_num_threads(threads)
     record = {
@@ -73,57 +78,6 @@ def build_backbone(name: str, out: Path, seed: int = 0, progress: Progress = pri
     }
     _note(out.parent / "DIGESTS.json", name, record)
     return record
-
-
-def _builder(name: str) -> Callable[[Path, int, Progress], dict[str, Any]]:
-    if name == "kit/text-tiny":
-        from fedlora_kit.pretraining.text import build_text_tiny
-
-        return build_text_tiny
-    if name == "kit/image-tiny":
-        from fedlora_kit.pretraining.image import build_image_tiny
-
-        return build_image_tiny
-    if name == "kit/image-mirror":
-        from fedlora_kit.pretraining.image_mirror import build_image_mirror
-
-        return build_image_mirror
-    if name == "kit/text-mirror":
-        from fedlora_kit.pretraining.lines import build_text_mirror
-
-        return build_text_mirror
-    if name.startswith("kit/instruct-"):
-        from fedlora_kit.pretraining.instruct import build_instruct_mirror, build_instruct_tiny
-
-        return build_instruct_tiny if name == "kit/instruct-tiny" else build_instruct_mirror
-    from fedlora_kit.pretraining.causal import build_causal_mirror, build_causal_tiny
-
-    return build_causal_tiny if name == "kit/causal-tiny" else build_causal_mirror
-
-
-def save_backbone(model: nn.Module, config: Any, out: Path) -> None:
-    """Write weights (float16 in the file) and configuration (dtype float32: they load as float32)."""
-    from safetensors.torch import save_file
-
-    out.mkdir(parents=True, exist_ok=True)
-    tensors = {}
-    for key, value in model.state_dict().items():
-        half = value.detach().to(torch.float16).contiguous()
-        if not torch.isfinite(half).all():
-            raise FedloraError(
-                f"{key} does not fit into float16", "the pre-training diverged: build it again"
-            )
-        tensors[key] = half.clone()
-    save_file(tensors, out / "model.safetensors", metadata={"format": "pt"})
-    config.dtype = "float32"
-    text = json.dumps(json.loads(config.to_json_string(use_diff=False)), indent=1, sort_keys=True)
-    (out / "config.json").write_text(text + "\n", encoding="utf-8")
-
-
-def cool_down(step: int, steps: int, *, warm_up: int = 100, decay: float = 0.4) -> float:
-    """Factor of the learning rate: linear warm-up, flat, linear decay to 2 % over the last ``decay``."""
-    left = (steps - step) / (steps * decay)
-    return min(1.0, (step + 1) / warm_up) * max(0.02, min(1.0, left))
 
 
 def file_digest(file: Path) -> str:

@@ -18,7 +18,7 @@ import torch
 from torch.nn import functional as F
 
 from fedlora_kit.errors import BadValue, FedloraError
-from fedlora_kit.pretraining.build import Progress, cool_down, save_backbone
+from fedlora_kit.pretraining.common import Progress, cool_down, save_backbone
 from fedlora_kit.randomness import Streams
 
 SPECIAL = ("<s>", "<pad>", "</s>")

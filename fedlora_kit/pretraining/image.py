@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from fedlora_kit.data.digits import digits
 from fedlora_kit.errors import FedloraError
-from fedlora_kit.pretraining.build import Progress, cool_down, save_backbone
+from fedlora_kit.pretraining.common import Progress, cool_down, save_backbone
 
 TURNS = (0, 2, 3)
 

@@ -28,7 +28,7 @@ from fedlora_kit.data.sources import load_split
 from fedlora_kit.data.tasks import get_task
 from fedlora_kit.errors import FedloraError
 from fedlora_kit.models.targets import lora_targets
-from fedlora_kit.pretraining.build import Progress, cool_down, save_backbone
+from fedlora_kit.pretraining.common import Progress, cool_down, save_backbone
 
 CLASSES = tuple(range(50))
 SIDE = 32

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from fedlora_kit.errors import FedloraError
-from fedlora_kit.pretraining.build import Progress
 from fedlora_kit.pretraining.causal import Line, Recipe, build_causal_backbone
+from fedlora_kit.pretraining.common import Progress
 
 TINY = Recipe(
     vocabulary=460, hidden=96, layers=4, heads=4, inner=256, steps=1800, tokens=1400, gate=0.6, context=0.05

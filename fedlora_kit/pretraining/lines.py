@@ -21,7 +21,7 @@ import numpy.typing as npt
 import torch
 
 from fedlora_kit.errors import BadValue
-from fedlora_kit.pretraining.build import cool_down
+from fedlora_kit.pretraining.common import cool_down
 from fedlora_kit.pretraining.word_vectors import word_vectors
 from fedlora_kit.randomness import Streams
 

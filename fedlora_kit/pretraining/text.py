@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from fedlora_kit.data import builtin_text
 from fedlora_kit.data.builtin_grammar import REMARKS
 from fedlora_kit.errors import FedloraError
-from fedlora_kit.pretraining.build import Progress, cool_down, save_backbone
+from fedlora_kit.pretraining.common import Progress, cool_down, save_backbone
 
 SPECIAL = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
 START, PAD, END, UNKNOWN, MASK = range(5)

@@ -85,6 +85,11 @@ class ItemOutputs:
         self.folder = item_folder(item_id, profile, os.environ.get(STAGING_VARIABLE) or output_dir)
         self._kinds = {"comparison": "comparison", "privacy": "privacy ledger"}
 
+    @property
+    def name(self) -> str:
+        """The item's id without its paper."""
+        return self.item_id.rpartition("/")[2]
+
     def table(self, df: pd.DataFrame, name: str = "table", digits: int = 2) -> pd.DataFrame:
         """``<name>.csv`` in full precision; ``<name>.md`` and ``.tex`` (booktabs) with ``digits`` decimals,
         and more where those would lose a number (`numerals.column`).

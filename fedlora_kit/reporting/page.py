@@ -51,8 +51,7 @@ def write_page(
     Raises:
         FedloraError: the page cannot be written.
     """
-    from fedlora_kit.papers.items import PAPERS
-    from fedlora_kit.papers.own_items import all_items
+    from fedlora_kit.papers.items import PAPERS, all_items
 
     items = all_items() if items is None else items
     titles = {"start": "Lessons", "other": "Other items"} | {paper.id: paper.title for paper in PAPERS}

@@ -1,9 +1,10 @@
-"""What an item of the kit is, and the three papers that most of them belong to."""
+"""What an item of the kit is, and the paper that it belongs to."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 from fedlora_kit import paths
 
@@ -12,7 +13,7 @@ Kind = Literal["table", "figure", "lesson"]
 
 @dataclass(frozen=True)
 class Paper:
-    """One of the three papers: its short id, its title and where it appeared."""
+    """A paper: its short id, its title and where it appeared."""
 
     id: str
     title: str
@@ -28,7 +29,11 @@ class Item:
         kind: what its notebook makes.
         title: what it shows.
         section: where it stands in the paper, as far as that is known.
-        foundation: how well the paper's content is known, in one phrase (labels as in the module's text).
+        foundation: how well the paper's content is known, in one phrase (labels as in `papers.items`).
+        stem: of the notebook, where several items share one: its path under ``notebooks/`` without ending.
+        parameters: what that notebook is given to be this item's; nobody else may set them.
+        module: the file of the paper's room that has its ``runs(profile, **parameters)``, where that does
+            not bear the item's name.
     """
 
     id: str
@@ -36,6 +41,9 @@ class Item:
     title: str
     section: str
     foundation: str
+    stem: str = ""
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    module: str = ""
 
     @property
     def paper(self) -> str:
@@ -51,20 +59,5 @@ class Item:
     @property
     def notebook(self) -> str | None:
         """Path relative to the notebooks' folder, or ``None`` while there is no such file (planned)."""
-        relative = f"{self.id}.ipynb"
+        relative = f"{self.stem or self.id}.ipynb"
         return relative if (paths.notebooks_dir() / relative).is_file() else None
-
-
-PAPERS: tuple[Paper, ...] = (
-    Paper(
-        "ffa-lora",
-        "Improving LoRA in Privacy-preserving Federated Learning",
-        "ICLR 2024, arXiv 2403.12313",
-    ),
-    Paper(
-        "fed-hello",
-        "Fed-HeLLo: Efficient Federated Foundation Model Fine-Tuning with Heterogeneous LoRA Allocation",
-        "IEEE TNNLS 36(10) 2025, arXiv 2506.12213",
-    ),
-    Paper("fedlora-optimizer", "FedLoRA-Optimizer", "arXiv 2510.11274 (2025)"),
-)

@@ -9,7 +9,6 @@ import pandas as pd
 
 from fedlora_kit import paths
 from fedlora_kit.errors import BadValue, FedloraError
-from fedlora_kit.papers import items
 
 COLUMNS = ("paper", "item", "cell", "metric", "value", "std", "label", "source")
 LABELS = ("SEEN", "SECOND", "REPLAYED", "DERIVED")
@@ -81,7 +80,7 @@ def read(path: Path | None = None) -> pd.DataFrame:
 
     Raises:
         FedloraError: no such file.
-        BadValue: columns, numbers, labels, cells or items are not as they should be; names the first line.
+        BadValue: columns, numbers, labels or cells are not as they should be; names the first line.
     """
     where = path or paths.data_dir() / "reported" / "reported.csv"
     if not where.is_file():
@@ -94,11 +93,10 @@ def read(path: Path | None = None) -> pd.DataFrame:
         raise BadValue(
             f"{where.name} has the columns {', '.join(frame.columns)}", f"expected {', '.join(COLUMNS)}"
         )
-    known = {item.id for item in items.ITEMS}
     seen: set[tuple[str, ...]] = set()
     cells: list[str] = []
     for line, row in enumerate(frame.to_dict("records"), start=2):
-        problem = _problem({str(column): str(text) for column, text in row.items()}, known)
+        problem = _problem({str(column): str(text) for column, text in row.items()})
         if not problem:
             cells.append(cell(**coords(row["cell"])))
             place = (row["paper"], row["item"], cells[-1], row["metric"])
@@ -112,10 +110,10 @@ def read(path: Path | None = None) -> pd.DataFrame:
     return frame
 
 
-def _problem(row: dict[str, str], known: set[str]) -> str:
+def _problem(row: dict[str, str]) -> str:
     """What is wrong with a line, or nothing."""
-    if f"{row['paper']}/{row['item']}" not in known:
-        return f"there is no item {row['paper']}/{row['item']}"
+    if not row["paper"] or not row["item"]:
+        return "paper or item is empty"
     try:
         coords(row["cell"])
     except BadValue as error:
@@ -144,9 +142,7 @@ def published(paper: str, item: str) -> pd.DataFrame:
         item: name of the item in it (``"table1"``).
 
     Raises:
-        UnknownName: no such item.
         BadValue, FedloraError: as in :func:`read`.
     """
-    items.find(f"{paper}/{item}")
     frame = read()
     return frame[(frame["paper"] == paper) & (frame["item"] == item)].reset_index(drop=True)

@@ -37,16 +37,10 @@ eval_limit: int | None = None  # at most so many scored examples
 # %%
 from IPython.display import display
 
+from fedlora_kit import notebook as kit
 from fedlora_kit.papers.fed_hello import curves, grid
-from fedlora_kit.reporting.comparison import compare
-from fedlora_kit.reporting.outputs import ItemOutputs
-from fedlora_kit.reporting.style import set_style
-from fedlora_kit.study.claims import judge_all
-from fedlora_kit.study.grid import run_cells
-from fedlora_kit.study.reported import published
 
-set_style()
-out = ItemOutputs("fed-hello/curves", profile, output_dir)
+out = kit.begin("fed-hello/curves", profile, output_dir)
 setting = grid.setting(
     "fed-hello/curves",
     curves.PROFILES,
@@ -83,7 +77,7 @@ theirs.groupby(["split", "method"], sort=False)["accuracy"].agg(["max", "last"])
 # record a round: the evaluation, and the bytes that the round's clients sent.
 
 # %%
-done = run_cells(grid.cells(setting), device=device, label="runs")
+done = kit.run_cells(grid.cells(setting), device=device, label="runs")
 (part,) = grid.COLUMNS[setting.task].values()
 mine = curves.ours(done, part)
 out.table(mine, "curves")
@@ -125,10 +119,10 @@ out.table(curves.reached_table(found, "megabytes", digits=2), "megabytes")
 # No number of such a figure is known from the paper itself.
 
 # %%
-reported = published("fed-hello", "curves")
+reported = kit.published("fed-hello", "curves")
 half = curves.at_half(mine, setting.rounds)
 by = ["split", "method"]
-out.comparison(compare(half, reported, by, "test accuracy % half way", "accuracy", comparable=False))
+out.comparison(kit.compare(half, reported, by, "test accuracy % half way", "accuracy", comparable=False))
 
 # %% [markdown]
 # ## The claims, judged
@@ -136,7 +130,7 @@ out.comparison(compare(half, reported, by, "test accuracy % half way", "accuracy
 # On the last evaluation in the first half of the rounds.
 
 # %%
-out.claims(judge_all(curves.early_claims(), half))
+out.claims(kit.judge_all(curves.early_claims(), half))
 
 # %% [markdown]
 # ## Where this departs from the paper

@@ -37,20 +37,11 @@ mode: str | None = None  # as_described | as_released (the defects of the releas
 import numpy as np
 from IPython.display import display
 
-from fedlora_kit.data import get_task
-from fedlora_kit.experiments.setup import load_data, split_indices
+from fedlora_kit import notebook as kit
 from fedlora_kit.papers.fed_hello import domainnet, grid
 from fedlora_kit.papers.fed_hello import other_data as other
-from fedlora_kit.partition import label_counts, partition_figure, partitioner
-from fedlora_kit.reporting.comparison import compare
-from fedlora_kit.reporting.outputs import ItemOutputs
-from fedlora_kit.reporting.style import set_style
-from fedlora_kit.study.claims import judge_all
-from fedlora_kit.study.grid import mean_std_table, results_frame, run_cells
-from fedlora_kit.study.reported import published
 
-set_style()
-out = ItemOutputs(domainnet.ITEM, profile, output_dir)
+out = kit.begin(domainnet.ITEM, profile, output_dir)
 setting = domainnet.setting(
     profile,
     seeds=seeds,
@@ -76,7 +67,7 @@ setting
 
 # %%
 toy_classes, toy_domains = np.arange(24) % 2, np.array(["photo", "sketch"])[np.arange(24) // 12]
-toy = partitioner("pathological_domains", num_clients=4, classes_per_client=1, seed=1)
+toy = kit.partitioner("pathological_domains", num_clients=4, classes_per_client=1, seed=1)
 for client, part in enumerate(toy.split(toy_classes, groups=toy_domains)):
     print(f"client {client}: class {set(toy_classes[part])}, {set(toy_domains[part])}, {len(part)} examples")
 
@@ -86,16 +77,16 @@ for client, part in enumerate(toy.split(toy_classes, groups=toy_domains)):
 # The splits of the runs at seed 0: clients × classes, then clients × domains.
 
 # %%
-kind = get_task(setting.task)
+kind = kit.get_task(setting.task)
 cells = grid.cells(setting, other.ROC)
 for split in setting.splits:
     spec = next(cell.spec for cell in cells if cell.coords["split"] == split)
-    train, _ = load_data(spec.data, spec.model.backbone)
-    parts = split_indices(spec, train)
-    counts = label_counts(parts, train.labels, kind.num_labels)
-    display(partition_figure(counts, kind.label_names, other.words(setting, split)))
+    train, _ = kit.load_data(spec.data, spec.model.backbone)
+    parts = kit.split_indices(spec, train)
+    counts = kit.label_counts(parts, train.labels, kind.num_labels)
+    display(kit.partition_figure(counts, kind.label_names, other.words(setting, split)))
     by_domain = domainnet.domain_counts(parts, train.groups)
-    display(partition_figure(*by_domain, "the same clients by domain", what="domain"))
+    display(kit.partition_figure(*by_domain, "the same clients by domain", what="domain"))
 
 # %% [markdown]
 # ## Who can afford what
@@ -111,8 +102,8 @@ for method in setting.methods:
 # ## The runs
 
 # %%
-done = run_cells(cells, device=device, label="runs")
-results = results_frame(done, grid.COLUMNS)
+done = kit.run_cells(cells, device=device, label="runs")
+results = kit.results_frame(done, grid.COLUMNS)
 out.table(results, "results")
 
 # %% [markdown]
@@ -121,14 +112,14 @@ out.table(results, "results")
 # Best test accuracy over all rounds in %, on all domains together: mean ± standard deviation over seeds.
 
 # %%
-out.table(mean_std_table(results, rows=["method"], column="split", value="accuracy_best"))
+out.table(kit.mean_std_table(results, rows=["method"], column="split", value="accuracy_best"))
 
 # %% [markdown]
 # The best of many evaluations on the test part is optimistic. The last round, and the mean of the last ten:
 
 # %%
 for value in ("accuracy", "accuracy_last10"):
-    display(out.table(mean_std_table(results, rows=["method"], column="split", value=value), value))
+    display(out.table(kit.mean_std_table(results, rows=["method"], column="split", value=value), value))
 
 # %% [markdown]
 # ## Beside the paper
@@ -136,16 +127,16 @@ for value in ("accuracy", "accuracy_last10"):
 # No number of this table is known to us.
 
 # %%
-reported = published("fed-hello", "domainnet")
+reported = kit.published("fed-hello", "domainnet")
 by = ["roc", "split", "method"]
 same = setting == domainnet.PROFILES["paper"]
-out.comparison(compare(results, reported, by, "best test accuracy %", "accuracy_best", comparable=same))
+out.comparison(kit.compare(results, reported, by, "best test accuracy %", "accuracy_best", comparable=same))
 
 # %% [markdown]
 # ## The claims, judged
 
 # %%
-out.claims(judge_all(domainnet.claims(), results))
+out.claims(kit.judge_all(domainnet.claims(), results))
 
 # %% [markdown]
 # ## Where this departs from the paper

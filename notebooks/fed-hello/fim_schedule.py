@@ -36,22 +36,15 @@ eval_limit: int | None = None  # at most so many scored examples
 # %%
 from IPython.display import display
 
-from fedlora_kit.data import get_task
+from fedlora_kit import notebook as kit
 from fedlora_kit.methods import method
-from fedlora_kit.papers.fed_hello import grid, schedule
+from fedlora_kit.papers.fed_hello import fim_schedule as schedule
+from fedlora_kit.papers.fed_hello import grid
 from fedlora_kit.papers.fed_hello.held import held
 from fedlora_kit.papers.fed_hello.importance import scores_frame
 from fedlora_kit.papers.fed_hello.table2 import WORDS
-from fedlora_kit.partition import partition_figure
-from fedlora_kit.reporting.comparison import compare
-from fedlora_kit.reporting.outputs import ItemOutputs
-from fedlora_kit.reporting.style import set_style
-from fedlora_kit.study.claims import judge_all
-from fedlora_kit.study.grid import mean_std_table, results_frame, run_cells
-from fedlora_kit.study.reported import published
 
-set_style()
-out = ItemOutputs("fed-hello/fim_schedule", profile, output_dir)
+out = kit.begin("fed-hello/fim_schedule", profile, output_dir)
 setting = schedule.setting(
     profile,
     split,
@@ -86,16 +79,16 @@ for plan in cells:
 # ## Who holds what
 
 # %%
-kind = get_task(setting.task)
+kind = kit.get_task(setting.task)
 split = setting.splits[0]
-display(partition_figure(held(setting, split), kind.label_names, WORDS[split]))
+display(kit.partition_figure(held(setting, split), kind.label_names, WORDS[split]))
 
 # %% [markdown]
 # ## The runs
 
 # %%
-done = run_cells(cells, device=device, label="runs")
-results = results_frame(done, grid.COLUMNS)
+done = kit.run_cells(cells, device=device, label="runs")
+results = kit.results_frame(done, grid.COLUMNS)
 out.table(results, "results")
 
 # %% [markdown]
@@ -108,7 +101,7 @@ out.table(results, "results")
 columns = {"accuracy_best": "best", "accuracy_last10": "last 10 rounds", "accuracy": "last round"}
 plans = ["start", "period", "proxy_examples"]
 melted = results.melt([*plans, "seed"], list(columns), "measure", "percent").replace({"measure": columns})
-out.table(mean_std_table(melted, rows=plans, column="measure", value="percent"))
+out.table(kit.mean_std_table(melted, rows=plans, column="measure", value="percent"))
 
 # %% [markdown]
 # ## The figure
@@ -136,16 +129,16 @@ out.table(schedule.of_sizes(scores).round(2), "agreement_of_sizes")
 # No number of this ablation is known.
 
 # %%
-reported = published("fed-hello", "fim_schedule")
+reported = kit.published("fed-hello", "fim_schedule")
 by = ["split", *plans]
-out.comparison(compare(results, reported, by, "best test accuracy %", "accuracy_best", comparable=False))
+out.comparison(kit.compare(results, reported, by, "best test accuracy %", "accuracy_best", comparable=False))
 
 # %% [markdown]
 # ## The claims, judged
 
 # %%
-judged = judge_all(schedule.claims(setting, parts_of_run), results)
-out.claims([*judged, *judge_all([schedule.stability_claim()], schedule.of_sizes(scores))])
+judged = kit.judge_all(schedule.claims(setting, parts_of_run), results)
+out.claims([*judged, *kit.judge_all([schedule.stability_claim()], schedule.of_sizes(scores))])
 
 # %% [markdown]
 # ## Where this departs from the paper

@@ -37,21 +37,12 @@ mode: str | None = None  # as_described | as_released (the defects of the releas
 import pandas as pd
 from IPython.display import display
 
-from fedlora_kit.data import get_task
+from fedlora_kit import notebook as kit
 from fedlora_kit.data.sources import load_split
-from fedlora_kit.experiments.setup import load_data, split_indices
 from fedlora_kit.papers.fed_hello import grid, ledgar
 from fedlora_kit.papers.fed_hello import other_data as other
-from fedlora_kit.partition import label_counts, partition_figure
-from fedlora_kit.reporting.comparison import compare
-from fedlora_kit.reporting.outputs import ItemOutputs
-from fedlora_kit.reporting.style import set_style
-from fedlora_kit.study.claims import judge_all
-from fedlora_kit.study.grid import mean_std_table, run_cells
-from fedlora_kit.study.reported import published
 
-set_style()
-out = ItemOutputs(ledgar.ITEM, profile, output_dir)
+out = kit.begin(ledgar.ITEM, profile, output_dir)
 setting = ledgar.setting(
     profile,
     seeds=seeds,
@@ -89,7 +80,7 @@ for average in ("micro", "macro"):
 # Three examples; then the splits of the runs at seed 0, one row a client, one column a class.
 
 # %%
-kind = get_task(setting.task)
+kind = kit.get_task(setting.task)
 examples = load_split(kind, kind.train_split)
 for text, label in list(zip(examples.columns[0], examples.labels, strict=True))[:3]:
     print(f"{kind.label_names[label]}: {text[:90]}")
@@ -98,9 +89,9 @@ for text, label in list(zip(examples.columns[0], examples.labels, strict=True))[
 cells = grid.cells(setting, other.ROC)
 for split in setting.splits:
     spec = next(cell.spec for cell in cells if cell.coords["split"] == split)
-    train, _ = load_data(spec.data, spec.model.backbone)
-    counts = label_counts(split_indices(spec, train), train.labels, kind.num_labels)
-    display(partition_figure(counts, kind.label_names, other.words(setting, split)))
+    train, _ = kit.load_data(spec.data, spec.model.backbone)
+    counts = kit.label_counts(kit.split_indices(spec, train), train.labels, kind.num_labels)
+    display(kit.partition_figure(counts, kind.label_names, other.words(setting, split)))
 
 # %% [markdown]
 # ## Who can afford what
@@ -116,7 +107,7 @@ for method in setting.methods:
 # ## The runs
 
 # %%
-done = run_cells(cells, device=device, label="runs")
+done = kit.run_cells(cells, device=device, label="runs")
 results = ledgar.f1_frame(done)
 out.table(results, "results")
 
@@ -129,7 +120,7 @@ out.table(results, "results")
 # %%
 sides = []
 for column, what in (("micro_f1_best", "micro-F1"), ("macro_f1_at_best", "macro-F1")):
-    side = mean_std_table(results, rows=["method"], column="split", value=column).set_index("method")
+    side = kit.mean_std_table(results, rows=["method"], column="split", value=column).set_index("method")
     sides.append(side.add_suffix(f", {what}"))
 out.table(pd.concat(sides, axis=1).reset_index())
 
@@ -138,7 +129,7 @@ out.table(pd.concat(sides, axis=1).reset_index())
 
 # %%
 for value in ("micro_f1", "macro_f1", "micro_f1_last10", "macro_f1_last10"):
-    display(out.table(mean_std_table(results, rows=["method"], column="split", value=value), value))
+    display(out.table(kit.mean_std_table(results, rows=["method"], column="split", value=value), value))
 
 # %% [markdown]
 # ## Beside the paper
@@ -146,11 +137,11 @@ for value in ("micro_f1", "macro_f1", "micro_f1_last10", "macro_f1_last10"):
 # No number of this table is known to us.
 
 # %%
-reported = published("fed-hello", "ledgar")
+reported = kit.published("fed-hello", "ledgar")
 by = ["roc", "split", "method"]
 same = setting == ledgar.PROFILES["paper"]
 both = [
-    compare(results, reported, by, f"{what} %", column, comparable=same)
+    kit.compare(results, reported, by, f"{what} %", column, comparable=same)
     for column, what in ledgar.METRICS.items()
 ]
 out.comparison(pd.concat(both, ignore_index=True))
@@ -159,7 +150,7 @@ out.comparison(pd.concat(both, ignore_index=True))
 # ## The claims, judged
 
 # %%
-out.claims(judge_all(ledgar.claims(), results))
+out.claims(kit.judge_all(ledgar.claims(), results))
 
 # %% [markdown]
 # ## Where this departs from the paper

@@ -24,17 +24,12 @@ output_dir: str = "figures"  # where the results go, relative to the repository
 draws: int | None = None  # draws for each group and seed
 
 # %%
+from fedlora_kit import notebook as kit
 from fedlora_kit.methods.allocation import draw_layers, pattern_layers, pattern_probabilities
 from fedlora_kit.papers.fed_hello import patterns
 from fedlora_kit.randomness import Streams
-from fedlora_kit.reporting.comparison import compare
-from fedlora_kit.reporting.outputs import ItemOutputs
-from fedlora_kit.reporting.style import set_style
-from fedlora_kit.study.claims import judge_all
-from fedlora_kit.study.reported import published
 
-set_style()
-out = ItemOutputs("fed-hello/patterns", profile, output_dir)
+out = kit.begin("fed-hello/patterns", profile, output_dir)
 setting = patterns.setting(profile, seeds, draws)
 setting
 
@@ -85,15 +80,15 @@ out.figure(
 # The paper's figure is not known; the rates below are ours.
 
 # %%
-reported = published("fed-hello", "patterns")
+reported = kit.published("fed-hello", "patterns")
 by = ["strategy", "pattern", "layers_of_client", "layer"]
-out.comparison(compare(rates, reported, by, "share of rounds", "rate", comparable=False))
+out.comparison(kit.compare(rates, reported, by, "share of rounds", "rate", comparable=False))
 
 # %% [markdown]
 # ## The claims, judged
 
 # %%
-out.claims(judge_all(patterns.claims(), rates))
+out.claims(kit.judge_all(patterns.claims(), rates))
 
 # %% [markdown]
 # ## Where this departs from the paper

@@ -38,24 +38,16 @@ import numpy as np
 import pandas as pd
 from IPython.display import display
 
-from fedlora_kit.data import get_task
+from fedlora_kit import notebook as kit
 from fedlora_kit.experiments.set_aside import proxy_rows
-from fedlora_kit.experiments.setup import load_data
-from fedlora_kit.papers.fed_hello import grid, proxy
+from fedlora_kit.papers.fed_hello import grid
+from fedlora_kit.papers.fed_hello import proxy_data as proxy
 from fedlora_kit.papers.fed_hello.held import held
 from fedlora_kit.papers.fed_hello.importance import rank_agreement, scores_frame
 from fedlora_kit.papers.fed_hello.table2 import WORDS
-from fedlora_kit.partition import partition_figure
 from fedlora_kit.randomness import Streams
-from fedlora_kit.reporting.comparison import compare
-from fedlora_kit.reporting.outputs import ItemOutputs
-from fedlora_kit.reporting.style import set_style
-from fedlora_kit.study.claims import judge_all
-from fedlora_kit.study.grid import mean_std_table, results_frame, run_cells
-from fedlora_kit.study.reported import published
 
-set_style()
-out = ItemOutputs("fed-hello/proxy_data", profile, output_dir)
+out = kit.begin("fed-hello/proxy_data", profile, output_dir)
 setting = proxy.setting(
     profile,
     split,
@@ -87,27 +79,27 @@ for name in names:
 
 # %%
 cells = proxy.cells(setting, names)
-train, _ = load_data(cells[0].spec.data, setting.backbone)
+train, _ = kit.load_data(cells[0].spec.data, setting.backbone)
 spread = {}
 for name in ("random", "balanced"):
     rows = proxy_rows(train, setting.proxy_examples, Streams(0), name)
-    spread[name] = np.bincount(train.labels[rows], minlength=get_task(setting.task).num_labels)
-display(pd.DataFrame(spread, index=get_task(setting.task).label_names).T)
+    spread[name] = np.bincount(train.labels[rows], minlength=kit.get_task(setting.task).num_labels)
+display(pd.DataFrame(spread, index=kit.get_task(setting.task).label_names).T)
 
 # %% [markdown]
 # ## Who holds what
 
 # %%
-kind = get_task(setting.task)
+kind = kit.get_task(setting.task)
 split = setting.splits[0]
-display(partition_figure(held(setting, split), kind.label_names, WORDS[split]))
+display(kit.partition_figure(held(setting, split), kind.label_names, WORDS[split]))
 
 # %% [markdown]
 # ## The runs
 
 # %%
-done = run_cells(cells, device=device, label="runs")
-results = results_frame(done, grid.COLUMNS)
+done = kit.run_cells(cells, device=device, label="runs")
+results = kit.results_frame(done, grid.COLUMNS)
 out.table(results, "results")
 
 # %% [markdown]
@@ -118,7 +110,7 @@ out.table(results, "results")
 # %%
 columns = {"accuracy_best": "best", "accuracy_last10": "last 10 rounds", "accuracy": "last round"}
 melted = results.melt(["source", "seed"], list(columns), "measure", "percent").replace({"measure": columns})
-out.table(mean_std_table(melted, rows=["source"], column="measure", value="percent"))
+out.table(kit.mean_std_table(melted, rows=["source"], column="measure", value="percent"))
 
 # %% [markdown]
 # Do the sources find the same layers? The layers' shares of the scores at the last refresh, mean over seeds, in %; then
@@ -140,15 +132,15 @@ out.table(agreement.groupby("seed", as_index=False)[["rho", "lowest"]].mean().ro
 # No number of this comparison is known.
 
 # %%
-reported = published("fed-hello", "proxy_data")
+reported = kit.published("fed-hello", "proxy_data")
 by = ["split", "source"]
-out.comparison(compare(results, reported, by, "best test accuracy %", "accuracy_best", comparable=False))
+out.comparison(kit.compare(results, reported, by, "best test accuracy %", "accuracy_best", comparable=False))
 
 # %% [markdown]
 # ## The claims, judged
 
 # %%
-out.claims(judge_all(proxy.claims(names), results))
+out.claims(kit.judge_all(proxy.claims(names), results))
 
 # %% [markdown]
 # ## Where this departs from the paper

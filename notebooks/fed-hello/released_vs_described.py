@@ -36,22 +36,15 @@ eval_limit: int | None = None  # at most so many scored examples
 # %%
 from IPython.display import display
 
-from fedlora_kit.data import get_task
+from fedlora_kit import notebook as kit
 from fedlora_kit.methods.defects import frozen_by_substring
-from fedlora_kit.papers.fed_hello import grid, released
+from fedlora_kit.papers.fed_hello import grid
+from fedlora_kit.papers.fed_hello import released_vs_described as released
 from fedlora_kit.papers.fed_hello.held import held
 from fedlora_kit.papers.fed_hello.importance import depth
 from fedlora_kit.papers.fed_hello.table2 import WORDS
-from fedlora_kit.partition import partition_figure
-from fedlora_kit.reporting.comparison import compare
-from fedlora_kit.reporting.outputs import ItemOutputs
-from fedlora_kit.reporting.style import set_style
-from fedlora_kit.study.claims import judge_all
-from fedlora_kit.study.grid import mean_std_table, results_frame, run_cells
-from fedlora_kit.study.reported import published
 
-set_style()
-out = ItemOutputs("fed-hello/released_vs_described", profile, output_dir)
+out = kit.begin("fed-hello/released_vs_described", profile, output_dir)
 setting = released.setting(
     profile,
     split,
@@ -88,16 +81,16 @@ for name in names:
 # ## Who holds what
 
 # %%
-kind = get_task(setting.task)
+kind = kit.get_task(setting.task)
 split = setting.splits[0]
-display(partition_figure(held(setting, split), kind.label_names, WORDS[split]))
+display(kit.partition_figure(held(setting, split), kind.label_names, WORDS[split]))
 
 # %% [markdown]
 # ## The runs
 
 # %%
-done = run_cells(released.cells(setting, names), device=device, label="runs")
-results = results_frame(done, grid.COLUMNS)
+done = kit.run_cells(released.cells(setting, names), device=device, label="runs")
+results = kit.results_frame(done, grid.COLUMNS)
 out.table(results, "results")
 
 # %% [markdown]
@@ -108,7 +101,7 @@ out.table(results, "results")
 # %%
 columns = {"accuracy_best": "best", "accuracy_last10": "last 10 rounds", "accuracy": "last round"}
 melted = results.melt(["variant", "seed"], list(columns), "measure", "percent").replace({"measure": columns})
-out.table(mean_std_table(melted, rows=["variant"], column="measure", value="percent"))
+out.table(kit.mean_std_table(melted, rows=["variant"], column="measure", value="percent"))
 
 # %% [markdown]
 # ## Beside the paper
@@ -116,15 +109,15 @@ out.table(mean_std_table(melted, rows=["variant"], column="measure", value="perc
 # The paper has no such table; its Table II comes from the released code.
 
 # %%
-reported = published("fed-hello", "released_vs_described")
+reported = kit.published("fed-hello", "released_vs_described")
 by = ["split", "variant"]
-out.comparison(compare(results, reported, by, "best test accuracy %", "accuracy_best", comparable=False))
+out.comparison(kit.compare(results, reported, by, "best test accuracy %", "accuracy_best", comparable=False))
 
 # %% [markdown]
 # ## The claims, judged
 
 # %%
-out.claims(judge_all(released.claims(names, depth(done)), results))
+out.claims(kit.judge_all(released.claims(names, depth(done)), results))
 
 # %% [markdown]
 # ## Where this departs from the paper

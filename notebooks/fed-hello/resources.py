@@ -24,16 +24,11 @@ output_dir: str = "figures"  # where the results go, relative to the repository
 methods: list[str] | None = None  # straggler, exclusive, fedra, hetlora, flexlora, fed-hello, lora, flora
 
 # %%
+from fedlora_kit import notebook as kit
 from fedlora_kit.methods.resources import ROC_111
 from fedlora_kit.papers.fed_hello import resources
-from fedlora_kit.reporting.comparison import compare
-from fedlora_kit.reporting.outputs import ItemOutputs
-from fedlora_kit.reporting.style import set_style
-from fedlora_kit.study.claims import judge_all
-from fedlora_kit.study.reported import published
 
-set_style()
-out = ItemOutputs("fed-hello/resources", profile, output_dir)
+out = kit.begin("fed-hello/resources", profile, output_dir)
 names = resources.checked(profile, methods)
 names
 
@@ -101,15 +96,15 @@ out.table(resources.per_round(costs), "per_round")
 # No number is known.
 
 # %%
-reported = published("fed-hello", "resources")
+reported = kit.published("fed-hello", "resources")
 by = ["method", "group"]
-out.comparison(compare(costs, reported, by, "bytes sent a round", "sent_bytes", comparable=False))
+out.comparison(kit.compare(costs, reported, by, "bytes sent a round", "sent_bytes", comparable=False))
 
 # %% [markdown]
 # ## The claims, judged
 
 # %%
-out.claims(judge_all(resources.claims(), costs))
+out.claims(kit.judge_all(resources.claims(), costs))
 
 # %% [markdown]
 # ## Where this departs from the paper

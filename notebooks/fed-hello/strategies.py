@@ -35,21 +35,13 @@ eval_limit: int | None = None  # at most so many scored examples
 # %%
 from IPython.display import display
 
-from fedlora_kit.data import get_task
+from fedlora_kit import notebook as kit
 from fedlora_kit.methods.allocation import importance_levels, importance_probabilities, pattern_layers
 from fedlora_kit.papers.fed_hello import grid, strategies
 from fedlora_kit.papers.fed_hello.held import held
 from fedlora_kit.papers.fed_hello.table2 import WORDS
-from fedlora_kit.partition import partition_figure
-from fedlora_kit.reporting.comparison import compare
-from fedlora_kit.reporting.outputs import ItemOutputs
-from fedlora_kit.reporting.style import set_style
-from fedlora_kit.study.claims import judge_all
-from fedlora_kit.study.grid import mean_std_table, results_frame, run_cells
-from fedlora_kit.study.reported import published
 
-set_style()
-out = ItemOutputs("fed-hello/strategies", profile, output_dir)
+out = kit.begin("fed-hello/strategies", profile, output_dir)
 setting = strategies.setting(
     profile,
     split,
@@ -87,16 +79,16 @@ print(importance_levels(scores, 3), importance_probabilities(scores, 3).round(3)
 # ## Who holds what
 
 # %%
-kind = get_task(setting.task)
+kind = kit.get_task(setting.task)
 split = setting.splits[0]
-display(partition_figure(held(setting, split), kind.label_names, WORDS[split]))
+display(kit.partition_figure(held(setting, split), kind.label_names, WORDS[split]))
 
 # %% [markdown]
 # ## The runs
 
 # %%
-done = run_cells(strategies.cells(setting, shapes), device=device, label="runs")
-results = results_frame(done, grid.COLUMNS)
+done = kit.run_cells(strategies.cells(setting, shapes), device=device, label="runs")
+results = kit.results_frame(done, grid.COLUMNS)
 out.table(results, "results")
 
 # %% [markdown]
@@ -105,11 +97,11 @@ out.table(results, "results")
 # Best test accuracy over all rounds in %, mean ± standard deviation over seeds; then the mean of the last ten rounds.
 
 # %%
-table = mean_std_table(results, rows=["pattern"], column="strategy", value="accuracy_best")
+table = kit.mean_std_table(results, rows=["pattern"], column="strategy", value="accuracy_best")
 out.table(table.rename(columns=strategies.WORDS))
 
 # %%
-late = mean_std_table(results, rows=["pattern"], column="strategy", value="accuracy_last10")
+late = kit.mean_std_table(results, rows=["pattern"], column="strategy", value="accuracy_last10")
 out.table(late.rename(columns=strategies.WORDS), "accuracy_last10")
 
 # %% [markdown]
@@ -124,15 +116,15 @@ out.table(strategies.last_scores(done), "layer_scores")
 # No number of this ablation is known.
 
 # %%
-reported = published("fed-hello", "strategies")
+reported = kit.published("fed-hello", "strategies")
 by = ["split", "strategy", "pattern"]
-out.comparison(compare(results, reported, by, "best test accuracy %", "accuracy_best", comparable=False))
+out.comparison(kit.compare(results, reported, by, "best test accuracy %", "accuracy_best", comparable=False))
 
 # %% [markdown]
 # ## The claims, judged
 
 # %%
-out.claims(judge_all(strategies.claims(), results))
+out.claims(kit.judge_all(strategies.claims(), results))
 
 # %% [markdown]
 # ## Where this departs from the paper

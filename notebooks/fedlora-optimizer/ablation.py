@@ -35,16 +35,12 @@ train_limit: int | None = None  # at most so many training examples
 eval_limit: int | None = None  # at most so many scored examples
 
 # %%
+from fedlora_kit import notebook as kit
 from fedlora_kit.experiments.setup import build, resolve_device
 from fedlora_kit.methods import method
 from fedlora_kit.papers.fedlora_optimizer import ablation
-from fedlora_kit.reporting.comparison import compare
-from fedlora_kit.reporting.outputs import ItemOutputs
-from fedlora_kit.study.claims import judge_all
-from fedlora_kit.study.grid import results_frame, run_cells
-from fedlora_kit.study.reported import published
 
-out = ItemOutputs("fedlora-optimizer/ablation", profile, output_dir)
+out = kit.begin("fedlora-optimizer/ablation", profile, output_dir)
 setting = ablation.setting(
     "fedlora-optimizer/ablation",
     profile,
@@ -89,8 +85,8 @@ print(
 # ## The runs
 
 # %%
-done = run_cells(planned, device=device, label="runs")
-results = results_frame(done, ablation.COLUMNS)
+done = kit.run_cells(planned, device=device, label="runs")
+results = kit.results_frame(done, ablation.COLUMNS)
 out.table(results, "results")
 
 # %% [markdown]
@@ -122,9 +118,9 @@ out.table(components, "components")
 # No number of this ablation is known.
 
 # %%
-reported = published("fedlora-optimizer", "ablation")
+reported = kit.published("fedlora-optimizer", "ablation")
 by = ["structure", "global", "local"]
-out.comparison(compare(results, reported, by, "ROUGE-L %", "rouge_l", comparable=False))
+out.comparison(kit.compare(results, reported, by, "ROUGE-L %", "rouge_l", comparable=False))
 
 # %% [markdown]
 # ## The claims, judged
@@ -132,7 +128,7 @@ out.comparison(compare(results, reported, by, "ROUGE-L %", "rouge_l", comparable
 # Over seeds, by score. Which score the paper means is not known, so both are judged where both can differ.
 
 # %%
-out.claims(judge_all(ablation.claims(), results))
+out.claims(kit.judge_all(ablation.claims(), results))
 
 # %% [markdown]
 # ## Where this departs from the paper

@@ -40,23 +40,17 @@ import pandas as pd
 import torch
 from IPython.display import display
 
+from fedlora_kit import notebook as kit
 from fedlora_kit.adapter import AdapterSlot
-from fedlora_kit.data import get_task
 from fedlora_kit.experiments.run import run
 from fedlora_kit.experiments.setup import build, resolve_device
 from fedlora_kit.methods import ClientUpdate, FedIT, method
 from fedlora_kit.models.components import compose, decompose, decomposed, part_of, vector_dim
 from fedlora_kit.papers.fedlora_optimizer import method as flo_method
 from fedlora_kit.papers.fedlora_optimizer import setting as flo_setting
-from fedlora_kit.reporting.comparison import compare
-from fedlora_kit.reporting.outputs import ItemOutputs
-from fedlora_kit.reporting.style import set_style
-from fedlora_kit.study.claims import judge_all
-from fedlora_kit.study.reported import published
 from fedlora_kit.training.federation import run_federation
 
-set_style()
-out = ItemOutputs("fedlora-optimizer/method", profile, output_dir)
+out = kit.begin("fedlora-optimizer/method", profile, output_dir)
 setting = flo_setting.setting(
     "fedlora-optimizer/method",
     profile,
@@ -82,7 +76,7 @@ spec = flo_setting.spec(one_round, "fedlora-optimizer", 0, axis=axis)
 fed = build(spec, resolve_device(device))
 start = AdapterSlot(fed.model).read()
 module = next(n for n in start if part_of(n) == "A").removesuffix(".lora_A.weight")
-names = get_task(setting.task).label_names
+names = kit.get_task(setting.task).label_names
 for k, data in enumerate(fed.clients):
     held = fed.held_out[k]
     print(f"client {k}: {names[data.labels[0]]}, {len(data)} examples, {len(held) if held else 0} held out")
@@ -217,7 +211,7 @@ rows = []
 for cell in flo_method.cells(setting, axis):
     entry = run(cell.spec, device=device)
     results = entry.results
-    metric = get_task(setting.task).metric
+    metric = kit.get_task(setting.task).metric
     rows.append(
         {
             **cell.coords,
@@ -238,9 +232,9 @@ runs.drop(columns=["seed", "key"]).groupby("method", sort=False).agg(["mean", "s
 # The paper gives no number here; ours is the largest change of an entry.
 
 # %%
-reported = published("fedlora-optimizer", "method")
+reported = kit.published("fedlora-optimizer", "method")
 by = ["stage", "component"]
-out.comparison(compare(changes, reported, by, "largest change", "change", comparable=False))
+out.comparison(kit.compare(changes, reported, by, "largest change", "change", comparable=False))
 
 # %% [markdown]
 # ## The claims, judged
@@ -248,7 +242,7 @@ out.comparison(compare(changes, reported, by, "largest change", "change", compar
 # That the code does what the abstract says: each optimiser moves its own component and no other.
 
 # %%
-out.claims(judge_all(flo_method.claims(), changes))
+out.claims(kit.judge_all(flo_method.claims(), changes))
 
 # %% [markdown]
 # ## Where this departs from the paper

@@ -34,18 +34,12 @@ eval_limit: int | None = None  # at most so many scored examples
 # %%
 import pandas as pd
 
-from fedlora_kit.papers.fedlora_optimizer import ablation as flo_ablation
-from fedlora_kit.papers.fedlora_optimizer import choices as open_choices
-from fedlora_kit.reporting.comparison import compare
-from fedlora_kit.reporting.outputs import ItemOutputs
-from fedlora_kit.reporting.style import set_style
-from fedlora_kit.study.claims import judge_all
-from fedlora_kit.study.grid import results_frame, run_cells
-from fedlora_kit.study.reported import published
+from fedlora_kit import notebook as kit
+from fedlora_kit.papers.fedlora_optimizer import ablation
+from fedlora_kit.papers.fedlora_optimizer import open_choices as open_choices
 
-set_style()
-out = ItemOutputs("fedlora-optimizer/open_choices", profile, output_dir)
-setting = flo_ablation.setting(
+out = kit.begin("fedlora-optimizer/open_choices", profile, output_dir)
+setting = ablation.setting(
     "fedlora-optimizer/open_choices",
     profile,
     seeds=seeds,
@@ -85,13 +79,13 @@ pd.DataFrame(
 # ## The runs
 
 # %%
-done = run_cells(open_choices.cells(setting, variants), device=device, label="runs")
-results = results_frame(done, flo_ablation.COLUMNS)
+done = kit.run_cells(open_choices.cells(setting, variants), device=device, label="runs")
+results = kit.results_frame(done, ablation.COLUMNS)
 out.table(results, "results")
 
 # %%
 default = results[results["choice"] == "default"]
-flo_ablation.table(default, ["choice"])
+ablation.table(default, ["choice"])
 
 # %% [markdown]
 # ## The table
@@ -120,9 +114,9 @@ out.figure(
 # There is no such table in what is known of the paper; these are the scores behind the changes.
 
 # %%
-reported = published("fedlora-optimizer", "open_choices")
+reported = kit.published("fedlora-optimizer", "open_choices")
 by = ["choice", "alternative"]
-out.comparison(compare(results, reported, by, "global ROUGE-L %", "rouge_l", comparable=False))
+out.comparison(kit.compare(results, reported, by, "global ROUGE-L %", "rouge_l", comparable=False))
 
 # %% [markdown]
 # ## Our question, judged
@@ -132,7 +126,7 @@ out.comparison(compare(results, reported, by, "global ROUGE-L %", "rouge_l", com
 # the published gain.
 
 # %%
-out.claims(judge_all(open_choices.claims(), results))
+out.claims(kit.judge_all(open_choices.claims(), results))
 
 # %% [markdown]
 # ## What this comparison is not

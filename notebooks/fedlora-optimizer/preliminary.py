@@ -35,20 +35,13 @@ train_limit: int | None = None  # at most so many training examples
 import pandas as pd
 import torch
 
-from fedlora_kit.data import get_task
+from fedlora_kit import notebook as kit
 from fedlora_kit.experiments.many import run_all
-from fedlora_kit.experiments.setup import load_data, split_indices
 from fedlora_kit.models.components import decompose
 from fedlora_kit.papers.fedlora_optimizer import preliminary
 from fedlora_kit.papers.fedlora_optimizer.variation import factor_variation
-from fedlora_kit.reporting.comparison import compare
-from fedlora_kit.reporting.outputs import ItemOutputs
-from fedlora_kit.reporting.style import set_style
-from fedlora_kit.study.claims import judge_all
-from fedlora_kit.study.reported import published
 
-set_style()
-out = ItemOutputs("fedlora-optimizer/preliminary", profile, output_dir)
+out = kit.begin("fedlora-optimizer/preliminary", profile, output_dir)
 setting = preliminary.setting(
     profile,
     seeds=seeds,
@@ -58,7 +51,7 @@ setting = preliminary.setting(
     lr=lr,
     train_limit=train_limit,
 )
-at = preliminary.points(profile, points)
+at = preliminary.sweep_points(profile, points)
 setting
 
 # %% [markdown]
@@ -84,10 +77,10 @@ done = run_all([spec for _, _, spec in planned], device=device)
 finished = [(seed, steps, run) for (seed, steps, _), run in zip(planned, done, strict=True)]
 named = [{"steps": steps, "seed": seed, "key": run.key} for seed, steps, run in finished]
 out.table(pd.DataFrame(named), "runs")
-names = get_task(setting.task).label_names
-train, _ = load_data(planned[0][2].data, setting.backbone)
+names = kit.get_task(setting.task).label_names
+train, _ = kit.load_data(planned[0][2].data, setting.backbone)
 tasks = {
-    seed: [names[train.labels[part[0]]] for part in split_indices(spec, train)]
+    seed: [names[train.labels[part[0]]] for part in kit.split_indices(spec, train)]
     for seed, steps, spec in planned
     if steps == at[0]
 }
@@ -121,15 +114,15 @@ out.table(table, "ratios")
 # ## Beside the paper
 
 # %%
-reported = published("fedlora-optimizer", "preliminary")
+reported = kit.published("fedlora-optimizer", "preliminary")
 default = found[(found["axis"] == preliminary.AXIS) & (found["reference"] == preliminary.REFERENCE)]
-out.comparison(compare(default, reported, ["cell"], "ratio", "ratio", comparable=False))
+out.comparison(kit.compare(default, reported, ["cell"], "ratio", "ratio", comparable=False))
 
 # %% [markdown]
 # ## The claims, judged
 
 # %%
-out.claims(judge_all(preliminary.claims(), results))
+out.claims(kit.judge_all(preliminary.claims(), results))
 
 # %% [markdown]
 # ## Where this departs from the paper

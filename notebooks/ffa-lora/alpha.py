@@ -37,20 +37,15 @@ eval_limit: int | None = None  # at most so many scored examples a split
 # %%
 from matplotlib import pyplot as plt
 
+from fedlora_kit import notebook as kit
 from fedlora_kit.looks import DOUBLE, GREY, SERIES, ramp
-from fedlora_kit.papers.ffa_lora import table4, theorem1
+from fedlora_kit.papers.ffa_lora import alpha as theorem1
+from fedlora_kit.papers.ffa_lora import table4
 from fedlora_kit.papers.ffa_lora.claims import deviations
 from fedlora_kit.papers.ffa_lora.grid import COLUMNS
-from fedlora_kit.reporting.comparison import compare
-from fedlora_kit.reporting.outputs import ItemOutputs
-from fedlora_kit.reporting.style import set_style
-from fedlora_kit.study.claims import judge_all
-from fedlora_kit.study.grid import choose, grid_frame, results_frame, run_cells
 from fedlora_kit.study.known_methods import look
-from fedlora_kit.study.reported import published
 
-set_style()
-out = ItemOutputs("ffa-lora/alpha", profile, output_dir)
+out = kit.begin("ffa-lora/alpha", profile, output_dir)
 experiment = table4.EXPERIMENT
 setting = experiment.setting(
     profile,
@@ -87,9 +82,11 @@ distances[distances["round"] == 20]
 # line holds the learning rate fixed at the one that is best at α = r, the other tunes it for each α.
 
 # %%
-grid = grid_frame(run_cells(experiment.grid(setting), device=device, label="grid"))
-chosen = choose(grid, by=experiment.by, tuned=["lr", "clip"])
-results = results_frame(run_cells(table4.every_rate(setting), device=device, label="ablation"), COLUMNS)
+grid = kit.grid_frame(kit.run_cells(experiment.grid(setting), device=device, label="grid"))
+chosen = kit.choose(grid, by=experiment.by, tuned=["lr", "clip"])
+results = kit.results_frame(
+    kit.run_cells(table4.every_rate(setting), device=device, label="ablation"), COLUMNS
+)
 out.table(results, "results")
 compared = table4.tuned_and_fixed(results, chosen, table4.home(setting))
 summary = (
@@ -155,15 +152,15 @@ out.figure(
 # No number of the ablation is known.
 
 # %%
-reported = published("ffa-lora", "alpha")
+reported = kit.published("ffa-lora", "alpha")
 by = ["method", "alpha", "tuning", "task"]
-out.comparison(compare(compared, reported, by, "accuracy %", "accuracy", comparable=False))
+out.comparison(kit.compare(compared, reported, by, "accuracy %", "accuracy", comparable=False))
 
 # %% [markdown]
 # ## The claims, judged
 
 # %%
-out.claims(judge_all(theorem1.claims(), measured))
+out.claims(kit.judge_all(theorem1.claims(), measured))
 
 # %% [markdown]
 # ## Where this departs from the paper

@@ -34,19 +34,13 @@ eval_limit: int | None = None  # at most so many scored examples a split
 import torch
 from matplotlib import pyplot as plt
 
+from fedlora_kit import notebook as kit
 from fedlora_kit.looks import SINGLE, of_method, ramp
 from fedlora_kit.methods.aggregation_gap import aggregation_gap
 from fedlora_kit.methods.base import ClientUpdate
 from fedlora_kit.papers.ffa_lora import discordance1
-from fedlora_kit.reporting.comparison import compare
-from fedlora_kit.reporting.outputs import ItemOutputs
-from fedlora_kit.reporting.style import set_style
-from fedlora_kit.study.claims import judge_all
-from fedlora_kit.study.grid import run_cells
-from fedlora_kit.study.reported import published
 
-set_style()
-out = ItemOutputs("ffa-lora/discordance1", profile, output_dir)
+out = kit.begin("ffa-lora/discordance1", profile, output_dir)
 sweep = discordance1.sweep(
     profile,
     local_steps,
@@ -90,7 +84,7 @@ print("FFA-LoRA:", aggregation_gap(start, {**start, "layer.lora_B.weight": torch
 # no client's $A$ has moved. That zero says nothing about heterogeneity.
 
 # %%
-done = run_cells(discordance1.cells(sweep), device=device, label="discordance 1")
+done = kit.run_cells(discordance1.cells(sweep), device=device, label="discordance 1")
 gaps = discordance1.gap_frame(done)
 out.table(gaps, "gaps")
 runs = discordance1.per_run(gaps)
@@ -135,16 +129,16 @@ out.figure(
 # The paper gives no number.
 
 # %%
-reported = published("ffa-lora", "discordance1")
+reported = kit.published("ffa-lora", "discordance1")
 out.comparison(
-    compare(runs, reported, ["split", "steps", "method"], "relative error", "gap", comparable=False)
+    kit.compare(runs, reported, ["split", "steps", "method"], "relative error", "gap", comparable=False)
 )
 
 # %% [markdown]
 # ## The claims, judged
 
 # %%
-out.claims(judge_all(discordance1.claims(sweep.local_steps), runs))
+out.claims(kit.judge_all(discordance1.claims(sweep.local_steps), runs))
 
 # %% [markdown]
 # ## Where this departs from the paper

@@ -35,17 +35,12 @@ import math
 import matplotlib.pyplot as plt
 import torch
 
+from fedlora_kit import notebook as kit
 from fedlora_kit.looks import FAINT, GREY, SINGLE, of_method
 from fedlora_kit.papers.ffa_lora import figure1
 from fedlora_kit.privacy import noise_multiplier
-from fedlora_kit.reporting.comparison import compare
-from fedlora_kit.reporting.outputs import ItemOutputs
-from fedlora_kit.reporting.style import set_style
-from fedlora_kit.study.claims import judge_all
-from fedlora_kit.study.reported import published
 
-set_style()
-out = ItemOutputs("ffa-lora/figure1", profile, output_dir)
+out = kit.begin("ffa-lora/figure1", profile, output_dir)
 
 # %% [markdown]
 # ## The idea in a few lines
@@ -141,13 +136,13 @@ out.figure(
 # Of this figure only the marked scale is published as a number, so that is what can be compared.
 
 # %%
-reported = published("ffa-lora", "table1")
+reported = kit.published("ffa-lora", "table1")
 reported = reported[reported["metric"] == "noise multiplier"]
 ours = measured.head(1).assign(eps="6", task="sst2", sigma=sst2_sigma)
-out.comparison(compare(ours, reported, ["eps", "task"], "noise multiplier", "sigma"))
+out.comparison(kit.compare(ours, reported, ["eps", "task"], "noise multiplier", "sigma"))
 
 # %%
-out.claims(judge_all(figure1.claims(), measured))
+out.claims(kit.judge_all(figure1.claims(), measured))
 
 # %%
 out.note(

@@ -45,28 +45,13 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 
-from fedlora_kit.data import get_task, load_task
+from fedlora_kit import notebook as kit
 from fedlora_kit.data.image_ops import draw_views, prepare, whole
 from fedlora_kit.looks import DOUBLE
 from fedlora_kit.models.image_input import image_input
 from fedlora_kit.papers.ffa_lora import food101
-from fedlora_kit.partition import label_counts, partition_figure, partitioner
-from fedlora_kit.reporting.comparison import compare
-from fedlora_kit.reporting.outputs import ItemOutputs
-from fedlora_kit.reporting.style import set_style
-from fedlora_kit.study.claims import judge_all
-from fedlora_kit.study.grid import (
-    choose,
-    grid_frame,
-    mean_std_table,
-    privacy_frame,
-    results_frame,
-    run_cells,
-)
-from fedlora_kit.study.reported import published
 
-set_style()
-out = ItemOutputs("ffa-lora/food101", profile, output_dir)
+out = kit.begin("ffa-lora/food101", profile, output_dir)
 setting = food101.setting(
     profile,
     seeds=seeds,
@@ -93,8 +78,8 @@ setting
 # the left and one from the right, $W_y \, x \, W_x^\top$, different for every image of the batch.
 
 # %%
-data = get_task(setting.task)
-train = load_task(data).train
+data = kit.get_task(setting.task)
+train = kit.load_task(data).train
 wanted = image_input(setting.backbone)
 stored = train.columns[0]
 print("stored  ", stored.dtype, stored.shape)
@@ -132,9 +117,9 @@ out.figure(
 # ## Who holds what
 
 # %%
-parts = partitioner("iid", num_clients=setting.clients, seed=0).split(train.labels)
-counts = label_counts(parts, train.labels, data.num_labels)
-partition_figure(counts, data.label_names, f"{data.name}: equal random thirds")
+parts = kit.partitioner("iid", num_clients=setting.clients, seed=0).split(train.labels)
+counts = kit.label_counts(parts, train.labels, data.num_labels)
+kit.partition_figure(counts, data.label_names, f"{data.name}: equal random thirds")
 
 # %% [markdown]
 # ## The grid
@@ -144,18 +129,18 @@ partition_figure(counts, data.label_names, f"{data.name}: equal random thirds")
 # reported. The scored split is never looked at for this.
 
 # %%
-searched = run_cells(food101.grid(setting), device=device, label="grid")
-grid = grid_frame(searched)
+searched = kit.run_cells(food101.grid(setting), device=device, label="grid")
+grid = kit.grid_frame(searched)
 out.table(grid, "grid")
-chosen = choose(grid, by=["eps", "method"], tuned=["lr"])
+chosen = kit.choose(grid, by=["eps", "method"], tuned=["lr"])
 out.table(chosen, "chosen")
 
 # %% [markdown]
 # ## The runs
 
 # %%
-done = run_cells(food101.table(setting, chosen), device=device, label="food101")
-results = results_frame(done, food101.COLUMNS)
+done = kit.run_cells(food101.table(setting, chosen), device=device, label="food101")
+results = kit.results_frame(done, food101.COLUMNS)
 out.table(results, "results")
 results.groupby(["eps", "method"], sort=False)[["trained_parameters", "sent_bytes"]].first()
 
@@ -166,7 +151,7 @@ results.groupby(["eps", "method"], sort=False)[["trained_parameters", "sent_byte
 # divided by the number of classes.
 
 # %%
-table = mean_std_table(results, rows=["eps", "method"], column="task")
+table = kit.mean_std_table(results, rows=["eps", "method"], column="task")
 print(f"guessing: {100 / data.num_labels:.1f} %; scored images: {results['examples'].iloc[0]:.0f}")
 out.table(table)
 
@@ -174,7 +159,7 @@ out.table(table)
 # ## The privacy ledger
 
 # %%
-ledger = privacy_frame(done, by=["eps", "method"])
+ledger = kit.privacy_frame(done, by=["eps", "method"])
 out.privacy(ledger) if len(ledger) else "no DP in this setting"
 
 # %% [markdown]
@@ -183,15 +168,17 @@ out.privacy(ledger) if len(ledger) else "no DP in this setting"
 # No number of this experiment is known: the published column stays empty.
 
 # %%
-reported = published("ffa-lora", "food101")
-comparison = compare(results, reported, ["eps", "method", "task"], "accuracy %", "accuracy", comparable=False)
+reported = kit.published("ffa-lora", "food101")
+comparison = kit.compare(
+    results, reported, ["eps", "method", "task"], "accuracy %", "accuracy", comparable=False
+)
 out.comparison(comparison)
 
 # %% [markdown]
 # ## The claims, judged
 
 # %%
-out.claims(judge_all(food101.claims(setting), results))
+out.claims(kit.judge_all(food101.claims(setting), results))
 
 # %%
 out.note(food101.deviations(profile, setting))

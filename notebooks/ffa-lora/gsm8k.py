@@ -47,22 +47,13 @@ import numpy as np
 import pandas as pd
 import torch
 
-from fedlora_kit.data import get_task, load_task
+from fedlora_kit import notebook as kit
 from fedlora_kit.data.prompts import final_number, template
-from fedlora_kit.experiments.setup import load_data, split_indices
 from fedlora_kit.papers.ffa_lora import gsm8k
 from fedlora_kit.papers.ffa_lora import gsm8k_claims as said
 from fedlora_kit.papers.ffa_lora.gsm8k_answers import side_by_side, untrained
-from fedlora_kit.partition import label_counts, partition_figure
-from fedlora_kit.reporting.comparison import compare
-from fedlora_kit.reporting.outputs import ItemOutputs
-from fedlora_kit.reporting.style import set_style
-from fedlora_kit.study.claims import judge_all
-from fedlora_kit.study.grid import choose, mean_std_table, run_cells
-from fedlora_kit.study.reported import published
 
-set_style()
-out = ItemOutputs("ffa-lora/gsm8k", profile, output_dir)
+out = kit.begin("ffa-lora/gsm8k", profile, output_dir)
 setting = gsm8k.setting(
     profile,
     seeds=seeds,
@@ -89,8 +80,8 @@ setting
 # **1. The prompt.** A question is put into a template; the model goes on from its last token.
 
 # %%
-task = get_task(setting.tasks[0])
-question, answer = (column[0] for column in load_task(task).train.columns)
+task = kit.get_task(setting.tasks[0])
+question, answer = (column[0] for column in kit.load_task(task).train.columns)
 print(template(setting.prompt).fill(question))
 print(answer)
 
@@ -101,7 +92,7 @@ print(answer)
 
 # %%
 first = gsm8k.cell(setting, "lora", 0, 1.0)
-train, scored = load_data(first.spec.data, setting.backbone)
+train, scored = kit.load_data(first.spec.data, setting.backbone)
 inputs, labels = train.batch(np.array([0]), torch.device("cpu"))  # both (1, tokens)
 pd.DataFrame(
     {
@@ -129,9 +120,9 @@ for text in (answer, "48+24=72, so the answer is 72", "#### 1,080", "#### 1080.0
 # Questions have no classes, so they are dealt at random in equal parts.
 
 # %%
-parts = split_indices(first.spec, train)
-counts = label_counts(parts, train.labels, task.num_labels)
-partition_figure(counts, ("questions",), f"{task.name}: i.i.d.")
+parts = kit.split_indices(first.spec, train)
+counts = kit.label_counts(parts, train.labels, task.num_labels)
+kit.partition_figure(counts, ("questions",), f"{task.name}: i.i.d.")
 
 # %% [markdown]
 # ## The grid
@@ -140,17 +131,17 @@ partition_figure(counts, ("questions",), f"{task.name}: i.i.d.")
 # *training* split, at a seed that is not reported. The scored split is never looked at for this.
 
 # %%
-searched = run_cells(gsm8k.grid(setting), device=device, label="grid")
+searched = kit.run_cells(gsm8k.grid(setting), device=device, label="grid")
 grid = gsm8k.grid_by_loss(searched)
 out.table(grid, "grid")
-chosen = choose(grid, by=["method"], tuned=["lr"])
+chosen = kit.choose(grid, by=["method"], tuned=["lr"])
 out.table(chosen, "chosen")
 
 # %% [markdown]
 # ## The runs
 
 # %%
-done = run_cells(gsm8k.table(setting, chosen), device=device, label="gsm8k")
+done = kit.run_cells(gsm8k.table(setting, chosen), device=device, label="gsm8k")
 results = gsm8k.results(done)
 out.table(results, "results")
 results.groupby(["method"], sort=False)[["trained_parameters", "sent_bytes"]].first()
@@ -168,7 +159,9 @@ start = {"method": "before any round", "exact match %": f"{100 * before['accurac
 start["answer loss"] = f"{before['loss']:.3f}"
 columns = {"accuracy": "exact match %", "answer_loss": "answer loss"}
 shown = [
-    mean_std_table(results.assign(metric=name), rows=["method"], column="metric", value=value, digits=digits)
+    kit.mean_std_table(
+        results.assign(metric=name), rows=["method"], column="metric", value=value, digits=digits
+    )
     for (value, name), digits in zip(columns.items(), (2, 3), strict=True)
 ]
 table = pd.concat([pd.DataFrame([start]), shown[0].merge(shown[1], on="method")], ignore_index=True)
@@ -195,9 +188,9 @@ for row, who in zip(answers.to_dict("records"), right, strict=True):
 # every profile but `paper`; `comparable` is true only in that profile's own setting.
 
 # %%
-reported = published("ffa-lora", "gsm8k")
+reported = kit.published("ffa-lora", "gsm8k")
 reported["cell"] = reported["cell"].str.replace(f"|model={gsm8k.PUBLISHED_MODEL}", "")
-comparison = compare(
+comparison = kit.compare(
     results,
     reported,
     ["method"],
@@ -211,7 +204,7 @@ out.comparison(comparison)
 # ## The claims, judged
 
 # %%
-out.claims(judge_all(said.claims(), results))
+out.claims(kit.judge_all(said.claims(), results))
 
 # %%
 out.note(said.deviations(profile, setting))

@@ -35,21 +35,15 @@ eval_limit: int | None = None  # at most so many scored examples a split
 # %%
 import torch
 
+from fedlora_kit import notebook as kit
 from fedlora_kit.adapter import AdapterSlot
 from fedlora_kit.models import load_backbone
 from fedlora_kit.models.lora import LoraSettings, attach_lora
 from fedlora_kit.papers.ffa_lora import init_of_a
 from fedlora_kit.papers.ffa_lora.claims import deviations
 from fedlora_kit.papers.ffa_lora.grid import COLUMNS
-from fedlora_kit.reporting.comparison import compare
-from fedlora_kit.reporting.outputs import ItemOutputs
-from fedlora_kit.reporting.style import set_style
-from fedlora_kit.study.claims import judge_all
-from fedlora_kit.study.grid import choose, grid_frame, grid_matrix, mean_std_table, results_frame, run_cells
-from fedlora_kit.study.reported import published
 
-set_style()
-out = ItemOutputs("ffa-lora/init_of_a", profile, output_dir)
+out = kit.begin("ffa-lora/init_of_a", profile, output_dir)
 experiment = init_of_a.EXPERIMENT
 setting = experiment.setting(
     profile,
@@ -95,19 +89,19 @@ for start in setting.inits:
 # all of the grid; the chosen rate is marked by ✓.
 
 # %%
-searched = run_cells(experiment.grid(setting), device=device, label="grid")
-grid = grid_frame(searched)
+searched = kit.run_cells(experiment.grid(setting), device=device, label="grid")
+grid = kit.grid_frame(searched)
 out.table(grid, "grid")
-chosen = choose(grid, by=experiment.by, tuned=["lr", "clip"])
+chosen = kit.choose(grid, by=experiment.by, tuned=["lr", "clip"])
 out.table(chosen, "chosen")
-out.table(grid_matrix(grid, chosen, experiment.by), "grid_matrix")
+out.table(kit.grid_matrix(grid, chosen, experiment.by), "grid_matrix")
 
 # %% [markdown]
 # ## The runs
 
 # %%
-done = run_cells(experiment.table(setting, chosen), device=device, label="init of A")
-results = results_frame(done, COLUMNS)
+done = kit.run_cells(experiment.table(setting, chosen), device=device, label="init of A")
+results = kit.results_frame(done, COLUMNS)
 out.table(results, "results")
 
 # %% [markdown]
@@ -116,22 +110,22 @@ out.table(results, "results")
 # Accuracy in % on the scored split after the last round, mean ± standard deviation over seeds.
 
 # %%
-table = mean_std_table(results, rows=["init", "method"], column="task")
+table = kit.mean_std_table(results, rows=["init", "method"], column="task")
 out.table(table)
 
 # %% [markdown]
 # ## Beside the paper
 
 # %%
-reported = published("ffa-lora", "init_of_a")
+reported = kit.published("ffa-lora", "init_of_a")
 same = experiment.comparable(setting)
-out.comparison(compare(results, reported, ["init", "task"], "accuracy %", "accuracy", comparable=same))
+out.comparison(kit.compare(results, reported, ["init", "task"], "accuracy %", "accuracy", comparable=same))
 
 # %% [markdown]
 # ## The claims, judged
 
 # %%
-out.claims(judge_all(init_of_a.claims(), results))
+out.claims(kit.judge_all(init_of_a.claims(), results))
 
 # %% [markdown]
 # ## Where this departs from the paper

@@ -44,29 +44,12 @@ eval_limit: int | None = None  # at most so many scored examples a split
 import pandas as pd
 import torch
 
-from fedlora_kit.data import get_task, load_task
+from fedlora_kit import notebook as kit
 from fedlora_kit.papers.ffa_lora import table1
-from fedlora_kit.papers.ffa_lora import table1_claims as said
 from fedlora_kit.papers.ffa_lora.claims import deviations
 from fedlora_kit.papers.ffa_lora.grid import COLUMNS, SHARES
-from fedlora_kit.partition import label_counts, partition_figure, partitioner
-from fedlora_kit.reporting.comparison import compare
-from fedlora_kit.reporting.outputs import ItemOutputs
-from fedlora_kit.reporting.style import set_style
-from fedlora_kit.study.claims import judge_all
-from fedlora_kit.study.grid import (
-    choose,
-    grid_frame,
-    grid_matrix,
-    mean_std_table,
-    privacy_frame,
-    results_frame,
-    run_cells,
-)
-from fedlora_kit.study.reported import published
 
-set_style()
-out = ItemOutputs("ffa-lora/table1", profile, output_dir)
+out = kit.begin("ffa-lora/table1", profile, output_dir)
 experiment = table1.EXPERIMENT
 setting = experiment.setting(
     profile,
@@ -111,12 +94,12 @@ print(f"FFA-LoRA  relative error of the average: {(wanted - got).norm() / wanted
 # ## Who holds what
 
 # %%
-task = get_task(setting.tasks[0])
-labels = load_task(task).train.labels
+task = kit.get_task(setting.tasks[0])
+labels = kit.load_task(task).train.labels
 shares = SHARES[task.num_labels]
-parts = partitioner("label_shares", num_clients=3, shares=shares, seed=0).split(labels)
-counts = label_counts(parts, labels, task.num_labels)
-partition_figure(counts, task.label_names, f"{task.name}: the paper's label shares")
+parts = kit.partitioner("label_shares", num_clients=3, shares=shares, seed=0).split(labels)
+counts = kit.label_counts(parts, labels, task.num_labels)
+kit.partition_figure(counts, task.label_names, f"{task.name}: the paper's label shares")
 
 # %% [markdown]
 # ## The grid
@@ -127,19 +110,19 @@ partition_figure(counts, task.label_names, f"{task.name}: the paper's label shar
 # chosen setting marked by ✓.
 
 # %%
-searched = run_cells(experiment.grid(setting), device=device, label="grid")
-grid = grid_frame(searched)
+searched = kit.run_cells(experiment.grid(setting), device=device, label="grid")
+grid = kit.grid_frame(searched)
 out.table(grid, "grid")
-chosen = choose(grid, by=experiment.by, tuned=["lr", "clip"])
+chosen = kit.choose(grid, by=experiment.by, tuned=["lr", "clip"])
 out.table(chosen, "chosen")
-out.table(grid_matrix(grid, chosen, experiment.by), "grid_matrix")
+out.table(kit.grid_matrix(grid, chosen, experiment.by), "grid_matrix")
 
 # %% [markdown]
 # ## The runs
 
 # %%
-done = run_cells(experiment.table(setting, chosen), device=device, label="table 1")
-results = results_frame(done, COLUMNS)
+done = kit.run_cells(experiment.table(setting, chosen), device=device, label="table 1")
+results = kit.results_frame(done, COLUMNS)
 out.table(results, "results")
 results.groupby(["eps", "method"], sort=False)[["trained_parameters", "sent_bytes"]].first()
 
@@ -149,7 +132,7 @@ results.groupby(["eps", "method"], sort=False)[["trained_parameters", "sent_byte
 # Accuracy in % on the scored split after the last round, mean ± standard deviation over seeds.
 
 # %%
-table = mean_std_table(results, rows=["eps", "method"], column="task")
+table = kit.mean_std_table(results, rows=["eps", "method"], column="task")
 out.table(table)
 
 # %% [markdown]
@@ -160,7 +143,7 @@ out.table(table)
 # looked at the same examples and are not counted, as is usual, and as the paper does as far as is known.
 
 # %%
-ledger = privacy_frame(done, by=["eps", "method", "dataset"])
+ledger = kit.privacy_frame(done, by=["eps", "method", "dataset"])
 out.privacy(ledger) if len(ledger) else "no DP in this setting"
 
 # %% [markdown]
@@ -170,18 +153,20 @@ out.privacy(ledger) if len(ledger) else "no DP in this setting"
 # `comparable` is true only in the paper's own setting.
 
 # %%
-reported = published("ffa-lora", "table1")
+reported = kit.published("ffa-lora", "table1")
 same = experiment.comparable(setting)
-accuracy = compare(results, reported, ["eps", "method", "task"], "accuracy %", "accuracy", comparable=same)
+accuracy = kit.compare(
+    results, reported, ["eps", "method", "task"], "accuracy %", "accuracy", comparable=same
+)
 noisy = results[(results["method"] == "ffa-lora") & results["sigma"].notna()]  # both methods have the same σ
-sigma = compare(noisy, reported, ["eps", "task"], "noise multiplier", "sigma", comparable=same)
+sigma = kit.compare(noisy, reported, ["eps", "task"], "noise multiplier", "sigma", comparable=same)
 out.comparison(pd.concat([accuracy, sigma], ignore_index=True))
 
 # %% [markdown]
 # ## The claims, judged
 
 # %%
-out.claims(judge_all(said.claims(setting.epsilons), results))
+out.claims(kit.judge_all(table1.claims(setting.epsilons), results))
 
 # %%
 out.note(deviations(setting, table1.PROFILES["paper"]))

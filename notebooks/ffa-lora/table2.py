@@ -38,20 +38,12 @@ eval_limit: int | None = None  # at most so many scored examples a split
 # %%
 from IPython.display import display
 
-from fedlora_kit.data import get_task, load_task
+from fedlora_kit import notebook as kit
 from fedlora_kit.papers.ffa_lora import table2
 from fedlora_kit.papers.ffa_lora.claims import deviations
 from fedlora_kit.papers.ffa_lora.grid import COLUMNS, SPLITS
-from fedlora_kit.partition import label_counts, partition_figure, partitioner
-from fedlora_kit.reporting.comparison import compare
-from fedlora_kit.reporting.outputs import ItemOutputs
-from fedlora_kit.reporting.style import set_style
-from fedlora_kit.study.claims import judge_all
-from fedlora_kit.study.grid import choose, grid_frame, grid_matrix, mean_std_table, results_frame, run_cells
-from fedlora_kit.study.reported import published
 
-set_style()
-out = ItemOutputs("ffa-lora/table2", profile, output_dir)
+out = kit.begin("ffa-lora/table2", profile, output_dir)
 experiment = table2.EXPERIMENT
 setting = experiment.setting(
     profile,
@@ -75,16 +67,16 @@ setting
 # The three splits of the first task: one column a client, one colour a class.
 
 # %%
-task = get_task(setting.tasks[0])
-labels = load_task(task).train.labels
+task = kit.get_task(setting.tasks[0])
+labels = kit.load_task(task).train.labels
 for level in setting.splits:
     shares = SPLITS[level]
     if shares is None:
-        made = partitioner("iid", num_clients=3, seed=0)
+        made = kit.partitioner("iid", num_clients=3, seed=0)
     else:
-        made = partitioner("label_shares", num_clients=3, shares=shares[task.num_labels], seed=0)
-    counts = label_counts(made.split(labels), labels, task.num_labels)
-    display(partition_figure(counts, task.label_names, f"{task.name}: {level}"))
+        made = kit.partitioner("label_shares", num_clients=3, shares=shares[task.num_labels], seed=0)
+    counts = kit.label_counts(made.split(labels), labels, task.num_labels)
+    display(kit.partition_figure(counts, task.label_names, f"{task.name}: {level}"))
 
 # %% [markdown]
 # ## The grid
@@ -94,19 +86,19 @@ for level in setting.splits:
 # all of the grid; the chosen rate is marked by ✓.
 
 # %%
-searched = run_cells(experiment.grid(setting), device=device, label="grid")
-grid = grid_frame(searched)
+searched = kit.run_cells(experiment.grid(setting), device=device, label="grid")
+grid = kit.grid_frame(searched)
 out.table(grid, "grid")
-chosen = choose(grid, by=experiment.by, tuned=["lr", "clip"])
+chosen = kit.choose(grid, by=experiment.by, tuned=["lr", "clip"])
 out.table(chosen, "chosen")
-out.table(grid_matrix(grid, chosen, experiment.by), "grid_matrix")
+out.table(kit.grid_matrix(grid, chosen, experiment.by), "grid_matrix")
 
 # %% [markdown]
 # ## The runs
 
 # %%
-done = run_cells(experiment.table(setting, chosen), device=device, label="table 2")
-results = results_frame(done, COLUMNS)
+done = kit.run_cells(experiment.table(setting, chosen), device=device, label="table 2")
+results = kit.results_frame(done, COLUMNS)
 out.table(results, "results")
 
 # %% [markdown]
@@ -115,7 +107,7 @@ out.table(results, "results")
 # Accuracy in % on the scored split after the last round, mean ± standard deviation over seeds.
 
 # %%
-table = mean_std_table(results, rows=["split", "method"], column="task")
+table = kit.mean_std_table(results, rows=["split", "method"], column="task")
 out.table(table)
 
 # %% [markdown]
@@ -124,17 +116,17 @@ out.table(table)
 # No number of this table is known, so there is nothing to set beside ours; the file is written all the same.
 
 # %%
-reported = published("ffa-lora", "table2")
+reported = kit.published("ffa-lora", "table2")
 same = experiment.comparable(setting)
 out.comparison(
-    compare(results, reported, ["split", "method", "task"], "accuracy %", "accuracy", comparable=same)
+    kit.compare(results, reported, ["split", "method", "task"], "accuracy %", "accuracy", comparable=same)
 )
 
 # %% [markdown]
 # ## The claims, judged
 
 # %%
-out.claims(judge_all(table2.claims(), results))
+out.claims(kit.judge_all(table2.claims(), results))
 
 # %% [markdown]
 # ## Where this departs from the paper

@@ -35,19 +35,13 @@ eval_limit: int | None = None  # at most so many scored examples a split
 # %%
 import pandas as pd
 
+from fedlora_kit import notebook as kit
 from fedlora_kit.papers.ffa_lora import table3
 from fedlora_kit.papers.ffa_lora.claims import deviations
 from fedlora_kit.papers.ffa_lora.grid import COLUMNS
 from fedlora_kit.papers.ffa_lora.sizes import roberta_large_sizes
-from fedlora_kit.reporting.comparison import compare
-from fedlora_kit.reporting.outputs import ItemOutputs
-from fedlora_kit.reporting.style import set_style
-from fedlora_kit.study.claims import judge_all
-from fedlora_kit.study.grid import choose, grid_frame, grid_matrix, mean_std_table, results_frame, run_cells
-from fedlora_kit.study.reported import published
 
-set_style()
-out = ItemOutputs("ffa-lora/table3", profile, output_dir)
+out = kit.begin("ffa-lora/table3", profile, output_dir)
 experiment = table3.EXPERIMENT
 setting = experiment.setting(
     profile,
@@ -84,19 +78,19 @@ out.table(sizes.drop(columns="seed"), "sizes")
 # all of the grid; the chosen rate is marked by ✓.
 
 # %%
-searched = run_cells(experiment.grid(setting), device=device, label="grid")
-grid = grid_frame(searched)
+searched = kit.run_cells(experiment.grid(setting), device=device, label="grid")
+grid = kit.grid_frame(searched)
 out.table(grid, "grid")
-chosen = choose(grid, by=experiment.by, tuned=["lr", "clip"])
+chosen = kit.choose(grid, by=experiment.by, tuned=["lr", "clip"])
 out.table(chosen, "chosen")
-out.table(grid_matrix(grid, chosen, experiment.by), "grid_matrix")
+out.table(kit.grid_matrix(grid, chosen, experiment.by), "grid_matrix")
 
 # %% [markdown]
 # ## The runs
 
 # %%
-done = run_cells(experiment.table(setting, chosen), device=device, label="table 3")
-results = results_frame(done, COLUMNS)
+done = kit.run_cells(experiment.table(setting, chosen), device=device, label="table 3")
+results = kit.results_frame(done, COLUMNS)
 out.table(results, "results")
 
 # %% [markdown]
@@ -106,7 +100,7 @@ out.table(results, "results")
 # round in *this* profile's model.
 
 # %%
-table = mean_std_table(results, rows=["rank", "method"], column="task")
+table = kit.mean_std_table(results, rows=["rank", "method"], column="task")
 costs = (
     results.groupby(["rank", "method"], sort=False)[["trained_parameters", "sent_bytes"]]
     .first()
@@ -122,17 +116,19 @@ out.table(table.astype({"trained_parameters": "Int64", "sent_bytes": "Int64"}))
 # every profile, so they are always comparable.
 
 # %%
-reported = published("ffa-lora", "table3")
+reported = kit.published("ffa-lora", "table3")
 same = experiment.comparable(setting)
-accuracy = compare(results, reported, ["rank", "method", "task"], "accuracy %", "accuracy", comparable=same)
-counted = compare(sizes, reported, ["rank", "method"], "trainable parameters", "trained_parameters")
+accuracy = kit.compare(
+    results, reported, ["rank", "method", "task"], "accuracy %", "accuracy", comparable=same
+)
+counted = kit.compare(sizes, reported, ["rank", "method"], "trainable parameters", "trained_parameters")
 out.comparison(pd.concat([accuracy, counted], ignore_index=True))
 
 # %% [markdown]
 # ## The claims, judged
 
 # %%
-out.claims(judge_all(table3.claims(), results))
+out.claims(kit.judge_all(table3.claims(), results))
 
 # %% [markdown]
 # ## Where this departs from the paper

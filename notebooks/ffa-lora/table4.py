@@ -37,18 +37,12 @@ eval_limit: int | None = None  # at most so many scored examples a split
 # %%
 import pandas as pd
 
+from fedlora_kit import notebook as kit
 from fedlora_kit.papers.ffa_lora import table4
 from fedlora_kit.papers.ffa_lora.claims import deviations
 from fedlora_kit.papers.ffa_lora.grid import COLUMNS
-from fedlora_kit.reporting.comparison import compare
-from fedlora_kit.reporting.outputs import ItemOutputs
-from fedlora_kit.reporting.style import set_style
-from fedlora_kit.study.claims import judge_all
-from fedlora_kit.study.grid import choose, grid_frame, grid_matrix, mean_std_table, results_frame, run_cells
-from fedlora_kit.study.reported import published
 
-set_style()
-out = ItemOutputs("ffa-lora/table4", profile, output_dir)
+out = kit.begin("ffa-lora/table4", profile, output_dir)
 experiment = table4.EXPERIMENT
 setting = experiment.setting(
     profile,
@@ -94,19 +88,19 @@ for method in setting.methods:
 # all of the grid; the chosen rate is marked by ✓.
 
 # %%
-searched = run_cells(experiment.grid(setting), device=device, label="grid")
-grid = grid_frame(searched)
+searched = kit.run_cells(experiment.grid(setting), device=device, label="grid")
+grid = kit.grid_frame(searched)
 out.table(grid, "grid")
-chosen = choose(grid, by=experiment.by, tuned=["lr", "clip"])
+chosen = kit.choose(grid, by=experiment.by, tuned=["lr", "clip"])
 out.table(chosen, "chosen")
-out.table(grid_matrix(grid, chosen, experiment.by), "grid_matrix")
+out.table(kit.grid_matrix(grid, chosen, experiment.by), "grid_matrix")
 
 # %% [markdown]
 # ## The runs: every rate, at the reported seeds
 
 # %%
-done = run_cells(table4.every_rate(setting), device=device, label="table 4")
-results = results_frame(done, COLUMNS)
+done = kit.run_cells(table4.every_rate(setting), device=device, label="table 4")
+results = kit.results_frame(done, COLUMNS)
 out.table(results, "results")
 
 # %% [markdown]
@@ -117,9 +111,9 @@ out.table(results, "results")
 
 # %%
 named = results.assign(column="η = " + results["rate"])
-every = mean_std_table(named, rows=["method", "alpha"], column="column")
+every = kit.mean_std_table(named, rows=["method", "alpha"], column="column")
 compared = table4.tuned_and_fixed(results, chosen, table4.home(setting))
-two = mean_std_table(compared, rows=["method", "alpha"], column="tuning")
+two = kit.mean_std_table(compared, rows=["method", "alpha"], column="tuning")
 out.table(every.merge(two, on=["method", "alpha"]).fillna(""))
 
 # %% [markdown]
@@ -128,16 +122,16 @@ out.table(every.merge(two, on=["method", "alpha"]).fillna(""))
 # No number of this table is known.
 
 # %%
-reported = published("ffa-lora", "table4")
+reported = kit.published("ffa-lora", "table4")
 by = ["method", "alpha", "tuning", "task"]
-out.comparison(compare(compared, reported, by, "accuracy %", "accuracy", comparable=False))
+out.comparison(kit.compare(compared, reported, by, "accuracy %", "accuracy", comparable=False))
 
 # %% [markdown]
 # ## The claims, judged
 
 # %%
 judged_on = pd.concat([compared, results.assign(tuning="all")], ignore_index=True)
-out.claims(judge_all(table4.claims(setting), judged_on))
+out.claims(kit.judge_all(table4.claims(setting), judged_on))
 
 # %% [markdown]
 # ## Where this departs from the paper

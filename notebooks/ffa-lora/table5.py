@@ -39,28 +39,14 @@ eval_limit: int | None = None  # at most so many scored examples a split
 # %%
 import pandas as pd
 
+from fedlora_kit import notebook as kit
 from fedlora_kit.looks import DOUBLE
 from fedlora_kit.papers.ffa_lora import table5
 from fedlora_kit.papers.ffa_lora.claims import deviations
 from fedlora_kit.papers.ffa_lora.grid import COLUMNS
-from fedlora_kit.reporting.comparison import compare
-from fedlora_kit.reporting.outputs import ItemOutputs
-from fedlora_kit.reporting.style import set_style
-from fedlora_kit.study.claims import judge_all
-from fedlora_kit.study.grid import (
-    choose,
-    grid_frame,
-    grid_matrix,
-    mean_std_table,
-    privacy_frame,
-    results_frame,
-    run_cells,
-)
 from fedlora_kit.study.known_methods import look
-from fedlora_kit.study.reported import published
 
-set_style()
-out = ItemOutputs("ffa-lora/table5", profile, output_dir)
+out = kit.begin("ffa-lora/table5", profile, output_dir)
 experiment = table5.EXPERIMENT
 setting = experiment.setting(
     profile,
@@ -88,19 +74,19 @@ setting
 # all of the grid; the chosen rate is marked by ✓.
 
 # %%
-searched = run_cells(experiment.grid(setting), device=device, label="grid")
-grid = grid_frame(searched)
+searched = kit.run_cells(experiment.grid(setting), device=device, label="grid")
+grid = kit.grid_frame(searched)
 out.table(grid, "grid")
-chosen = choose(grid, by=experiment.by, tuned=["lr", "clip"])
+chosen = kit.choose(grid, by=experiment.by, tuned=["lr", "clip"])
 out.table(chosen, "chosen")
-out.table(grid_matrix(grid, chosen, experiment.by), "grid_matrix")
+out.table(kit.grid_matrix(grid, chosen, experiment.by), "grid_matrix")
 
 # %% [markdown]
 # ## The runs
 
 # %%
-done = run_cells(experiment.table(setting, chosen), device=device, label="table 5")
-results = results_frame(done, COLUMNS)
+done = kit.run_cells(experiment.table(setting, chosen), device=device, label="table 5")
+results = kit.results_frame(done, COLUMNS)
 out.table(results, "results")
 
 # %% [markdown]
@@ -110,7 +96,7 @@ out.table(results, "results")
 
 # %%
 ordered = results.assign(cell="r = " + results["rank"])
-table = mean_std_table(ordered, rows=["eps", "method"], column="cell")
+table = kit.mean_std_table(ordered, rows=["eps", "method"], column="cell")
 out.table(table)
 
 # %%
@@ -143,7 +129,7 @@ out.figure(fig, caption="Accuracy by rank and privacy level: mean and standard d
 # ε is spent over *all* rounds by one accountant a client; the largest over clients and seeds is given.
 
 # %%
-ledger = privacy_frame(done, by=["eps", "rank", "method"])
+ledger = kit.privacy_frame(done, by=["eps", "rank", "method"])
 out.privacy(ledger) if len(ledger) else "no DP in this setting"
 
 # %% [markdown]
@@ -152,13 +138,13 @@ out.privacy(ledger) if len(ledger) else "no DP in this setting"
 # The text quotes FFA-LoRA's worst and best rank; `bounds` picks those ranks from our means.
 
 # %%
-reported = published("ffa-lora", "table5")
+reported = kit.published("ffa-lora", "table5")
 same = experiment.comparable(setting)
 by = ["eps", "rank", "method", "task"]
-cells = compare(
+cells = kit.compare(
     results, reported[~reported["cell"].str.contains("bound")], by, "accuracy %", "accuracy", comparable=same
 )
-spans = compare(
+spans = kit.compare(
     table5.bounds(results),
     reported[reported["cell"].str.contains("bound")],
     [*by, "bound"],
@@ -172,7 +158,7 @@ out.comparison(pd.concat([cells, spans], ignore_index=True))
 # ## The claims, judged
 
 # %%
-out.claims(judge_all(table5.claims(setting.epsilons), results))
+out.claims(kit.judge_all(table5.claims(setting.epsilons), results))
 
 # %% [markdown]
 # ## Where this departs from the paper

@@ -31,6 +31,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from fedlora_kit import notebook as kit
 from fedlora_kit.batch.shards import Shard
 from fedlora_kit.experiments.placing import tiny_device
 from fedlora_kit.experiments.remote import RemoteStore
@@ -38,14 +39,10 @@ from fedlora_kit.experiments.setup import build
 from fedlora_kit.experiments.store import Store
 from fedlora_kit.papers.lessons import at_scale as lesson
 from fedlora_kit.papers.lessons.small import OWN, digits_run
-from fedlora_kit.papers.runs_of import runs_of
-from fedlora_kit.reporting.outputs import ItemOutputs
-from fedlora_kit.reporting.style import set_style
-from fedlora_kit.study.claims import judge_all
+from fedlora_kit.papers.runs_of import planned_runs, runs_of
 from fedlora_kit.training.federation import run_federation
 
-set_style()
-out = ItemOutputs("lessons/at_scale", profile, output_dir)
+out = kit.begin("lessons/at_scale", profile, output_dir)
 place = tiny_device(device)
 checks = []  # what the claims at the end are judged by
 
@@ -82,7 +79,7 @@ for item in ("start_here", "fed-hello/table2"):
 # training (a third to a half of a data sheet's number is usual), four items at the papers' size:
 
 # %%
-planned = lesson.plan_frame(lesson.ITEMS, "paper", tflops)
+planned = lesson.plan_frame({item: planned_runs(item, "paper") for item in lesson.ITEMS}, "paper", tflops)
 out.table(planned, digits=1)
 
 # %%
@@ -209,7 +206,7 @@ print(
 
 # %%
 found = pd.DataFrame(checks, columns=["check", "holds"])
-out.claims(judge_all(lesson.claims(), found))
+out.claims(kit.judge_all(lesson.claims(), found))
 
 # %%
 out.note(
@@ -233,7 +230,9 @@ out.note(
 
 # %% tags=["solution"] jupyter={"source_hidden": true, "outputs_hidden": true}
 for speed in (150.0, 50.0):
-    hours = lesson.plan_frame(["ffa-lora/table5"], "paper", speed)["device_hours"].iloc[0]
+    hours = lesson.plan_frame({"ffa-lora/table5": planned_runs("ffa-lora/table5", "paper")}, "paper", speed)[
+        "device_hours"
+    ].iloc[0]
     print(f"{speed:g} TFLOP/s: {hours:,.0f} h, so {int(np.ceil(hours / 72))} devices for 72 h")
 # Not quite three times as many: searching noise and going through rounds takes time that does not depend on the GPU's speed.
 

@@ -31,6 +31,7 @@ output_dir: str = "figures"  # where table, figure and claims go, relative to th
 import pandas as pd
 import torch
 
+from fedlora_kit import notebook as kit
 from fedlora_kit.experiments.placing import tiny_device
 from fedlora_kit.experiments.setup import build
 from fedlora_kit.methods import method
@@ -38,14 +39,9 @@ from fedlora_kit.models.components import compose, decompose, vector_dim
 from fedlora_kit.papers.fedlora_optimizer import method as flo_method
 from fedlora_kit.papers.lessons import directions_and_magnitudes as lesson
 from fedlora_kit.papers.lessons.small import OWN
-from fedlora_kit.reporting.outputs import ItemOutputs
-from fedlora_kit.reporting.style import set_style
-from fedlora_kit.study.claims import judge_all
-from fedlora_kit.study.grid import mean_std_table, results_frame, run_cells
 from fedlora_kit.training.federation import run_federation
 
-set_style()
-out = ItemOutputs("lessons/directions_and_magnitudes", profile, output_dir)
+out = kit.begin("lessons/directions_and_magnitudes", profile, output_dir)
 place = tiny_device(device)
 
 # %% [markdown]
@@ -159,12 +155,12 @@ print(
 # the two scores, *not a contest*.
 
 # %%
-done = run_cells(lesson.cells(seeds), device=device, label="directions")
-results = results_frame(done, {"digits": {"digits": "validation"}})
+done = kit.run_cells(lesson.cells(seeds), device=device, label="directions")
+results = kit.results_frame(done, {"digits": {"digits": "validation"}})
 out.table(results, "results")
 scores = {"global adapter": "accuracy", "own adapters": "local_accuracy"}
 tables = [
-    mean_std_table(results, rows=["method"], column="task", value=value).rename(
+    kit.mean_std_table(results, rows=["method"], column="task", value=value).rename(
         columns={"digits": f"{name}, %"}
     )
     for name, value in scores.items()
@@ -177,7 +173,7 @@ out.table(tables[0].merge(tables[1], on="method"))
 # That the code does what the abstract says: each optimiser moves its own component and no other.
 
 # %%
-out.claims(judge_all(flo_method.claims(), changes))
+out.claims(kit.judge_all(flo_method.claims(), changes))
 
 # %%
 out.note(

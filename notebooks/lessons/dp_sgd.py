@@ -36,6 +36,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from fedlora_kit import notebook as kit
 from fedlora_kit.adapter import AdapterSlot
 from fedlora_kit.experiments.placing import tiny_device
 from fedlora_kit.experiments.setup import build
@@ -44,14 +45,9 @@ from fedlora_kit.papers.lessons import dp_sgd as lesson
 from fedlora_kit.papers.lessons.small import OWN, digits_run
 from fedlora_kit.privacy import PerExampleGradients, epsilon_of, noise_multiplier
 from fedlora_kit.privacy.stacked import clipped_sums
-from fedlora_kit.reporting.outputs import ItemOutputs
-from fedlora_kit.reporting.style import set_style
-from fedlora_kit.study.claims import judge_all
-from fedlora_kit.study.grid import mean_std_table, privacy_frame, results_frame, run_cells
 from fedlora_kit.training.objective import example_losses
 
-set_style()
-out = ItemOutputs("lessons/dp_sgd", profile, output_dir)
+out = kit.begin("lessons/dp_sgd", profile, output_dir)
 place = tiny_device(device)
 
 # %% [markdown]
@@ -189,13 +185,13 @@ print({f"{rounds} rounds": f"σ = {sigma:.2f}" for rounds, sigma in needed.items
 # lines: `"privacy": {"epsilon": 8.0, "delta": 1e-5, "clip": 1.0}`.
 
 # %%
-done = run_cells(lesson.cells(seeds), device=device, label="dp_sgd")
-results = results_frame(done, {"digits": {"digits": "validation"}})
+done = kit.run_cells(lesson.cells(seeds), device=device, label="dp_sgd")
+results = kit.results_frame(done, {"digits": {"digits": "validation"}})
 out.table(results, "results")
-out.table(mean_std_table(results, rows=["method"], column="eps"))
+out.table(kit.mean_std_table(results, rows=["method"], column="eps"))
 
 # %%
-out.privacy(privacy_frame(done, by=["eps", "method"]))
+out.privacy(kit.privacy_frame(done, by=["eps", "method"]))
 
 # %% [markdown]
 # The ledger of a run, round by round, against what we get by hand from σ, q and the number of steps:
@@ -211,7 +207,7 @@ ledger.groupby(["method", "round"], sort=False)[["recorded", "composed"]].max().
 # would lead one to expect, but no proof of it: neither learning rate was chosen for DP.
 
 # %%
-out.claims(judge_all(lesson.claims(), results))
+out.claims(kit.judge_all(lesson.claims(), results))
 
 # %%
 out.note(

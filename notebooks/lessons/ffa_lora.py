@@ -31,21 +31,20 @@ import inspect
 import matplotlib.pyplot as plt
 import torch
 
+from fedlora_kit import notebook as kit
 from fedlora_kit.experiments.placing import tiny_device
 from fedlora_kit.experiments.setup import build
 from fedlora_kit.looks import FAINT, SINGLE, of_method
 from fedlora_kit.methods import FFALoRA
-from fedlora_kit.papers.ffa_lora import figure1, theorem1
+from fedlora_kit.papers.ffa_lora import alpha as theorem1
+from fedlora_kit.papers.ffa_lora import figure1
 from fedlora_kit.papers.lessons import ffa_lora as lesson
 from fedlora_kit.papers.lessons.lora_and_fedavg import mean_gap
 from fedlora_kit.papers.lessons.small import OWN, digits_run, rounds_frame
-from fedlora_kit.reporting.outputs import ItemOutputs
-from fedlora_kit.reporting.style import mean_band, set_style
-from fedlora_kit.study.grid import results_frame, run_cells
+from fedlora_kit.reporting.style import mean_band
 from fedlora_kit.training.federation import run_federation
 
-set_style()
-out = ItemOutputs("lessons/ffa_lora", profile, output_dir)
+out = kit.begin("lessons/ffa_lora", profile, output_dir)
 place = tiny_device(device)
 
 # %% [markdown]
@@ -61,8 +60,8 @@ print(inspect.getsource(FFALoRA.trains))
 # rounds. First what it costs: half the numbers train and travel.
 
 # %%
-done = run_cells(lesson.cells(seeds), device=device, label="ffa_lora")
-results = results_frame(done, {"digits": {"digits": "validation"}})
+done = kit.run_cells(lesson.cells(seeds), device=device, label="ffa_lora")
+results = kit.results_frame(done, {"digits": {"digits": "validation"}})
 out.table(results, "results")
 results.groupby("method", sort=False)[["trained_parameters", "sent_parameters", "sent_bytes"]].first()
 

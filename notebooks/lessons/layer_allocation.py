@@ -29,6 +29,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
+from fedlora_kit import notebook as kit
 from fedlora_kit.adapter import AdapterSlot
 from fedlora_kit.experiments.placing import tiny_device
 from fedlora_kit.experiments.setup import build
@@ -45,15 +46,10 @@ from fedlora_kit.methods.defects import frozen_by_substring
 from fedlora_kit.papers.fed_hello import patterns
 from fedlora_kit.papers.lessons import layer_allocation as lesson
 from fedlora_kit.papers.lessons.small import OWN
-from fedlora_kit.reporting.outputs import ItemOutputs
-from fedlora_kit.reporting.style import set_style
-from fedlora_kit.study.claims import judge_all
-from fedlora_kit.study.grid import mean_std_table, run_cells
 from fedlora_kit.training.federation import cohort_of, run_federation
 from fedlora_kit.training.fisher import fisher_scores
 
-set_style()
-out = ItemOutputs("lessons/layer_allocation", profile, output_dir)
+out = kit.begin("lessons/layer_allocation", profile, output_dir)
 place = tiny_device(device)
 
 # %% [markdown]
@@ -206,17 +202,17 @@ layers.rename_axis("layer").round(4)
 # Six rounds, one step each, twelve clients with two digits each.
 
 # %%
-done = run_cells(lesson.cells(seeds), device=device, label="layer_allocation")
+done = kit.run_cells(lesson.cells(seeds), device=device, label="layer_allocation")
 results = lesson.frame(done)
 out.table(results, "results")
-table = mean_std_table(results, rows=["method"], column="split").rename(columns={"pat_10": "accuracy, %"})
+table = kit.mean_std_table(results, rows=["method"], column="split").rename(columns={"pat_10": "accuracy, %"})
 table.insert(1, "in words", table["method"].map(lesson.WORDS))
 table["bytes a client sends"] = results.groupby("method", sort=False)["sent_bytes"].mean().to_numpy().round()
 pd.set_option("display.max_colwidth", None)
 out.table(table)
 
 # %%
-out.claims(judge_all(lesson.claims(), results))
+out.claims(kit.judge_all(lesson.claims(), results))
 
 # %% [markdown]
 # Six rounds on digits cannot say which method is best; `notebooks/fed-hello/table2.ipynb` is the place for that. The first

@@ -31,6 +31,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from fedlora_kit import notebook as kit
 from fedlora_kit.adapter import AdapterSlot, count, size_bytes
 from fedlora_kit.experiments.placing import tiny_device
 from fedlora_kit.experiments.setup import build
@@ -39,15 +40,11 @@ from fedlora_kit.methods import ClientUpdate, FedIT, FFALoRA
 from fedlora_kit.methods.aggregation_gap import aggregation_gap
 from fedlora_kit.papers.lessons import lora_and_fedavg as lesson
 from fedlora_kit.papers.lessons.small import OWN, digits_run, rounds_frame
-from fedlora_kit.reporting.outputs import ItemOutputs
-from fedlora_kit.reporting.style import mean_band, set_style
-from fedlora_kit.study.claims import judge_all
-from fedlora_kit.study.grid import run_cells
+from fedlora_kit.reporting.style import mean_band
 from fedlora_kit.training.federation import run_federation
 from fedlora_kit.training.objective import example_losses
 
-set_style()
-out = ItemOutputs("lessons/lora_and_fedavg", profile, output_dir)
+out = kit.begin("lessons/lora_and_fedavg", profile, output_dir)
 place = tiny_device(device)
 
 # %% [markdown]
@@ -185,7 +182,7 @@ out.figure(
 # step all $A_k$ are still equal.
 
 # %%
-done = run_cells(lesson.cells(seeds), device=device, label="lora_and_fedavg")
+done = kit.run_cells(lesson.cells(seeds), device=device, label="lora_and_fedavg")
 gaps = lesson.mean_gap(rounds_frame(done))
 out.table(gaps, "gaps", digits=4)
 out.table(
@@ -215,7 +212,7 @@ out.figure(
 # wholly on its side. "Undecided" is an honest answer, and more seeds (`seeds=10`) are the remedy.
 
 # %%
-out.claims(judge_all(lesson.claims(), gaps))
+out.claims(kit.judge_all(lesson.claims(), gaps))
 
 # %%
 out.note(

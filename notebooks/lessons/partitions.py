@@ -31,6 +31,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
+from fedlora_kit import notebook as kit
 from fedlora_kit.data import get_task, load_task
 from fedlora_kit.looks import FAINT, GREY, SERIES, SINGLE, Look
 from fedlora_kit.papers.lessons import partitions as lesson
@@ -42,13 +43,9 @@ from fedlora_kit.partition import (
     partitioner,
     register,
 )
-from fedlora_kit.reporting.outputs import ItemOutputs
-from fedlora_kit.reporting.style import mean_band, set_style
-from fedlora_kit.study.claims import judge_all
-from fedlora_kit.study.grid import run_cells
+from fedlora_kit.reporting.style import mean_band
 
-set_style()
-out = ItemOutputs("lessons/partitions", profile, output_dir)
+out = kit.begin("lessons/partitions", profile, output_dir)
 
 # %% [markdown]
 # ## 1. A partitioner turns labels into parts
@@ -149,7 +146,7 @@ out.figure(
 # what differs.
 
 # %%
-done = run_cells(lesson.cells(seeds), device=device, label="partitions")
+done = kit.run_cells(lesson.cells(seeds), device=device, label="partitions")
 results = last_round(rounds_frame(done)).drop(columns=["gap", "epsilon"])
 results["distance"] = [
     lesson.mean_distance(lesson.counts_of(lesson.SPLITS[r.split], labels, r.seed))
@@ -184,7 +181,7 @@ out.figure(
 # directions, and little is left in their average. (The figure shows the loss, not its reason.) The dots of one colour are far apart, too: how sure a few seeds can make us is said by the verdicts.
 
 # %%
-out.claims(judge_all(lesson.claims(), results))
+out.claims(kit.judge_all(lesson.claims(), results))
 
 # %%
 out.note(

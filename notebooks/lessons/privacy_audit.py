@@ -38,17 +38,14 @@ rounds: int = 40  # T, federated rounds of one step each
 import numpy as np
 import pandas as pd
 
+from fedlora_kit import notebook as kit
 from fedlora_kit.experiments.placing import tiny_device
 from fedlora_kit.papers.lessons import privacy_audit as lesson
 from fedlora_kit.papers.lessons import privacy_audit_report as report
 from fedlora_kit.privacy.audit import audit, lower_bound, p_value
 from fedlora_kit.randomness import checked_seeds
-from fedlora_kit.reporting.outputs import ItemOutputs
-from fedlora_kit.reporting.style import set_style
-from fedlora_kit.study.claims import judge_all
 
-set_style()
-out = ItemOutputs("lessons/privacy_audit", profile, output_dir)
+out = kit.begin("lessons/privacy_audit", profile, output_dir)
 device = str(tiny_device(device))
 setting = lesson.AuditSetting(epsilon=epsilon, sample_rate=sample_rate, rounds=rounds)
 
@@ -178,7 +175,7 @@ out.figure(
 #   finds what it looks for. That the sampling is Poisson must be read in the code, or tested there.
 
 # %%
-out.claims(judge_all(report.claims(), results))
+out.claims(kit.judge_all(report.claims(), results))
 
 # %%
 out.note(

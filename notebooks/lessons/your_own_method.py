@@ -30,6 +30,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import torch
 
+from fedlora_kit import notebook as kit
 from fedlora_kit.adapter import AdapterSlot
 from fedlora_kit.conformance.methods import CHECKS
 from fedlora_kit.experiments.placing import tiny_device
@@ -37,19 +38,14 @@ from fedlora_kit.experiments.setup import build
 from fedlora_kit.experiments.spec import MethodSpec
 from fedlora_kit.looks import FAINT, GREY, SINGLE, of_method
 from fedlora_kit.methods import METHODS, ClientUpdate, FedIT, register
-from fedlora_kit.papers.fed_hello import grid as fed_hello_grid
-from fedlora_kit.papers.fedlora_optimizer import tables as flo_tables
-from fedlora_kit.papers.ffa_lora import table1 as ffa_table1
+from fedlora_kit.papers.fed_hello import grid
+from fedlora_kit.papers.fedlora_optimizer import tables
+from fedlora_kit.papers.ffa_lora import table1
 from fedlora_kit.papers.lessons import your_own_method as lesson
 from fedlora_kit.papers.lessons.small import OWN, digits_run, dirichlet
-from fedlora_kit.reporting.outputs import ItemOutputs
-from fedlora_kit.reporting.style import set_style
-from fedlora_kit.study.claims import judge_all
-from fedlora_kit.study.grid import mean_std_table, results_frame, run_cells
 from fedlora_kit.training.federation import run_federation
 
-set_style()
-out = ItemOutputs("lessons/your_own_method", profile, output_dir)
+out = kit.begin("lessons/your_own_method", profile, output_dir)
 place = tiny_device(device)
 
 # %% [markdown]
@@ -152,10 +148,10 @@ checked[["check", "holds"]]
 
 # %%
 setting = lesson.setting(seeds, own="capped")
-done = run_cells(fed_hello_grid.cells(setting), device=device, label="your_own_method")
-results = results_frame(done, fed_hello_grid.COLUMNS)
+done = kit.run_cells(grid.cells(setting), device=device, label="your_own_method")
+results = kit.results_frame(done, grid.COLUMNS)
 out.table(results, "results")
-out.table(mean_std_table(results, rows=["method"], column="split"))
+out.table(kit.mean_std_table(results, rows=["method"], column="split"))
 
 # %% [markdown]
 # `capped` and `lora` have clients that can all train everything; `fed-hello` keeps to the resources 1:1:1 (a third of the
@@ -193,11 +189,11 @@ out.figure(
 # The same word in the other tables' settings. Nothing is trained here; we only look at what they would run:
 
 # %%
-ffa = ffa_table1.EXPERIMENT.setting("smoke", methods=["lora", "ffa-lora", "capped"], tasks=["polarity"])
-flo = flo_tables.setting("fedlora-optimizer/global", "smoke", methods=["lora", "capped"])
+ffa = table1.EXPERIMENT.setting("smoke", methods=["lora", "ffa-lora", "capped"], tasks=["polarity"])
+flo = tables.setting("fedlora-optimizer/global", "smoke", methods=["lora", "capped"])
 planned = {
-    "ffa-lora/table1, learning-rate grid": ffa_table1.EXPERIMENT.grid(ffa),
-    "fedlora-optimizer/global": flo_tables.cells(flo),
+    "ffa-lora/table1, learning-rate grid": table1.EXPERIMENT.grid(ffa),
+    "fedlora-optimizer/global": tables.cells(flo),
 }
 for table, cells in planned.items():
     own = [c for c in cells if c.coords["method"] == "capped"]
@@ -218,7 +214,7 @@ for table, cells in planned.items():
 # ## Does it help?
 
 # %%
-out.claims(judge_all(lesson.claims("capped"), results))
+out.claims(kit.judge_all(lesson.claims("capped"), results))
 
 # %%
 out.note(
@@ -304,7 +300,7 @@ print("unweighted passes all nine:", lesson.conformance("solution-unweighted")["
 # table's own setting, and say why they are what they are. (Its clients take *one step of AdamW* a round.)
 
 # %% tags=["solution"] jupyter={"source_hidden": true, "outputs_hidden": true}
-spec = next(c.spec for c in fed_hello_grid.cells(setting) if c.coords["method"] == "lora")
+spec = next(c.spec for c in grid.cells(setting) if c.coords["method"] == "lora")
 for optimizer in ("adamw", "sgd"):
     changes = {
         "method": MethodSpec(name="local-only"),

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from fedlora_kit.looks import DOUBLE
 from fedlora_kit.numerals import fixed
 from fedlora_kit.papers.fed_hello import logs as fed_hello_logs
-from fedlora_kit.papers.fed_hello import table2 as fed_hello_table2
-from fedlora_kit.papers.fed_hello.grid import Setting
+from fedlora_kit.papers.fed_hello import table2
+from fedlora_kit.papers.fed_hello.grid import Setting, cells, setting
 from fedlora_kit.papers.fed_hello.table2 import PROFILES as PROFILES
 from fedlora_kit.papers.fed_hello.table2 import WORDS
 from fedlora_kit.study.claims import Claim, mean_difference
 from fedlora_kit.study.grid import Cell
 from fedlora_kit.study.known_methods import look
+from fedlora_kit.study.planned import Runs
 from fedlora_kit.study.statistics import mean_interval
 
 if TYPE_CHECKING:
@@ -225,7 +226,7 @@ def _draw(axes: Axes, curves: pd.DataFrame) -> None:
 
 def deviations(s: Setting) -> list[str]:
     """As Table II's, and what is special about the curves."""
-    return fed_hello_table2.deviations(
+    return table2.deviations(
         s,
         (
             "Whether the paper has such a figure is not known; its curves are those of the official logs.",
@@ -235,3 +236,8 @@ def deviations(s: Setting) -> list[str]:
             "The claims on the middle of the run are ours, read off the official curves.",
         ),
     )
+
+
+def runs(profile: str, **parameters: Any) -> Runs:
+    """Methods × splits × seeds; at equal settings the runs of Table II."""
+    return Runs(tuple(cells(setting("fed-hello/curves", PROFILES, profile, **parameters))))

@@ -21,6 +21,7 @@ from fedlora_kit.papers.fed_hello import grid
 from fedlora_kit.study.grid import Cell
 from fedlora_kit.study.known_methods import names as known_names
 from fedlora_kit.study.overrides import override, plain, positive
+from fedlora_kit.study.planned import Runs
 
 ITEMS = {"dolly": "fed-hello/dolly", "natural_instructions": "fed-hello/natural_instructions"}
 #: task -> {column of the tables: scored part}
@@ -245,3 +246,8 @@ def lengths(s: Setting) -> dict[str, Mapping[str, int]]:
             "longest, tokens": int(encoded.lengths.max()),
         }
     return found
+
+
+def runs(profile: str, item: str, **parameters: Any) -> Runs:
+    """Methods × splits × seeds on the item's data set."""
+    return Runs(tuple(cells(setting(item.removeprefix("fed-hello/"), profile, **parameters))))

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from fedlora_kit.papers.fed_hello import grid
+from fedlora_kit.papers.fed_hello import grid, table2
 from fedlora_kit.papers.fed_hello import other_data as other
-from fedlora_kit.papers.fed_hello import table2 as fed_hello_table2
 from fedlora_kit.papers.fed_hello.grid import Setting
 from fedlora_kit.study.claims import Claim
 from fedlora_kit.study.grid import Cell, results_frame
+from fedlora_kit.study.planned import Runs
 
 if TYPE_CHECKING:
     from fedlora_kit.experiments.many import Finished
@@ -132,4 +132,9 @@ def deviations(s: Setting) -> list[str]:
         else ""
     )
     own = (*OWN, *other.TAKEN_OVER)
-    return fed_hello_table2.deviations(s, own, paper=PROFILES["paper"], stand_in=stand_in)
+    return table2.deviations(s, own, paper=PROFILES["paper"], stand_in=stand_in)
+
+
+def runs(profile: str, **parameters: Any) -> Runs:
+    """Methods × splits × seeds."""
+    return Runs(tuple(grid.cells(setting(profile, **parameters), other.ROC)))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -21,6 +21,7 @@ from fedlora_kit.numerals import fixed
 from fedlora_kit.randomness import Streams, checked_seeds
 from fedlora_kit.study.claims import Claim, Status, Verdict, mean_difference
 from fedlora_kit.study.pairing import MissingCells
+from fedlora_kit.study.planned import Runs
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -245,3 +246,8 @@ def _heat_map(axes: Axes, grid: pd.DataFrame, numbers: bool) -> AxesImage:
                 j, i, text, ha="center", va="center", fontsize=5.5, color="white" if rate > 0.6 else INK
             )
     return image
+
+
+def runs(profile: str, **parameters: Any) -> Runs:
+    """None that are stored."""
+    return Runs(note="draws allocations in the notebook; trains nothing")

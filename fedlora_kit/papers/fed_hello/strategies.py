@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from fedlora_kit.methods.allocation import PATTERNS
-from fedlora_kit.papers.fed_hello import grid
-from fedlora_kit.papers.fed_hello import table2 as fed_hello_table2
+from fedlora_kit.papers.fed_hello import grid, table2
 from fedlora_kit.papers.fed_hello.grid import PROFILES as PROFILES
 from fedlora_kit.papers.fed_hello.grid import Setting
 from fedlora_kit.study.claims import Claim, mean_difference
 from fedlora_kit.study.grid import Cell
 from fedlora_kit.study.overrides import chosen
+from fedlora_kit.study.planned import Runs
 
 if TYPE_CHECKING:
     from fedlora_kit.experiments.many import Finished
@@ -156,4 +156,9 @@ def deviations(s: Setting) -> list[str]:
             "In a model of 4 layers a client of the weakest group has 2 to train: the triangle is layers 0 "
             "and 1, the inverted one 2 and 3, the bottleneck 0 and 3, uniform 0 and 2."
         )
-    return fed_hello_table2.deviations(s, lines)
+    return table2.deviations(s, lines)
+
+
+def runs(profile: str, patterns: Sequence[str] | None = None, **parameters: Any) -> Runs:
+    """The runs of `cells`."""
+    return Runs(tuple(cells(setting(profile, **parameters), chosen_patterns(patterns))))

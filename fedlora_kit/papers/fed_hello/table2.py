@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
-from fedlora_kit.papers.fed_hello import modes as fed_hello_modes
+from fedlora_kit.papers.fed_hello import modes
 from fedlora_kit.papers.fed_hello.grid import PROFILES as PROFILES
-from fedlora_kit.papers.fed_hello.grid import Setting
+from fedlora_kit.papers.fed_hello.grid import Setting, cells, setting
 from fedlora_kit.papers.number_formats import precision_note
 from fedlora_kit.study.claims import Claim, mean_difference, smaller_drop
+from fedlora_kit.study.planned import Runs
 
 BEST = "accuracy_best"
 #: published metric -> our column for the same thing
@@ -20,7 +22,7 @@ METRICS = {
 }
 WORDS = {"iid": "IID", "pat_20": "Non-IID 20/1.0", "pat_10": "Non-IID 10/1.0"}
 BASELINES = ("fedra", "hetlora", "exclusive", "flexlora", "straggler")
-OWN_631 = (
+_OWN_631 = (
     "Only the existence of this configuration is known (SECOND); that its groups can train the same 6, 9 and "
     "12 layers as under 1:1:1 is our reading, and so are the ranks.",
 )
@@ -124,7 +126,7 @@ def deviations(
     paper = paper or PROFILES["paper"]
     common = [
         *own,
-        *fed_hello_modes.deviations(s.mode),
+        *modes.deviations(s.mode),
         *precision_note(s.precision),
         f"One learning rate for all methods, {s.lr:g} in round 0 (released: 0.01); no tuning is known. A "
         "baseline may fare better at another.",
@@ -156,3 +158,14 @@ def deviations(
     ]
     schedule = f"Fisher scores from round {s.refresh} on, every {s.refresh} (paper: 50 and 50 of 500 rounds)."
     return [first, *changes, schedule, *common]
+
+
+#: item -> what was chosen for it alone
+OWN = {"fed-hello/table2": (), "fed-hello/table2_roc631": _OWN_631}
+#: item -> strong : middle : weak clients, as the paper writes them
+ROC = {"fed-hello/table2": "1:1:1", "fed-hello/table2_roc631": "6:3:1"}
+
+
+def runs(profile: str, item: str = "fed-hello/table2", **parameters: Any) -> Runs:
+    """Methods × splits × seeds at the item's resources."""
+    return Runs(tuple(cells(setting(item, PROFILES, profile, **parameters), ROC[item])))

@@ -17,6 +17,7 @@ from fedlora_kit.papers.fedlora_optimizer import setting as flo_setting
 from fedlora_kit.papers.fedlora_optimizer.setting import Setting
 from fedlora_kit.study.claims import Claim, Verdict, mean_difference
 from fedlora_kit.study.grid import Cell
+from fedlora_kit.study.planned import Runs
 
 METHOD = "fedlora-optimizer"
 COMPONENTS = ("A_M", "A_D", "B_M", "B_D")
@@ -224,3 +225,9 @@ def small_run(s: Setting) -> list[str]:
         f"{100 * s.client_holdout:g} % of each client's as its own, after the last round only. A few "
         "examples more or less right are several points of ROUGE-L.",
     ]
+
+
+def runs(profile: str, grid: str | None = None, **parameters: Any) -> Runs:
+    """A run for each pair of components, pipeline and seed."""
+    s = setting("fedlora-optimizer/ablation", profile, **parameters)
+    return Runs(tuple(cells(s, pairs(profile, grid))))

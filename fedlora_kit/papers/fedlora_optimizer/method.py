@@ -11,11 +11,12 @@ import torch
 from fedlora_kit.adapter import State
 from fedlora_kit.looks import DOUBLE, FAINT, GREY, SERIES
 from fedlora_kit.models.components import component_names, decompose, part_of, vector_dim
-from fedlora_kit.papers.fedlora_optimizer import setting as flo_setting
+from fedlora_kit.papers.fedlora_optimizer import setting
 from fedlora_kit.papers.fedlora_optimizer.setting import Setting
 from fedlora_kit.study.claims import Claim, Verdict
 from fedlora_kit.study.grid import Cell
 from fedlora_kit.study.pairing import MissingCells
+from fedlora_kit.study.planned import Runs
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -37,7 +38,7 @@ def cells(s: Setting, axis: str = "rank") -> list[Cell]:
     """FedIT and the whole method on the same split, for every seed; coordinate: method."""
     settings: dict[str, dict[str, Any]] = {"lora": {}, "fedlora-optimizer": {"axis": axis}}
     return [
-        Cell({"method": name}, {}, seed, flo_setting.spec(s, name, seed, **given))
+        Cell({"method": name}, {}, seed, setting.spec(s, name, seed, **given))
         for name, given in settings.items()
         for seed in s.seeds
     ]
@@ -238,3 +239,11 @@ def _pipeline(place: Axes) -> None:
     place.text(8.85, 0.5, "one personalised adapter a client", ha="center", fontsize=7, color=B_COLOUR)
     place.set(xlim=(-0.15, 10.05), ylim=(-0.1, 2.6))
     place.axis("off")
+
+
+def runs(profile: str, axis: str = "rank", **parameters: Any) -> Runs:
+    """The runs of `cells`, with directions of columns or rows."""
+    return Runs(
+        tuple(cells(setting.setting("fedlora-optimizer/method", profile, **parameters), axis)),
+        note="the notebook also trains a few single rounds of its own, which are not kept in the store",
+    )

@@ -23,6 +23,8 @@ from fedlora_kit.papers.fedlora_optimizer import setting as flo_setting
 from fedlora_kit.papers.fedlora_optimizer.setting import Setting
 from fedlora_kit.papers.fedlora_optimizer.variation import REFERENCES, client_adapters, variation
 from fedlora_kit.study.claims import Claim, mean_difference
+from fedlora_kit.study.grid import Cell
+from fedlora_kit.study.planned import Runs
 from fedlora_kit.study.reported import published
 
 if TYPE_CHECKING:
@@ -54,7 +56,7 @@ def setting(profile: str, **changes: Any) -> Setting:
     return flo_setting.setting("fedlora-optimizer/preliminary", profile, **changes, eval_limit=8)
 
 
-def points(profile: str, steps: Sequence[int] | None = None) -> tuple[int, ...]:
+def sweep_points(profile: str, steps: Sequence[int] | None = None) -> tuple[int, ...]:
     """The points of a profile, or ``steps``.
 
     Raises:
@@ -218,3 +220,10 @@ def deviations(s: Setting, at: Sequence[int]) -> list[str]:
         f"at {s.lr:g}, rank {s.rank} on {', '.join(s.targets)}.",
         "ΔM is not relative to the magnitude, so that its ratio depends on how A is scaled at the start.",
     ]
+
+
+def runs(profile: str, points: Sequence[int] | None = None, **parameters: Any) -> Runs:
+    """A run for each seed and number of steps."""
+    s = setting(profile, **parameters)
+    planned = specs(s, sweep_points(profile, points))
+    return Runs(tuple(Cell({"steps": str(steps)}, {}, seed, spec) for seed, steps, spec in planned))

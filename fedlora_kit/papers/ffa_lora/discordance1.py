@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from fedlora_kit.errors import BadValue
-from fedlora_kit.papers.ffa_lora import table1 as ffa_table1
+from fedlora_kit.papers.ffa_lora import table1
 from fedlora_kit.papers.ffa_lora.grid import Setting, cell, points
 from fedlora_kit.papers.ffa_lora.overrides import apply, checked
 from fedlora_kit.study.claims import Claim, Verdict, mean_difference
 from fedlora_kit.study.grid import Cell
 from fedlora_kit.study.pairing import MissingCells
+from fedlora_kit.study.planned import Runs
 
 if TYPE_CHECKING:
     from fedlora_kit.experiments.many import Finished
@@ -44,7 +45,7 @@ _LEVELS: dict[str, Any] = {"epsilons": (None,), "splits": ("iid", "mild", "sever
 PROFILES: dict[str, Sweep] = {
     "paper": Sweep(
         dataclasses.replace(
-            ffa_table1.PROFILES["paper"],
+            table1.PROFILES["paper"],
             **_LEVELS,
             tasks=("sst2",),
             rounds=20,
@@ -54,7 +55,7 @@ PROFILES: dict[str, Sweep] = {
     ),
     "small": Sweep(
         dataclasses.replace(
-            ffa_table1.PROFILES["small"],
+            table1.PROFILES["small"],
             **_LEVELS,
             tasks=("sst2",),
             rounds=5,
@@ -64,7 +65,7 @@ PROFILES: dict[str, Sweep] = {
     ),
     "smoke": Sweep(
         dataclasses.replace(
-            ffa_table1.PROFILES["smoke"],
+            table1.PROFILES["smoke"],
             **_LEVELS,
             tasks=("polarity",),
             rounds=4,
@@ -222,3 +223,8 @@ def _exact(results: pd.DataFrame, tolerance: float = 1e-6) -> Verdict:
         f"largest relative error of {len(rows)} runs: {largest:.1e}; float32 rounding allows {tolerance:.0e}",
         {"largest": largest, "tolerance": tolerance},
     )
+
+
+def runs(profile: str, **parameters: Any) -> Runs:
+    """The runs of the sweep."""
+    return Runs(tuple(cells(sweep(profile, **parameters))))

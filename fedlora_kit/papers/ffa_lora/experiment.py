@@ -10,7 +10,8 @@ import pandas as pd
 
 from fedlora_kit.papers.ffa_lora.grid import Setting, cell, points
 from fedlora_kit.papers.ffa_lora.overrides import apply
-from fedlora_kit.study.grid import Cell
+from fedlora_kit.study.grid import Cell, choose, grid_frame
+from fedlora_kit.study.planned import Runs
 
 
 @dataclass(frozen=True)
@@ -57,3 +58,11 @@ class Experiment:
             clip = None if at.epsilon is None else float(row["clip"])
             cells += [cell(s, at, seed, float(row["lr"]), clip, self.axes) for seed in s.seeds]
         return cells
+
+    def runs(self, profile: str, **overrides: Any) -> Runs:
+        """The grid's runs, then the table's with what the finished grid chooses."""
+        s = self.setting(profile, **overrides)
+        return Runs(
+            tuple(self.grid(s)),
+            lambda done: self.table(s, choose(grid_frame(done), self.by, ["lr", "clip"])),
+        )

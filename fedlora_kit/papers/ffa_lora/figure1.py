@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -28,6 +28,7 @@ from fedlora_kit.errors import BadValue
 from fedlora_kit.numerals import fixed
 from fedlora_kit.randomness import Streams, checked_seeds
 from fedlora_kit.study.claims import Claim, MissingCells, Verdict, mean_difference
+from fedlora_kit.study.planned import Runs
 
 if TYPE_CHECKING:
     import torch
@@ -167,3 +168,8 @@ def _slopes(measured: pd.DataFrame) -> Verdict:
     return Verdict(
         "reproduced" if holds else "not reproduced", "slopes of log norm: " + "; ".join(parts), evidence
     )
+
+
+def runs(profile: str, **parameters: Any) -> Runs:
+    """None that are stored."""
+    return Runs(note="draws noise in the notebook; trains nothing")

@@ -21,8 +21,9 @@ from fedlora_kit.papers.ffa_lora.grid import METHODS, PAPER_RATES, number_name
 from fedlora_kit.papers.number_formats import precision_note
 from fedlora_kit.study.claims import Claim
 from fedlora_kit.study.equivalence import within_margin
-from fedlora_kit.study.grid import Cell
+from fedlora_kit.study.grid import Cell, choose, grid_frame
 from fedlora_kit.study.overrides import override, plain, positive
+from fedlora_kit.study.planned import Runs
 
 #: task -> {column of the table: scored part}
 COLUMNS: dict[str, dict[str, str]] = {
@@ -256,3 +257,12 @@ def deviations(profile: str, s: Setting) -> list[str]:
     if s.task == "cifar100_rest":
         first.append("cifar100_rest: the 50 classes of CIFAR-100 that kit/image-mirror has not seen.")
     return [*first, *lines]
+
+
+def runs(profile: str, **parameters: Any) -> Runs:
+    """The grid's runs, then the table's with the rates that the finished grid chooses."""
+    s = setting(profile, **parameters)
+    return Runs(
+        tuple(grid(s)),
+        lambda done: table(s, choose(grid_frame(done), ["eps", "method"], ["lr"])),
+    )

@@ -18,8 +18,9 @@ import pandas as pd
 
 from fedlora_kit.errors import BadValue, UnknownName
 from fedlora_kit.papers.ffa_lora.grid import METHODS, PAPER_RATES
-from fedlora_kit.study.grid import Cell, results_frame
+from fedlora_kit.study.grid import Cell, choose, results_frame
 from fedlora_kit.study.overrides import override, plain, positive
+from fedlora_kit.study.planned import Runs
 
 if TYPE_CHECKING:
     from fedlora_kit.experiments.many import Finished
@@ -226,3 +227,9 @@ def results(done: Sequence[tuple[Cell, Finished]]) -> pd.DataFrame:
         for part in scored.values()
     ]
     return frame.assign(answer_loss=losses, perplexity=np.exp(np.minimum(losses, 700.0)))
+
+
+def runs(profile: str, **parameters: Any) -> Runs:
+    """The grid's runs, then the table's with the rates that the finished grid chooses."""
+    s = setting(profile, **parameters)
+    return Runs(tuple(grid(s)), lambda done: table(s, choose(grid_by_loss(done), ["method"], ["lr"])))

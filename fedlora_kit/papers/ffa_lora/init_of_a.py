@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from fedlora_kit.papers.ffa_lora import table1 as ffa_table1
+from fedlora_kit.papers.ffa_lora import table1
 from fedlora_kit.papers.ffa_lora.experiment import Experiment
 from fedlora_kit.papers.ffa_lora.grid import Setting
 from fedlora_kit.study.claims import Claim
@@ -20,11 +20,12 @@ STARTS: dict[str, Any] = {
     "tasks": ("qnli",),
 }
 PROFILES: dict[str, Setting] = {
-    "paper": dataclasses.replace(ffa_table1.PROFILES["paper"], **STARTS),
-    "small": dataclasses.replace(ffa_table1.PROFILES["small"], **STARTS),
-    "smoke": dataclasses.replace(ffa_table1.PROFILES["smoke"], **{**STARTS, "tasks": ("answerable",)}),
+    "paper": dataclasses.replace(table1.PROFILES["paper"], **STARTS),
+    "small": dataclasses.replace(table1.PROFILES["small"], **STARTS),
+    "smoke": dataclasses.replace(table1.PROFILES["smoke"], **{**STARTS, "tasks": ("answerable",)}),
 }
 EXPERIMENT = Experiment("ffa-lora/init_of_a", ("init", "method"), PROFILES)
+runs = EXPERIMENT.runs
 DEVIATIONS = (
     "Orthogonal rows and singular vectors are scaled so that A has Kaiming's expected norm; the paper's "
     "scaling is not known.",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from fedlora_kit.papers.ffa_lora import table1 as ffa_table1
+from fedlora_kit.papers.ffa_lora import table1
 from fedlora_kit.papers.ffa_lora.claims import half_claims
 from fedlora_kit.papers.ffa_lora.experiment import Experiment
 from fedlora_kit.papers.ffa_lora.grid import Setting
@@ -13,11 +13,12 @@ from fedlora_kit.study.claims import Claim, mean_difference, smaller_drop
 
 LEVELS: dict[str, Any] = {"epsilons": (None,), "splits": ("iid", "mild", "severe")}
 PROFILES: dict[str, Setting] = {
-    "paper": dataclasses.replace(ffa_table1.PROFILES["paper"], **LEVELS),
-    "small": dataclasses.replace(ffa_table1.PROFILES["small"], **LEVELS),
-    "smoke": dataclasses.replace(ffa_table1.PROFILES["smoke"], **LEVELS, tasks=("entailment", "polarity")),
+    "paper": dataclasses.replace(table1.PROFILES["paper"], **LEVELS),
+    "small": dataclasses.replace(table1.PROFILES["small"], **LEVELS),
+    "smoke": dataclasses.replace(table1.PROFILES["smoke"], **LEVELS, tasks=("entailment", "polarity")),
 }
 EXPERIMENT = Experiment("ffa-lora/table2", ("split", "method"), PROFILES)
+runs = EXPERIMENT.runs
 DEVIATIONS = (
     "One heterogeneous level is known of the paper; here it is the severe one. The mild level is the kit's: "
     "half way between equal shares and the known ones.",

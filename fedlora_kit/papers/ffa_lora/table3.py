@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from fedlora_kit.papers.ffa_lora import table1 as ffa_table1
+from fedlora_kit.papers.ffa_lora import table1
 from fedlora_kit.papers.ffa_lora.claims import half_claims
 from fedlora_kit.papers.ffa_lora.experiment import Experiment
 from fedlora_kit.papers.ffa_lora.grid import Setting
@@ -14,11 +14,12 @@ from fedlora_kit.study.claims import Claim, exact_ratio, mean_difference
 RANKS = (2, 4, 8, 16)
 SWEEP: dict[str, Any] = {"epsilons": (None,), "ranks": RANKS, "alphas": (None,)}
 PROFILES: dict[str, Setting] = {
-    "paper": dataclasses.replace(ffa_table1.PROFILES["paper"], **SWEEP),
-    "small": dataclasses.replace(ffa_table1.PROFILES["small"], **SWEEP),
-    "smoke": dataclasses.replace(ffa_table1.PROFILES["smoke"], **SWEEP, tasks=("entailment", "polarity")),
+    "paper": dataclasses.replace(table1.PROFILES["paper"], **SWEEP),
+    "small": dataclasses.replace(table1.PROFILES["small"], **SWEEP),
+    "smoke": dataclasses.replace(table1.PROFILES["smoke"], **SWEEP, tasks=("entailment", "polarity")),
 }
 EXPERIMENT = Experiment("ffa-lora/table3", ("rank", "method"), PROFILES)
+runs = EXPERIMENT.runs
 DEVIATIONS = (
     "α = r at every rank, so that the scale α / r stays 1; the paper gives α = 8 for r = 8 and nothing for "
     "the other ranks.",

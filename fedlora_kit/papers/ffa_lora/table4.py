@@ -18,21 +18,22 @@ from typing import Any
 
 import pandas as pd
 
-from fedlora_kit.papers.ffa_lora import table1 as ffa_table1
+from fedlora_kit.papers.ffa_lora import table1
 from fedlora_kit.papers.ffa_lora.experiment import Experiment
 from fedlora_kit.papers.ffa_lora.grid import Setting, cell, number_name, points
 from fedlora_kit.study.claims import Claim, Verdict, mean_difference
 from fedlora_kit.study.equivalence import same_in_pairs
 from fedlora_kit.study.grid import Cell
 from fedlora_kit.study.pairing import MissingCells
+from fedlora_kit.study.planned import Runs
 
 SWEEP: dict[str, Any] = {"epsilons": (None,), "alphas": (4.0, 8.0, 16.0), "tasks": ("qnli",)}
 RATES = {"lora": (0.0125, 0.05, 0.2), "ffa-lora": (0.05, 0.2, 0.8)}
 PROFILES: dict[str, Setting] = {
-    "paper": dataclasses.replace(ffa_table1.PROFILES["paper"], **SWEEP, rates=RATES),
-    "small": dataclasses.replace(ffa_table1.PROFILES["small"], **SWEEP, rates=RATES),
+    "paper": dataclasses.replace(table1.PROFILES["paper"], **SWEEP, rates=RATES),
+    "small": dataclasses.replace(table1.PROFILES["small"], **SWEEP, rates=RATES),
     "smoke": dataclasses.replace(
-        ffa_table1.PROFILES["smoke"],
+        table1.PROFILES["smoke"],
         **{**SWEEP, "tasks": ("answerable",)},
         rates={"lora": (0.15, 0.6, 2.4), "ffa-lora": (0.5, 2.0, 8.0)},
     ),
@@ -138,3 +139,9 @@ def _gain(results: pd.DataFrame, method: str) -> Verdict:
     return mean_difference(
         rows, "accuracy", better={"tuning": "tuned"}, worse={"tuning": "fixed"}, within=["alpha", "task"]
     )
+
+
+def runs(profile: str, **parameters: Any) -> Runs:
+    """Every rate of the grid, at the tuning seeds and at the reported ones: nothing is chosen."""
+    s = EXPERIMENT.setting(profile, **parameters)
+    return Runs((*EXPERIMENT.grid(s), *every_rate(s)))

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from fedlora_kit.papers.ffa_lora import table1 as ffa_table1
+from fedlora_kit.papers.ffa_lora import table1
 from fedlora_kit.papers.ffa_lora.claims import half_claims
 from fedlora_kit.papers.ffa_lora.experiment import Experiment
 from fedlora_kit.papers.ffa_lora.grid import Setting
@@ -16,11 +16,12 @@ from fedlora_kit.study.claims import Claim, mean_difference, smaller_drop
 
 SWEEP: dict[str, Any] = {"epsilons": (6.0, 3.0, 1.0), "ranks": RANKS, "alphas": (None,), "tasks": ("qnli",)}
 PROFILES: dict[str, Setting] = {
-    "paper": dataclasses.replace(ffa_table1.PROFILES["paper"], **SWEEP),
-    "small": dataclasses.replace(ffa_table1.PROFILES["small"], **SWEEP),
-    "smoke": dataclasses.replace(ffa_table1.PROFILES["smoke"], **{**SWEEP, "tasks": ("answerable",)}),
+    "paper": dataclasses.replace(table1.PROFILES["paper"], **SWEEP),
+    "small": dataclasses.replace(table1.PROFILES["small"], **SWEEP),
+    "smoke": dataclasses.replace(table1.PROFILES["smoke"], **{**SWEEP, "tasks": ("answerable",)}),
 }
 EXPERIMENT = Experiment("ffa-lora/table5", ("eps", "rank", "method"), PROFILES)
+runs = EXPERIMENT.runs
 DEVIATIONS = (
     "α = r at every rank, so that the scale α / r stays 1; the paper gives α = 8 for r = 8 and nothing for "
     "the other ranks.",

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -18,6 +18,7 @@ from fedlora_kit.planning.plan import plan
 from fedlora_kit.planning.rate import given_rate
 from fedlora_kit.randomness import checked_seeds
 from fedlora_kit.study.claims import Claim, MissingCells, Verdict
+from fedlora_kit.study.planned import Runs
 from fedlora_kit.training.federation import Outcome, Snapshot, run_federation
 
 if TYPE_CHECKING:
@@ -30,10 +31,11 @@ ITEMS = ("ffa-lora/table5", "ffa-lora/gsm8k", "fed-hello/table2", "fedlora-optim
 PAPERS = {"ffa-lora": "ffa-lora", "fed-hello": "fed-hello", "fedlora-optimizer": "fedlora-optimizer"}
 
 
-def plan_frame(items: Sequence[str], profile: str, tflops: float) -> pd.DataFrame:
+def plan_frame(planned: Mapping[str, Runs], profile: str, tflops: float) -> pd.DataFrame:
     """What items need on a device of a given speed: one row an item.
 
     Args:
+        planned: item -> its runs.
         tflops: 10^12 operations a second that training reaches.
 
     Returns:
@@ -42,11 +44,11 @@ def plan_frame(items: Sequence[str], profile: str, tflops: float) -> pd.DataFram
     """
     rate = given_rate(tflops)
     rows = []
-    for item in items:
-        needed = plan(profile, {item: {}}, lambda spec: rate).totals
+    for item in plan(profile, planned, lambda spec: rate).items:
+        needed = item.totals
         rows.append(
             {
-                "item": item,
+                "item": item.item,
                 "runs": needed.missing + needed.finished,
                 "device_hours": needed.device_hours,
                 "memory_gb": needed.memory_bytes / 1e9,
@@ -150,3 +152,8 @@ def figure(planned: pd.DataFrame, tflops: float) -> Figure:
     axes.grid(axis="y", visible=False)
     axes.tick_params(axis="y", length=0)
     return fig
+
+
+def runs(profile: str, **parameters: Any) -> Runs:
+    """None that are stored."""
+    return Runs(note="trains a few runs in stores of its own; trains nothing that is kept")

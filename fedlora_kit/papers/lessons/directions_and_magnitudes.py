@@ -16,6 +16,7 @@ from fedlora_kit.methods import ClientUpdate, Method, method
 from fedlora_kit.papers.lessons.small import digits_run
 from fedlora_kit.randomness import checked_seeds
 from fedlora_kit.study.grid import Cell
+from fedlora_kit.study.planned import Runs
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -105,3 +106,8 @@ def _arrow(place: Any, row: torch.Tensor, colour: str) -> None:
     place.annotate(
         "", (x, y), (0, 0), arrowprops={"arrowstyle": "-|>", "color": colour, "lw": 1.6, "shrinkB": 0}
     )
+
+
+def runs(profile: str, seeds: int | None = None) -> Runs:
+    """The lesson's runs: those of `cells`, the same in every profile."""
+    return Runs(tuple(cells(3 if seeds is None else seeds)))

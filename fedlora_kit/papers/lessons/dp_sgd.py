@@ -16,6 +16,7 @@ from fedlora_kit.privacy.stacked import clipped_sums
 from fedlora_kit.randomness import checked_seeds
 from fedlora_kit.study.claims import Claim, MissingCells, Verdict, mean_difference
 from fedlora_kit.study.grid import Cell
+from fedlora_kit.study.planned import Runs
 
 if TYPE_CHECKING:
     from fedlora_kit.experiments.many import Finished
@@ -201,3 +202,8 @@ def log_spaced(least: int, most: int, number: int) -> list[int]:
     [1, 10, 100]
     """
     return sorted({int(x) for x in np.geomspace(least, most, number).round()})
+
+
+def runs(profile: str, seeds: int | None = None) -> Runs:
+    """The lesson's runs: those of `cells`, the same in every profile."""
+    return Runs(tuple(cells(3 if seeds is None else seeds)))

@@ -7,17 +7,16 @@ from collections.abc import Sequence
 import pandas as pd
 import torch
 
-from fedlora_kit.papers.ffa_lora import discordance1 as ffa_discordance1
-from fedlora_kit.papers.ffa_lora import figure1 as ffa_figure1
-from fedlora_kit.papers.ffa_lora import theorem1 as ffa_theorem1
+from fedlora_kit.papers.ffa_lora import alpha, discordance1, figure1
 from fedlora_kit.papers.lessons import lora_and_fedavg
 from fedlora_kit.randomness import Streams
 from fedlora_kit.study.claims import Judged, judge_all
 from fedlora_kit.study.grid import Cell
+from fedlora_kit.study.planned import Runs
 
 METHODS = ("lora", "ffa-lora")
 SPLIT = "unlike labels (Dirichlet 0.1)"
-#: three of them at or above `ffa_theorem1.LARGE`, where the order of the limit is read off
+#: three of them at or above `alpha.LARGE`, where the order of the limit is read off
 ALPHAS = (8.0, 64.0, 512.0, 1024.0, 2048.0)
 
 
@@ -56,16 +55,21 @@ def judged(gaps: pd.DataFrame, noise: pd.DataFrame, distances: pd.DataFrame) -> 
 
     Args:
         gaps: from `lora_and_fedavg.mean_gap`.
-        noise: from `ffa_figure1.measure`.
-        distances: from `ffa_theorem1.measure`.
+        noise: from `figure1.measure`.
+        distances: from `alpha.measure`.
     """
     first = [
         claim
-        for claim in ffa_discordance1.claims(lora_and_fedavg.STEPS)
+        for claim in discordance1.claims(lora_and_fedavg.STEPS)
         if claim.id != "grows_with_heterogeneity"  # one split only here
     ]
     return [
         *judge_all(first, gaps.assign(dataset="digits")),
-        *judge_all(ffa_figure1.claims(), noise),
-        *judge_all(ffa_theorem1.claims(), distances),
+        *judge_all(figure1.claims(), noise),
+        *judge_all(alpha.claims(), distances),
     ]
+
+
+def runs(profile: str, seeds: int | None = None) -> Runs:
+    """The lesson's runs: those of `cells`, the same in every profile."""
+    return Runs(tuple(cells(3 if seeds is None else seeds)))

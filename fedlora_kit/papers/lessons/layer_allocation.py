@@ -15,9 +15,10 @@ from fedlora_kit.experiments.spec import MethodSpec
 from fedlora_kit.looks import SINGLE
 from fedlora_kit.methods.base import ClientUpdate, Method
 from fedlora_kit.models.targets import layer_index
-from fedlora_kit.papers.fed_hello import grid as fed_hello_grid
+from fedlora_kit.papers.fed_hello import grid
 from fedlora_kit.study.claims import Claim, MissingCells, Status, Verdict, mean_difference
 from fedlora_kit.study.grid import Cell, results_frame
+from fedlora_kit.study.planned import Runs
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -36,15 +37,15 @@ WORDS = {
 }
 
 
-def setting(seeds: int) -> fed_hello_grid.Setting:
+def setting(seeds: int) -> grid.Setting:
     """Twelve clients on turned digits, four of them a round, two classes a client, six rounds.
 
     Raises:
         BadValue: fewer than one seed.
     """
-    return fed_hello_grid.setting(
+    return grid.setting(
         "lessons/layer_allocation",
-        fed_hello_grid.PROFILES,
+        grid.PROFILES,
         "smoke",
         methods=list(METHODS),
         splits=["pat_10"],
@@ -61,7 +62,7 @@ def cells(seeds: int) -> list[Cell]:
         BadValue: fewer than one seed.
     """
     s = setting(seeds)
-    made = fed_hello_grid.cells(s)
+    made = grid.cells(s)
     everything = MethodSpec(name="fed-hello")
     equal = [
         Cell(
@@ -75,7 +76,7 @@ def cells(seeds: int) -> list[Cell]:
 
 def frame(done: Sequence[tuple[Cell, Finished]]) -> pd.DataFrame:
     """The results, one row a run (see `study.grid.results_frame`), and the final adapter's digest."""
-    results = results_frame(done, fed_hello_grid.COLUMNS)
+    results = results_frame(done, grid.COLUMNS)
     digests = ["" if run.entry is None else run.entry.results["adapter_digest"] for _, run in done]
     return results.assign(digest=digests)
 
@@ -176,3 +177,8 @@ def figure(held: npt.NDArray[np.bool_], clients: Sequence[int], sizes: Sequence[
             axes.text(layer, row, "trains", ha="center", va="center", fontsize=7, color="white")
     axes.set_xlabel("layer, from the input")
     return fig
+
+
+def runs(profile: str, seeds: int | None = None) -> Runs:
+    """The lesson's runs: those of `cells`, the same in every profile."""
+    return Runs(tuple(cells(3 if seeds is None else seeds)))

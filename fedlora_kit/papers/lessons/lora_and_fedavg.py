@@ -14,6 +14,7 @@ from fedlora_kit.papers.lessons.small import digits_run, dirichlet, iid
 from fedlora_kit.randomness import checked_seeds
 from fedlora_kit.study.claims import Claim, mean_difference
 from fedlora_kit.study.grid import Cell
+from fedlora_kit.study.planned import Runs
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -125,3 +126,8 @@ def figure(products: Mapping[str, torch.Tensor], title: str) -> Figure:
     fig.colorbar(image, ax=axes[0].tolist(), shrink=0.75, label="entry")
     fig.suptitle(title, fontsize=9, fontweight="bold")
     return fig
+
+
+def runs(profile: str, seeds: int | None = None) -> Runs:
+    """The lesson's runs: those of `cells`, the same in every profile."""
+    return Runs(tuple(cells(4 if seeds is None else seeds)))

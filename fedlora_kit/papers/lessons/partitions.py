@@ -17,6 +17,7 @@ from fedlora_kit.partition import Partitioner, label_counts, partitioner
 from fedlora_kit.randomness import checked_seeds
 from fedlora_kit.study.claims import Claim, mean_difference
 from fedlora_kit.study.grid import Cell
+from fedlora_kit.study.planned import Runs
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -156,3 +157,8 @@ def figure(splits: Mapping[str, npt.ArrayLike]) -> Figure:
         place.set_ylabel("client")
     fig.colorbar(image, ax=axes, label="examples", shrink=0.7)
     return fig
+
+
+def runs(profile: str, seeds: int | None = None) -> Runs:
+    """The lesson's runs: those of `cells`, the same in every profile."""
+    return Runs(tuple(cells(3 if seeds is None else seeds)))

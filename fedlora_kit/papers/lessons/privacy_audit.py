@@ -34,6 +34,7 @@ from fedlora_kit.privacy.dpsgd import private_optimizer
 from fedlora_kit.privacy.settings import PrivacySettings
 from fedlora_kit.privacy.stacked import clipped_sums, draw_noise
 from fedlora_kit.randomness import Streams
+from fedlora_kit.study.planned import Runs
 from fedlora_kit.training import local as local_module
 from fedlora_kit.training import stacked as stacked_module
 from fedlora_kit.training.federation import Federation, Snapshot, run_federation
@@ -249,3 +250,8 @@ def broken(trainer: str, noise_left: float = 0.0) -> Iterator[None]:
         for module, name, new in changes[trainer]:
             stack.enter_context(mock.patch.object(module, name, new))
         yield
+
+
+def runs(profile: str, **parameters: Any) -> Runs:
+    """None that are stored."""
+    return Runs(note="audits trainers in the notebook; trains nothing that is stored")

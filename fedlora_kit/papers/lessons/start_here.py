@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from fedlora_kit.errors import UnknownName
+from fedlora_kit.experiments.spec import RunSpec
 from fedlora_kit.papers.ffa_lora.grid import SHARES
 from fedlora_kit.randomness import checked_seeds
 from fedlora_kit.study.claims import Claim, mean_difference
+from fedlora_kit.study.grid import Cell
+from fedlora_kit.study.planned import Runs
 
 if TYPE_CHECKING:
     from fedlora_kit.experiments.many import Finished
@@ -117,3 +120,18 @@ def claims() -> list[Claim]:
         )
         for modality in _RUNS
     ]
+
+
+def runs(profile: str, seeds: int | None = None) -> Runs:
+    """The lesson's runs, the same in every profile."""
+    return Runs(
+        tuple(
+            Cell(
+                {"task": modality, "backbone": weights},
+                {},
+                seed,
+                RunSpec.parse(description(modality, weights=weights, seed=seed)),
+            )
+            for modality, weights, seed in cases(3 if seeds is None else seeds)
+        )
+    )

@@ -7,23 +7,24 @@ from collections.abc import Callable, Iterable
 import pandas as pd
 
 from fedlora_kit.conformance.methods import CHECKS
-from fedlora_kit.papers.fed_hello import grid as fed_hello_grid
+from fedlora_kit.papers.fed_hello import grid
 from fedlora_kit.study.claims import Claim, mean_difference
 from fedlora_kit.study.grid import Cell
+from fedlora_kit.study.planned import Runs
 
 BESIDE = ("lora", "fed-hello")
 
 
-def setting(seeds: int, own: str = "") -> fed_hello_grid.Setting:
+def setting(seeds: int, own: str = "") -> grid.Setting:
     """Fed-HeLLo's Table II at smoke size, shortened, with the method ``own`` as a further row if it is given.
 
     Raises:
         UnknownName: ``own`` is not registered.
         BadValue: fewer than one seed.
     """
-    return fed_hello_grid.setting(
+    return grid.setting(
         "fed-hello/table2",
-        fed_hello_grid.PROFILES,
+        grid.PROFILES,
         "smoke",
         methods=[*BESIDE, *([own] if own else [])],
         splits=["iid", "pat_10"],
@@ -39,7 +40,7 @@ def cells(seeds: int) -> list[Cell]:
     Raises:
         BadValue: fewer than one seed.
     """
-    return fed_hello_grid.cells(setting(seeds))
+    return grid.cells(setting(seeds))
 
 
 def conformance(name: str, checks: Iterable[Callable[[str], None]] = CHECKS) -> pd.DataFrame:
@@ -81,3 +82,11 @@ def claims(own: str) -> list[Claim]:
         )
         for split, words in (("iid", "alike clients"), ("pat_10", "two classes a client"))
     ]
+
+
+def runs(profile: str, seeds: int | None = None) -> Runs:
+    """The lesson's runs: those of `cells`, the same in every profile."""
+    return Runs(
+        tuple(cells(3 if seeds is None else seeds)),
+        note="the notebook also trains runs of a method that only it knows",
+    )

@@ -9,8 +9,7 @@ from typing import Any
 import pandas as pd
 
 from fedlora_kit.methods.defects import DEFECTS, FREEZE_BY_SUBSTRING
-from fedlora_kit.papers.fed_hello import grid
-from fedlora_kit.papers.fed_hello import table2 as fed_hello_table2
+from fedlora_kit.papers.fed_hello import grid, table2
 from fedlora_kit.papers.fed_hello.grid import PROFILES as PROFILES
 from fedlora_kit.papers.fed_hello.grid import Setting
 from fedlora_kit.papers.fed_hello.modes import DESCRIBED, RELEASED, constant_rate
@@ -18,6 +17,7 @@ from fedlora_kit.study.claims import Claim, Verdict, mean_difference
 from fedlora_kit.study.grid import Cell
 from fedlora_kit.study.overrides import chosen
 from fedlora_kit.study.pairing import MissingCells
+from fedlora_kit.study.planned import Runs
 
 CONSTANT_RATE, ALL = "constant_rate", RELEASED
 #: variant -> what is switched on, in words
@@ -111,4 +111,9 @@ def deviations(s: Setting) -> list[str]:
             "In a model of 4 layers no layer's number holds another's: freezing by substring needs a layer "
             "10, so that this defect changes nothing in the smoke profile, and what it costs is not testable."
         )
-    return fed_hello_table2.deviations(s, lines)
+    return table2.deviations(s, lines)
+
+
+def runs(profile: str, variants: Sequence[str] | None = None, **parameters: Any) -> Runs:
+    """The runs of `cells`."""
+    return Runs(tuple(cells(setting(profile, **parameters), chosen_variants(variants))))

@@ -9,23 +9,25 @@
 # ---
 
 # %% [markdown]
-# # Fed-HeLLo on Natural Instructions
+# # Fed-HeLLo on instructions: Dolly-15K, Natural Instructions
 #
 # **What the paper claims.** Clients that can train half, three quarters or all of a language model's layers learn
 # together to follow instructions. Fed-HeLLo, which lets each client draw its layers anew in every round and then by
 # what the layers' Fisher information says of them, should beat the baselines here, too. (Zhang, Liu, Xu, Hu, IEEE
-# TNNLS 2025. That the paper has this data set is known second-hand; its model, settings and numbers are not.)
+# TNNLS 2025. That the paper has these data sets is known second-hand; its model, settings and numbers are not.)
 #
-# **The data.** Super-NaturalInstructions: tasks with a definition (the instruction) and instances; eight tasks of
-# different kinds are the categories. At laptop size the kit's own built-in instructions stand in for it: eight kinds,
-# a response of one to six words each.
+# **The data.** `fed-hello/dolly`: Databricks-Dolly-15k, 15,011 instructions of eight categories written by people, some
+# with a context to work on. `fed-hello/natural_instructions`: Super-NaturalInstructions, tasks with a definition (the
+# instruction) and instances; eight tasks of different kinds are the categories. In the `smoke` profile the kit's own
+# built-in instructions stand in for both: eight kinds, a response of one to six words each.
 
 # %% tags=["parameters"]
+item: str = "fed-hello/dolly"  # or fed-hello/natural_instructions
 profile: str = "smoke"  # smoke | small | paper
 seeds: int | None = None  # number of reported seeds, from 0; none: the profile's own
 device: str = "auto"  # auto | cpu | cuda
 output_dir: str = "figures"  # where the results go, relative to the repository
-task: str | None = None  # natural_instructions, or the built-in instructions
+task: str | None = None  # dolly or natural_instructions, as the item, or the built-in instructions
 backbone: str | None = None  # such as kit/instruct-mirror or TinyLlama/TinyLlama-1.1B-Chat-v1.0
 methods: list[str] | None = None  # straggler, exclusive, fedra, hetlora, flexlora, fed-hello, lora
 splits: list[str] | None = None  # iid, cat_2, cat_1 (categories a client)
@@ -48,22 +50,14 @@ eval_limit: int | None = None  # at most so many scored examples
 import pandas as pd
 from IPython.display import display
 
-from fedlora_kit.data import get_task, load_task
+from fedlora_kit import notebook as kit
 from fedlora_kit.data.prompts import template
 from fedlora_kit.papers.fed_hello import grid, instructions
 from fedlora_kit.papers.fed_hello.instructions_claims import claims, deviations
-from fedlora_kit.partition import label_counts, partition_figure
-from fedlora_kit.reporting.comparison import compare
-from fedlora_kit.reporting.outputs import ItemOutputs
-from fedlora_kit.reporting.style import set_style
-from fedlora_kit.study.claims import judge_all
-from fedlora_kit.study.grid import mean_std_table, results_frame, run_cells
-from fedlora_kit.study.reported import published
 from fedlora_kit.training.scoring import rouge_l
 
-set_style()
-data_set = "natural_instructions"
-out = ItemOutputs("fed-hello/natural_instructions", profile, output_dir)
+out = kit.begin(item, profile, output_dir)
+data_set = out.name
 setting = instructions.setting(
     data_set,
     profile,
@@ -96,8 +90,8 @@ setting
 # the likeliest token. The loss counts the response's tokens alone.
 
 # %%
-kind = get_task(setting.task)
-data = load_task(kind)
+kind = kit.get_task(setting.task)
+data = kit.load_task(kind)
 *asked, response = (column[0] for column in data.train.columns)
 print(template(setting.prompt or kind.prompt).fill(*asked) + response)
 
@@ -126,8 +120,8 @@ out.table(pd.DataFrame(instructions.lengths(setting)).T.reset_index(names="part"
 labels = instructions.train_labels(setting)
 for split in setting.splits:
     parts = grid.split_partitioner(setting, split, seed=0).split(labels)
-    counts = label_counts(parts, labels, kind.num_labels)
-    display(partition_figure(counts, kind.label_names, instructions.WORDS[split]))
+    counts = kit.label_counts(parts, labels, kind.num_labels)
+    display(kit.partition_figure(counts, kind.label_names, instructions.WORDS[split]))
 
 # %% [markdown]
 # ## Who can afford what
@@ -149,8 +143,8 @@ start = instructions.start(setting, device)
 start
 
 # %%
-done = run_cells(instructions.cells(setting), device=device, label="runs")
-results = results_frame(done, instructions.COLUMNS)
+done = kit.run_cells(instructions.cells(setting), device=device, label="runs")
+results = kit.results_frame(done, instructions.COLUMNS)
 out.table(results, "results")
 
 # %% [markdown]
@@ -159,14 +153,14 @@ out.table(results, "results")
 # ROUGE-L on the test part after the last round, ×100: mean ± standard deviation over seeds.
 
 # %%
-out.table(mean_std_table(results, rows=["method"], column="split", value="rouge_l"))
+out.table(kit.mean_std_table(results, rows=["method"], column="split", value="rouge_l"))
 
 # %% [markdown]
 # The loss of the reference responses in nats a token (lower is better), and the exact matches in %:
 
 # %%
 for value, digits in (("loss", 3), ("accuracy", 2)):
-    frame = mean_std_table(results, rows=["method"], column="split", value=value, digits=digits)
+    frame = kit.mean_std_table(results, rows=["method"], column="split", value=value, digits=digits)
     display(out.table(frame, value))
 
 # %% [markdown]
@@ -175,14 +169,14 @@ for value, digits in (("loss", 3), ("accuracy", 2)):
 # No number of the paper is known for this data set.
 
 # %%
-reported = published("fed-hello", "natural_instructions")
-out.comparison(compare(results, reported, ["split", "method"], "ROUGE-L", "rouge_l", comparable=False))
+reported = kit.published(*item.split("/"))
+out.comparison(kit.compare(results, reported, ["split", "method"], "ROUGE-L", "rouge_l", comparable=False))
 
 # %% [markdown]
 # ## The claims, judged
 
 # %%
-out.claims(judge_all(claims(data_set), results))
+out.claims(kit.judge_all(claims(data_set), results))
 
 # %% [markdown]
 # ## Where this departs from the paper

@@ -17,6 +17,7 @@ import torch
 
 from fedlora_kit.errors import BadValue
 from fedlora_kit.numerals import fixed
+from fedlora_kit.papers.ffa_lora.table4 import runs as runs
 from fedlora_kit.randomness import Streams, checked_seeds
 from fedlora_kit.study.claims import Claim, MissingCells, Verdict
 from fedlora_kit.study.statistics import mean_interval

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
-from fedlora_kit.papers.fed_hello import grid
-from fedlora_kit.papers.fed_hello import table2 as fed_hello_table2
+from fedlora_kit.papers.fed_hello import grid, table2
 from fedlora_kit.papers.fed_hello.grid import PROFILES as PROFILES
 from fedlora_kit.papers.fed_hello.grid import Setting
 from fedlora_kit.study.claims import Claim, mean_difference
 from fedlora_kit.study.grid import Cell
 from fedlora_kit.study.overrides import chosen
+from fedlora_kit.study.planned import Runs
 
 ROC, SPLIT, BEST = "1:1:1", "pat_10", "accuracy_best"
 TRAINED = "trained_on"
@@ -106,4 +107,9 @@ def claims(sources: Sequence[str]) -> list[Claim]:
 
 def deviations(s: Setting) -> list[str]:
     """As Table II's, and what is special about the proxy examples."""
-    return fed_hello_table2.deviations(s, [*OWN, _DIGITS if s.task == "digits" else _CIFAR])
+    return table2.deviations(s, [*OWN, _DIGITS if s.task == "digits" else _CIFAR])
+
+
+def runs(profile: str, sources: Sequence[str] | None = None, **parameters: Any) -> Runs:
+    """The runs of `cells`."""
+    return Runs(tuple(cells(setting(profile, **parameters), chosen_sources(sources))))

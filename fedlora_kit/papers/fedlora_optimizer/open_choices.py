@@ -16,13 +16,13 @@ import pandas as pd
 
 from fedlora_kit.looks import DOUBLE, GREY, REFERENCE, of_method
 from fedlora_kit.numerals import fixed, rounded, signed
-from fedlora_kit.papers.fedlora_optimizer import ablation as flo_ablation
-from fedlora_kit.papers.fedlora_optimizer import setting as flo_setting
+from fedlora_kit.papers.fedlora_optimizer import ablation, setting
 from fedlora_kit.papers.fedlora_optimizer.setting import Setting
 from fedlora_kit.study.claims import Claim, Verdict, mean_difference
 from fedlora_kit.study.grid import Cell
 from fedlora_kit.study.overrides import chosen
 from fedlora_kit.study.pairing import MissingCells, pair
+from fedlora_kit.study.planned import Runs
 from fedlora_kit.study.statistics import mean_interval
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class Variant:
     Attributes:
         choice, default, alternative: in words.
         settings: of the method, in place of its defaults.
-        size: of the setting (`flo_setting.Setting`), in place of the profile's.
+        size: of the setting (`setting.Setting`), in place of the profile's.
         reference: choice and alternative of the run it is compared with.
     """
 
@@ -142,7 +142,7 @@ def cells(s: Setting, chosen: Sequence[Variant]) -> list[Cell]:
         variant = known[place]
         sized = dataclasses.replace(s, **variant.size)
         for seed in s.seeds:
-            spec = flo_setting.spec(sized, flo_ablation.METHOD, seed, **variant.settings)
+            spec = setting.spec(sized, ablation.METHOD, seed, **variant.settings)
             made.append(Cell({"choice": place[0], "alternative": place[1]}, {}, seed, spec))
     return made
 
@@ -198,7 +198,7 @@ def table(found: pd.DataFrame) -> pd.DataFrame:
 
 def gain(score: str) -> float:
     """The published gain beside a score, in %; its metric and baseline are unknown."""
-    return flo_setting.published_gain(GAINS[score])
+    return setting.published_gain(GAINS[score])
 
 
 def widest(results: pd.DataFrame, score: str) -> pd.DataFrame:
@@ -289,6 +289,12 @@ def deviations(s: Setting) -> list[str]:
         "clients other examples to train on and to be scored on.",
         "The global optimiser takes extra steps and has the server's examples in every variant but "
         'global_data="clients".',
-        *flo_setting.deviations(s),
-        *flo_ablation.small_run(s),
+        *setting.deviations(s),
+        *ablation.small_run(s),
     ]
+
+
+def runs(profile: str, choices: Sequence[str] | None = None, **parameters: Any) -> Runs:
+    """A run for each choice's variants and seed."""
+    s = ablation.setting("fedlora-optimizer/open_choices", profile, **parameters)
+    return Runs(tuple(cells(s, variants(s, choices))))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -12,14 +12,14 @@ import pandas as pd
 from fedlora_kit.errors import BadValue
 from fedlora_kit.looks import DOUBLE, SERIES
 from fedlora_kit.numerals import fixed
-from fedlora_kit.papers.fed_hello import grid
-from fedlora_kit.papers.fed_hello import table2 as fed_hello_table2
+from fedlora_kit.papers.fed_hello import grid, table2
 from fedlora_kit.papers.fed_hello.grid import PROFILES as PROFILES
 from fedlora_kit.papers.fed_hello.grid import Setting
 from fedlora_kit.papers.fed_hello.importance import rank_agreement
 from fedlora_kit.study.claims import Claim, Status, Verdict, mean_difference
 from fedlora_kit.study.grid import Cell
 from fedlora_kit.study.pairing import MissingCells
+from fedlora_kit.study.planned import Runs
 from fedlora_kit.study.statistics import mean_interval
 
 if TYPE_CHECKING:
@@ -227,4 +227,9 @@ def deviations(s: Setting) -> list[str]:
     lines = list(OWN)
     if s.backbone == "kit/image-tiny":
         lines.append("Four layers: a rank correlation of four values takes few values and is coarse.")
-    return fed_hello_table2.deviations(s, lines)
+    return table2.deviations(s, lines)
+
+
+def runs(profile: str, shares: Sequence[float] | None = None, **parameters: Any) -> Runs:
+    """The runs of `cells`."""
+    return Runs(tuple(cells(setting(profile, **parameters), chosen_shares(shares))))

@@ -1,0 +1,45 @@
+"""What the notebooks of items use, in one import: runs, frames, tables, published numbers, claims, files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fedlora_kit.data import get_task as get_task
+from fedlora_kit.data import load_task as load_task
+from fedlora_kit.experiments.setup import load_data as load_data
+from fedlora_kit.experiments.setup import split_indices as split_indices
+from fedlora_kit.papers.items import ITEMS
+from fedlora_kit.partition import label_counts as label_counts
+from fedlora_kit.partition import partition_figure as partition_figure
+from fedlora_kit.partition import partitioner as partitioner
+from fedlora_kit.reporting.comparison import compare as compare
+from fedlora_kit.reporting.outputs import ItemOutputs
+from fedlora_kit.reporting.style import set_style
+from fedlora_kit.study.claims import judge_all as judge_all
+from fedlora_kit.study.grid import choose as choose
+from fedlora_kit.study.grid import grid_frame as grid_frame
+from fedlora_kit.study.grid import grid_matrix as grid_matrix
+from fedlora_kit.study.grid import mean_std_table as mean_std_table
+from fedlora_kit.study.grid import privacy_frame as privacy_frame
+from fedlora_kit.study.grid import results_frame as results_frame
+from fedlora_kit.study.grid import run_cells as run_cells
+from fedlora_kit.study.reported import published as published
+
+
+def begin(item: str, profile: str, output_dir: str | Path = "figures") -> ItemOutputs:
+    """Set the style of all figures, show the item's title; where its tables, figures and claims go.
+
+    Args:
+        item: its id, as ``fedlora list`` shows it.
+        output_dir: top of all outputs; relative to the kit's home, not to the notebook's folder.
+
+    Raises:
+        BadValue: an item id or a profile that is not a plain name.
+    """
+    from IPython.display import Markdown, display
+
+    set_style()
+    title = next((one.title for one in ITEMS if one.id == item), None)
+    if title is not None:
+        display(Markdown(f"**{item}**: {title}"))
+    return ItemOutputs(item, profile, output_dir)
