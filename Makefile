@@ -44,6 +44,7 @@ bench: $(STAMP)      ## the benchmarks: ratios measured side by side
 	$(BIN)/python benchmarks/stacked_clients.py
 	$(BIN)/python benchmarks/glue_rounds.py
 	$(BIN)/python benchmarks/dp_step.py
+	$(BIN)/python benchmarks/causal_lora.py
 	$(BIN)/python benchmarks/depth.py
 	$(BIN)/python benchmarks/growth.py
 	$(BIN)/python benchmarks/store_growth.py

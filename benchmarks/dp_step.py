@@ -7,7 +7,7 @@ q, k, v, o: forward, backward and SGD step, with and without clipping and noise.
 CPU time. Bar: 1.12.
 
 * plain: PEFT's model, no privacy.
-* hooks: `privacy.dpsgd`, for models that rows cannot do (dropout, bf16, causal language models).
+* hooks: `privacy.dpsgd`, for models that rows cannot do (dropout of LoRA, weights in bfloat16).
 * rows: a stack of this one client (`training.stacked`), what the round loop takes where it can; the
   set-up of a round is in its time, and not in that of the others.
 """

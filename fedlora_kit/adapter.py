@@ -135,7 +135,7 @@ def on_host(state: Mapping[str, torch.Tensor]) -> State:
             away.setdefault(tensor.dtype, []).append(name)
     for names in away.values():
         flat = torch.cat([out[n].reshape(-1) for n in names]).cpu()
-        for name, part in zip(names, flat.split([out[n].numel() for n in names]), strict=True):
+        for name, part in zip(names, torch.split(flat, [out[n].numel() for n in names]), strict=True):
             out[name] = part.view(out[name].shape)
     return out
 
@@ -149,7 +149,7 @@ def placed_like(state: Mapping[str, torch.Tensor], like: Mapping[str, torch.Tens
             alike.setdefault((like[name].device, tensor.dtype), []).append(name)
     for (device, _), names in alike.items():
         flat = torch.cat([state[n].reshape(-1) for n in names]).to(device)
-        for name, part in zip(names, flat.split([state[n].numel() for n in names]), strict=True):
+        for name, part in zip(names, torch.split(flat, [state[n].numel() for n in names]), strict=True):
             out[name] = part.view(state[name].shape)
     return out
 

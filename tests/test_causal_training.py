@@ -1,12 +1,14 @@
 """Training causal language models: per-example gradients, checkpointing, number formats, whole runs."""
 
+import dataclasses
 import math
 
 import numpy as np
 import pytest
 import torch
 import transformers
-from tiny_causal import CPU, causal_data, causal_model
+from peft import LoraConfig, get_peft_model
+from tiny_causal import CPU, causal_data, causal_model, tokenizer
 
 from fedlora_kit.adapter import AdapterSlot
 from fedlora_kit.errors import BadValue, FedloraError
@@ -20,7 +22,8 @@ from fedlora_kit.privacy.dpsgd import private_optimizer
 from fedlora_kit.privacy.settings import PrivacySettings
 from fedlora_kit.randomness import Streams
 from fedlora_kit.training.federation import Federation, run_federation
-from fedlora_kit.training.objective import example_losses
+from fedlora_kit.training.lora_stack import why_not_modules
+from fedlora_kit.training.objective import batch_losses, example_losses
 from fedlora_kit.training.settings import FederationSettings, LocalSettings
 
 
@@ -54,6 +57,56 @@ def one_by_one(model, slot, data, size):
             row[i] = slot.parameters[n].grad
     model.zero_grad()
     return rows
+
+
+def gemma(seed=0):
+    """A tiny Gemma 3: its head is its embedding matrix, its attention has a window in every other layer."""
+    config = transformers.Gemma3TextConfig(
+        vocab_size=len(tokenizer()),
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=8,
+        intermediate_size=24,
+        initializer_range=0.3,
+        sliding_window=8,
+        layer_types=["sliding_attention", "full_attention"],
+        pad_token_id=1,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return transformers.Gemma3ForCausalLM(config)
+
+
+def tied():
+    model = causal_model()
+    model.config.tie_word_embeddings = True
+    model.tie_weights()
+    return model
+
+
+@pytest.mark.parametrize("make", [causal_model, tied, gemma])
+def test_the_head_at_the_answer_alone_gives_the_losses_and_gradients_of_all_places(make):
+    plain, targets = make(), ("q_proj", "v_proj", "down_proj")
+    config = LoraConfig(r=2, lora_alpha=4, target_modules=list(targets), init_lora_weights=False)
+    torch.manual_seed(0)
+    model = get_peft_model(plain, config)
+    slot = AdapterSlot(model)
+    data, chosen = causal_data(6), np.array([4, 0, 3, 1])  # answers and prompts of unequal length
+    widths = []
+    head = model.get_output_embeddings()
+    head.register_forward_hook(lambda _, given, __: widths.append(given[0].shape[:-1]))
+    whole = losses_of(model, data)(chosen)
+    expected = torch.autograd.grad(whole.sum(), list(slot.parameters.values()))
+    fast = batch_losses(model, data, chosen, CPU)
+    torch.testing.assert_close(fast, whole, atol=1e-6, rtol=1e-6)
+    found = torch.autograd.grad(fast.sum(), list(slot.parameters.values()))
+    for name, one, other in zip(slot.names, found, expected, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-5, msg=name)
+    answers = int((data.lengths - data.prompt_lengths)[chosen].sum())
+    assert widths == [(4, data.lengths[chosen].max()), (1, answers)]
+    assert not head._forward_pre_hooks
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
@@ -155,6 +208,37 @@ def test_a_federation_of_causal_models_runs_and_learns_what_it_says(name, privac
     assert moved == {n for n in start if name == "lora" or ".lora_B" in n}
     if privacy is not None:
         assert 0 < outcome.privacy["epsilon"] <= 8.0
+
+
+SGD = LocalSettings(lr=0.5, steps=2, batch_size=4)
+ADAMW = LocalSettings(optimizer="adamw", lr=0.01, clip_norm=0.5, steps=2, batch_size=4, max_tokens=200)
+
+
+@pytest.mark.parametrize(
+    ("local", "privacy"),
+    [(SGD, None), (ADAMW, None), (SGD, PrivacySettings(sigma=1.0, delta=1e-3, clip=0.5))],
+)
+@pytest.mark.parametrize("name", ["lora", "ffa-lora"])
+def test_clients_of_a_causal_model_train_in_a_stack_as_one_after_the_other(name, local, privacy):
+    found = []
+    for stack in ("never", "always"):  # clients of 6, 4 and 2 examples: batches of unequal size, too
+        clients = [causal_data(n, seed=k) for k, n in enumerate((6, 4, 2))]
+        chosen = local.model_copy(update={"stack": stack})
+        fed = dataclasses.replace(federation(name, privacy), clients=clients, local=chosen)
+        found.append(run_federation(fed))
+    one, other = found
+    for n in one.state:
+        torch.testing.assert_close(other.state[n], one.state[n], atol=1e-5, rtol=0)
+    for a, b in zip(one.history, other.history, strict=True):
+        assert a["train_loss"] == pytest.approx(b["train_loss"], rel=1e-4)
+
+
+def test_weights_of_another_format_are_not_stacked():
+    fed = federation()
+    fed.model.base_model.model.model.layers.to(torch.bfloat16)
+    for parameter in AdapterSlot(fed.model).parameters.values():
+        parameter.data = parameter.data.float()
+    assert "not float32" in why_not_modules(fed.model, AdapterSlot(fed.model))
 
 
 def test_plain_training_lowers_the_loss():

@@ -202,11 +202,23 @@ def test_a_class_whose_source_is_lost(monkeypatch):
     METHODS.pop("mine")
 
 
-def test_bf16_and_dp_do_not_go_together():
-    description = changed("precision", "bf16")
-    description["privacy"] = {"epsilon": 1}
-    with pytest.raises(BadValue, match="bf16"):
-        RunSpec.parse(description)
+@pytest.mark.parametrize(
+    ("path", "value", "said"),
+    [
+        ("local.stack", "never", "local.stack=never"),
+        ("model.lora", {"dropout": 0.1}, "model.lora.dropout=0.1"),
+        ("model.gradient_checkpointing", True, "model.gradient_checkpointing"),
+        ("local.stack", "auto", None),
+    ],
+)
+def test_bf16_under_dp_needs_rows(path, value, said):
+    description = changed(path, value)
+    description |= {"precision": "bf16", "privacy": {"epsilon": 1}}
+    if said is None:
+        assert RunSpec.parse(description).precision == "bf16"
+    else:
+        with pytest.raises(BadValue, match=f"bf16.*under DP.*{said}"):
+            RunSpec.parse(description)
 
 
 def test_a_missing_model_is_found_before_training(tmp_path, monkeypatch):

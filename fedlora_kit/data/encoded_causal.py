@@ -10,6 +10,7 @@ whatever the tokenizer would merge across that border. An answer ends with the e
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -103,11 +104,15 @@ class EncodedCausal:
 
         There is no attention mask: what is padded follows what counts, and a causal model looks back only.
         """
+        inputs, answer, _ = answers_on(self.answer_arrays(indices), {}, device)
+        return inputs, answer
+
+    def answer_arrays(self, indices: Indices) -> Arrays:
+        """What `answers` gives, on the host: "input_ids", and the fields of `AnswerTokens`."""
         ids, _, answer = self._whole(indices)
         rows, places = np.nonzero(answer)
-        arrays = {"rows": rows, "places": places - 1, "tokens": ids[rows, places], "lengths": answer.sum(1)}
-        placed = to_device({"input_ids": ids, **arrays}, device)
-        return {"input_ids": placed.pop("input_ids")}, AnswerTokens(**placed, width=ids.shape[1])
+        fields = {"rows": rows, "places": places - 1, "tokens": ids[rows, places], "lengths": answer.sum(1)}
+        return {"input_ids": ids, **fields}
 
     def prompts(self, indices: Indices, device: torch.device) -> Batch:
         """The prompts alone, left-padded, int64 (b, width): generation goes on at the right edge."""
@@ -150,6 +155,31 @@ class EncodedCausal:
         mask = (places >= 0) & (places < lengths[:, None])
         source = np.where(mask, self.offsets[indices][:, None] + places, 0)
         return np.where(mask, self.tokens[source], self.pad).astype(np.int64), mask
+
+
+def answers_on(arrays: Arrays, further: Arrays, device: torch.device) -> tuple[Batch, AnswerTokens, Batch]:
+    """`EncodedCausal.answer_arrays` on a device: the model's inputs, where the loss counts, and all of it.
+
+    Args:
+        further: what goes over in the same copy, under other names.
+    """
+    placed = to_device({**arrays, **further}, device)
+    width = arrays["input_ids"].shape[1]
+    answer = AnswerTokens(placed["rows"], placed["places"], placed["tokens"], placed["lengths"], width)
+    return {"input_ids": placed["input_ids"]}, answer, placed
+
+
+def joined_answers(parts: Sequence[Arrays], pad: int) -> Arrays:
+    """`EncodedCausal.answer_arrays` of several batches below each other, as wide as the widest."""
+    width = max(part["input_ids"].shape[1] for part in parts)
+    before = np.cumsum([0, *(len(part["input_ids"]) for part in parts)])
+    moved = [{**part, "rows": part["rows"] + start} for part, start in zip(parts, before, strict=False)]
+    ids = [
+        np.pad(a, ((0, 0), (0, width - a.shape[1])), constant_values=pad)
+        for a in (part["input_ids"] for part in parts)
+    ]
+    fields = AnswerTokens._fields[:-1]
+    return {"input_ids": np.concatenate(ids), **{n: np.concatenate([p[n] for p in moved]) for n in fields}}
 
 
 def _inputs(ids: npt.NDArray[np.int64], mask: npt.NDArray[np.bool_]) -> Arrays:

@@ -176,7 +176,9 @@ class Counter:
         spec = self.spec
         alone = (
             spec.local.stack == "never"
-            or self.causal
+            or spec.model.dtype != "fp32"
+            or spec.model.load_in_4bit
+            or spec.model.gradient_checkpointing
             or (spec.precision == "bf16" and spec.privacy is None)
             or spec.model.lora.dropout > 0
             or self.shape.dropout > 0

@@ -27,7 +27,7 @@ from fedlora_kit.models.backbones import Dtype, backbone, backbone_fingerprint
 from fedlora_kit.models.lora import LoraSettings
 from fedlora_kit.partition import Partitioner, partitioner
 from fedlora_kit.privacy.settings import PrivacySettings
-from fedlora_kit.training.precision import Precision
+from fedlora_kit.training.precision import Precision, check_rows
 from fedlora_kit.training.settings import FederationSettings, LocalSettings
 
 _STRICT = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -191,11 +191,9 @@ class RunSpec(BaseModel):
     def _fits(self) -> RunSpec:
         if self.privacy is not None and self.local.clip_norm is not None:
             raise ValueError("local.clip_norm is for runs without DP; DP clips examples by privacy.clip")
-        if self.privacy is not None and self.precision == "bf16" and (problem := self._needs_hooks()):
-            raise ValueError(
-                f"precision=bf16 cannot be used under DP with {problem}: Opacus' hooks would clip by norms in "
-                "bfloat16; use tf32 or fp32"
-            )
+        if self.privacy is not None and self.precision == "bf16":
+            m = self.model
+            check_rows(m.dtype, m.lora.dropout, m.gradient_checkpointing, self.local.stack)
         chosen = method(self.method.name, **self.method.settings)
         if self.privacy is not None and chosen.proxy_examples:
             raise ValueError(
@@ -217,16 +215,6 @@ class RunSpec(BaseModel):
         if self.rounds.cohort is not None and self.rounds.cohort > self.split.clients:
             raise ValueError(f"rounds.cohort={self.rounds.cohort} exceeds split.clients={self.split.clients}")
         return self
-
-    def _needs_hooks(self) -> str | None:
-        """Why per-example gradients cannot come as rows of a stack (see `training.stackable`)."""
-        if get_task(self.data.task).modality == "causal":
-            return "a causal language model"
-        if self.model.lora.dropout > 0:
-            return f"model.lora.dropout={self.model.lora.dropout:g}"
-        if self.model.gradient_checkpointing:
-            return "model.gradient_checkpointing"
-        return "local.stack=never" if self.local.stack == "never" else None
 
     @classmethod
     def parse(cls, description: dict[str, Any]) -> RunSpec:

@@ -246,10 +246,9 @@ def weighted_mean(updates: Sequence[ClientUpdate]) -> State:
         for i in senders:
             flat = torch.cat([ordered[i].tensors[n].reshape(-1) for n in names]).double()
             mean.add_(flat, alpha=ordered[i].num_examples / total)
-        parts = mean.to(dtype).split([t.numel() for t in first])
+        parts = torch.split(mean.to(dtype), [t.numel() for t in first])
         means |= {n: part.view(t.shape) for n, part, t in zip(names, parts, first, strict=True)}
-    result = {n: means[n] for n in dict.fromkeys(n for u in ordered for n in u.tensors)}
-    return result
+    return {n: means[n] for n in dict.fromkeys(n for u in ordered for n in u.tensors)}
 
 
 METHODS: dict[str, type[Method]] = {}

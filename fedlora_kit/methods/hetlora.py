@@ -116,8 +116,8 @@ class HETLoRA(RankMethod):
 
 def _product_norm(tensors: Mapping[str, torch.Tensor]) -> float:
     """Frobenius norm of B A over all modules, without forming it: tr((B^T B)(A A^T))."""
-    squared = 0.0
+    traces = []
     for a, b in pairs(tensors):
         rows, columns = tensors[a].double(), tensors[b].double()  # (r, in), (out, r)
-        squared += float(((columns.T @ columns) * (rows @ rows.T)).sum())
-    return math.sqrt(max(0.0, squared))
+        traces.append(((columns.T @ columns) * (rows @ rows.T)).sum())
+    return math.sqrt(max(0.0, sum(torch.stack(traces).tolist()))) if traces else 0.0

@@ -150,6 +150,8 @@ def why_not_modules(model: nn.Module, slot: AdapterSlot) -> str | None:
             base = module.base_layer
             if type(base) is not nn.Linear or any(p.requires_grad for p in base.parameters()):
                 return f"LoRA on {canonical(name)}, which is no frozen linear layer"
+            if base.weight.dtype != torch.float32:
+                return f"LoRA on {canonical(name)}, whose frozen weights are not float32"
             if getattr(module, "lora_variant", None) or len(own) != 2:
                 return f"{canonical(name)} holds another kind of LoRA"
         elif type(module) is not nn.Linear or len(own) != len(list(module.parameters())):

@@ -26,10 +26,17 @@ def batch_losses(
 ) -> torch.Tensor:
     """The loss of each example at ``indices``, nats, shape (b,): a forward pass in the declared precision."""
     if isinstance(data, EncodedCausal):
-        inputs, answer = data.answers(indices, device)
-        return answer_losses(answer_logits(model, inputs, answer, precision), answer)
-    inputs, labels = data.batch(indices, device)
-    return example_losses(class_logits(model, inputs, precision), labels)
+        return losses_of(model, *data.answers(indices, device), precision=precision)
+    return losses_of(model, *data.batch(indices, device), precision=precision)
+
+
+def losses_of(
+    model: nn.Module, inputs: Batch, truth: torch.Tensor | AnswerTokens, precision: str = "fp32"
+) -> torch.Tensor:
+    """The same of a batch that is on the device, its ``truth`` classes (b,) or answers."""
+    if isinstance(truth, AnswerTokens):
+        return answer_losses(answer_logits(model, inputs, truth, precision), truth)
+    return example_losses(class_logits(model, inputs, precision), truth)
 
 
 def class_logits(model: nn.Module, inputs: Batch, precision: str = "fp32") -> torch.Tensor:

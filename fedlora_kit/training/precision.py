@@ -28,20 +28,37 @@ def products(precision: str) -> Iterator[None]:
     for the forward and the backward passes that run inside, and are put back at the end.
     """
     wanted = "tf32" if precision == "tf32" else "ieee"
-    flags = (torch.backends.cuda.matmul, torch.backends.cudnn.conv)
+    flags: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn.conv)  # type: ignore[attr-defined]
     before = [flag.fp32_precision for flag in flags]
-    _set(flags, [wanted] * len(flags))
+    for flag in flags:
+        flag.fp32_precision = wanted
     try:
         yield
     finally:
-        _set(flags, before)
-
-
-def _set(flags: Any, values: list[str]) -> None:
-    for flag, value in zip(flags, values, strict=True):
-        flag.fp32_precision = value
+        for flag, value in zip(flags, before, strict=True):
+            flag.fp32_precision = value
 
 
 def forward(device: torch.device, precision: str) -> AbstractContextManager[Any]:
     """Around a model's call: autocast to bfloat16, or nothing."""
     return torch.autocast(device.type, dtype=torch.bfloat16) if precision == "bf16" else nullcontext()
+
+
+def check_rows(dtype: str, dropout: float, checkpointing: bool, stack: str) -> None:
+    """Refuse bf16 under DP where per-example gradients cannot come as rows of a stack, in float32.
+
+    Raises:
+        ValueError: Opacus' hooks would give them, and clip by norms in bfloat16.
+    """
+    reasons = {
+        f"model.dtype={dtype}": dtype != "fp32",
+        f"model.lora.dropout={dropout:g}": dropout > 0,
+        "model.gradient_checkpointing": checkpointing,
+        "local.stack=never": stack == "never",
+    }
+    problem = next((reason for reason, holds in reasons.items() if holds), None)
+    if problem is not None:
+        raise ValueError(
+            f"precision=bf16 cannot be used under DP with {problem}: Opacus' hooks would clip by norms in "
+            "bfloat16; use tf32 or fp32"
+        )

@@ -18,6 +18,7 @@ from fedlora_kit.data.encoded import (
     for_training,
     masked,
 )
+from fedlora_kit.data.encoded_causal import AnswerTokens, EncodedCausal, answers_on, joined_answers
 from fedlora_kit.data.transfer import to_device
 from fedlora_kit.randomness import Streams
 from fedlora_kit.training.local import Noise, logical_batches
@@ -28,14 +29,15 @@ class Piece(NamedTuple):
     """One pass's part of a step.
 
     Attributes:
-        inputs, labels: of R rows, the clients' below each other.
+        inputs: of R rows, the clients' below each other.
+        truth: their classes (R,), or their answers.
         owners: int64 (R,): the rows' clients (positions in the stack, ascending).
         shares: float32 (R,): 1 / examples of the row's client in the step.
         equal: whether all clients have equally many rows.
     """
 
     inputs: Batch
-    labels: torch.Tensor
+    truth: torch.Tensor | AnswerTokens
     owners: torch.Tensor
     shares: torch.Tensor
     equal: bool
@@ -102,12 +104,17 @@ class StackLoader:
         first = self.data[held[0][0]]
         if isinstance(first, EncodedImages):
             inputs, placed = self._images(held, fixed)
+            truth: torch.Tensor | AnswerTokens = placed["labels"]
+        elif isinstance(first, EncodedCausal):
+            parts = [self.data[k].answer_arrays(rows) for k, rows in held]  # type: ignore[attr-defined]
+            arrays = joined_answers(parts, first.pad)
+            inputs, truth, placed = answers_on(arrays, fixed, self.device)
         else:
             parts = [self.data[k].padded(rows) for k, rows in held]  # type: ignore[attr-defined]
             pad = next((d.pad for d in self.data if isinstance(d, EncodedText)), {})
             placed = to_device({**masked(joined(parts, pad)), **fixed}, self.device)
-            inputs = {name: t for name, t in placed.items() if name not in fixed}
-        return Piece(inputs, *(placed[name] for name in fixed), equal)
+            inputs, truth = {n: t for n, t in placed.items() if n not in fixed}, placed["labels"]
+        return Piece(inputs, truth, placed["owners"], placed["shares"], equal)
 
     def _images(self, held: Sequence[tuple[int, Indices]], fixed: Arrays) -> tuple[Batch, Batch]:
         """The members' images, one copy for all, and made into inputs member by member."""

@@ -10,6 +10,7 @@ from torch import nn
 
 from fedlora_kit.adapter import AdapterSlot
 from fedlora_kit.data.encoded import EncodedData, EncodedImages, EncodedText
+from fedlora_kit.data.encoded_causal import EncodedCausal
 from fedlora_kit.training.lora_stack import why_not_modules
 
 #: clients in one stack, at most: more gained nothing where it was measured, on a CPU (docs/performance.md)
@@ -66,7 +67,7 @@ def why_not_client(data: EncodedData, present: frozenset[int] | None) -> str | N
     """
     if present is not None:
         return "its model lacks layers, and a stack passes through one model"
-    if not isinstance(data, (EncodedText, EncodedImages)):
+    if not isinstance(data, (EncodedText, EncodedImages, EncodedCausal)):
         return f"batches of {type(data).__name__} are not put together"
     return None
 

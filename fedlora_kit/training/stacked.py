@@ -22,7 +22,7 @@ from fedlora_kit.privacy.stacked import clipped_sums, draw_noise
 from fedlora_kit.randomness import Streams
 from fedlora_kit.training.local import LocalResult, Noise, make_optimizer
 from fedlora_kit.training.lora_stack import LoraStack, Tensors
-from fedlora_kit.training.objective import class_logits, example_losses
+from fedlora_kit.training.objective import losses_of
 from fedlora_kit.training.precision import products
 from fedlora_kit.training.settings import LocalSettings
 from fedlora_kit.training.stack_batches import Piece, StackLoader
@@ -171,7 +171,7 @@ def _plain(
             else:  # a row a group: each takes its client's tensors along
                 rows = _Copies.apply(flat.values, piece.owners)  # type: ignore[no-untyped-call]
                 stack.tensors = flat.tensors(rows, flat.fixed_rows(piece.owners))
-            losses = example_losses(class_logits(model, piece.inputs, precision), piece.labels)  # (R,)
+            losses = losses_of(model, piece.inputs, piece.truth, precision)  # (R,)
             (losses * piece.shares).sum().backward()  # type: ignore[no-untyped-call]
         totals += _sums(losses.detach(), piece.owners, len(totals))
     gradient = flat.values.grad
@@ -195,7 +195,7 @@ def _private(
         rows = flat.values.detach().index_select(0, owners).requires_grad_()  # (R, D): a copy an example
         with products(precision):
             stack.tensors = flat.tensors(rows, flat.fixed_rows(owners))
-            losses = example_losses(class_logits(model, piece.inputs, precision), piece.labels)
+            losses = losses_of(model, piece.inputs, piece.truth, precision)
             losses.sum().backward()  # type: ignore[no-untyped-call]
         gradients = rows.grad
         assert gradients is not None
