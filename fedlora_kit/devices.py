@@ -27,6 +27,10 @@ _ALLOCATOR = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_HIP_ALLO
 _DRIVER = Path("/proc/driver/nvidia/version")
 
 
+class OutOfMemory(FedloraError):
+    """A GPU's memory was too small."""
+
+
 def check_device(name: str) -> str:
     """Refuse a device that is not here; starts nothing.
 
@@ -132,10 +136,11 @@ def computing_on(device: torch.device) -> Iterator[None]:
     """Training on a CPU does not start CUDA inside the block, although there are GPUs.
 
     AdamW asks in every step whether a GPU's stream is being captured, and so starts CUDA for parameters on
-    the CPU, too. An operation without a deterministic algorithm is one clear error.
+    the CPU, too. On a GPU, too little memory and an operation without a deterministic algorithm are
+    clear errors.
 
     Raises:
-        FedloraError: see above.
+        OutOfMemory, FedloraError: see above.
     """
     import torch
 
@@ -150,6 +155,11 @@ def computing_on(device: torch.device) -> Iterator[None]:
         return
     try:
         yield
+    except torch.OutOfMemoryError as error:
+        raise OutOfMemory(
+            f"the memory of {device} is too small: {str(error).splitlines()[0]}",
+            "run fewer at a time (FEDLORA_JOBS=1), or make the run smaller: docs/gpu.md, Too little memory",
+        ) from error
     except RuntimeError as error:
         if "does not have a deterministic implementation" not in str(error):
             raise

@@ -280,6 +280,24 @@ def test_a_causal_backbone_keeps_its_own_head(mirror):
     assert not torch.equal(random.state_dict()["lm_head.weight"], model.state_dict()["lm_head.weight"])
 
 
+def test_half_weights_go_straight_to_their_gpu(mirror, monkeypatch):
+    """Past the host's memory and past the GPU that happens to be the current one."""
+    asked, load = [], backbones._from_anywhere
+
+    def watched(name, loader, options):
+        asked.append(options.get("device_map"))
+        return load(name, loader, {**options, "device_map": {"": "cpu"}})
+
+    monkeypatch.setattr(backbones, "_from_anywhere", watched)
+    gpu = torch.device("cuda:1")
+    for dtype, device in (("bf16", gpu), ("fp32", gpu), ("bf16", torch.device("cpu")), ("bf16", None)):
+        placed = backbones.load_backbone(mirror, 1, 0, dtype=dtype, device=device)
+    assert asked == [{"": gpu}, None, None, None]
+    monkeypatch.setattr(backbones, "_from_anywhere", load)
+    for name, value in backbones.load_backbone(mirror, 1, 0, dtype="bf16").state_dict().items():
+        torch.testing.assert_close(placed.state_dict()[name], value, rtol=0, atol=0)
+
+
 def description(model="TinyLlama/TinyLlama-1.1B-Chat-v1.0", task="arithmetic", **extra):
     return {
         "model": {"backbone": model, **extra.pop("model_options", {})},

@@ -136,12 +136,17 @@ def test_a_gpu_that_does_not_start_is_one_clear_error(gpus, monkeypatch):
         run(LARGE, device="cuda:1")
 
 
-def test_an_operation_without_a_deterministic_algorithm_names_the_way_out():
+def test_what_a_gpu_cannot_do_names_the_way_out():
     with (
         pytest.raises(FedloraError, match="kthvalue.*\n.*FEDLORA_DETERMINISTIC=0"),
         devices.computing_on(torch.device("cuda:0")),
     ):
         raise RuntimeError("kthvalue CUDA does not have a deterministic implementation, but you set ...")
+    with (
+        pytest.raises(devices.OutOfMemory, match="cuda:0 is too small: CUDA out.*\n.*FEDLORA_JOBS=1"),
+        devices.computing_on(torch.device("cuda:0")),
+    ):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
     with pytest.raises(RuntimeError, match="sizes differ"), devices.computing_on(torch.device("cuda:0")):
         raise RuntimeError("sizes differ")
 
@@ -357,7 +362,7 @@ def test_a_run_without_enough_memory_is_sent_again_alone(gpus, monkeypatch):
                 return future
             tried.append(given[0].seed)
             if given[0].seed == 1 and tried.count(1) == 1:
-                future.set_exception(torch.OutOfMemoryError("CUDA out of memory"))
+                future.set_exception(devices.OutOfMemory("full", "less"))
             else:
                 future.set_result((f"key{given[0].seed}", None))
             return future

@@ -73,14 +73,14 @@ def train(text: str, node: str) -> str:
     scratch = _scratch() / node / wanted["key"]
     try:
         reply = _train(wanted, scratch)
-    except FedloraError as error:
-        reply = {"status": "error", "error": str(error)}
     except Exception as error:
-        traceback.print_exc(file=sys.stderr)
         from fedlora_kit.experiments.placing import out_of_memory
 
-        kind = "out of memory" if out_of_memory(error) else "error"
-        reply = {"status": kind, "error": f"{type(error).__name__}: {error}"}
+        said = str(error)
+        if not isinstance(error, FedloraError):
+            traceback.print_exc(file=sys.stderr)
+            said = f"{type(error).__name__}: {error}"
+        reply = {"status": "out of memory" if out_of_memory(error) else "error", "error": said}
     if reply["status"] in ("finished", "failed"):
         shutil.rmtree(scratch, ignore_errors=True)  # else its checkpoints help the next try
     return to_json({**reply, "key": wanted["key"]})

@@ -91,7 +91,7 @@ def train(description: Mapping[str, Any], key: str, device: str, root: str) -> O
     except RunFailed as failed:
         status, error = "failed", str(failed.record.get("error", "unknown"))
     except FedloraError as refused:
-        status, error = "error", str(refused)
+        status, error = "out of memory" if out_of_memory(refused) else "error", str(refused)
     except Exception as other:
         traceback.print_exc(file=sys.stderr)
         status = "out of memory" if out_of_memory(other) else "error"

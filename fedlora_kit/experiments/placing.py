@@ -6,7 +6,7 @@ import math
 
 import torch
 
-from fedlora_kit.devices import kind_of, resolve_device
+from fedlora_kit.devices import OutOfMemory, kind_of, resolve_device
 from fedlora_kit.errors import FedloraError
 from fedlora_kit.experiments.estimate import estimate
 from fedlora_kit.experiments.spec import RunSpec
@@ -22,6 +22,15 @@ def wanted_device(spec: RunSpec, asked: str) -> str:
     than one core, and cores train several side by side. Whoever asks for a GPU gets it.
     """
     return "cpu" if asked.strip() == "auto" and spec.model.backbone.startswith("kit/") else asked.strip()
+
+
+def tiny_device(asked: str) -> torch.device:
+    """The device for one of the kit's own backbones, ready to compute: see `wanted_device`.
+
+    Raises:
+        BadValue, FedloraError: see `devices.resolve_device`.
+    """
+    return resolve_device("cpu" if asked.strip() == "auto" else asked)
 
 
 def on_cpu(spec: RunSpec, asked: str) -> bool:
@@ -62,4 +71,4 @@ def share_of_gpu(needed: int | None, card: int | None) -> float:
 
 def out_of_memory(error: BaseException) -> bool:
     """Whether a GPU's memory was too small: such a run may be tried again with a GPU of its own."""
-    return isinstance(error, torch.OutOfMemoryError)
+    return isinstance(error, (OutOfMemory, torch.OutOfMemoryError))

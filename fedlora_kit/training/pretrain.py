@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from fedlora_kit.devices import computing_on
 from fedlora_kit.errors import FedloraError, UnknownName
 
 Progress = Callable[[str], None]
@@ -57,7 +58,7 @@ def build_backbone(name: str, out: Path, seed: int = 0, progress: Progress = pri
     torch.set_num_threads(1)
     started = time.perf_counter()
     try:
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), computing_on(torch.device("cpu")):
             torch.manual_seed(seed)
             record = _builder(name)(out, seed, progress)
     finally:

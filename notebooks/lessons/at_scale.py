@@ -32,8 +32,9 @@ import numpy as np
 import pandas as pd
 
 from fedlora_kit.batch.shards import Shard
+from fedlora_kit.experiments.placing import tiny_device
 from fedlora_kit.experiments.remote import RemoteStore
-from fedlora_kit.experiments.setup import build, resolve_device
+from fedlora_kit.experiments.setup import build
 from fedlora_kit.experiments.store import Store
 from fedlora_kit.papers.claims import judge_all
 from fedlora_kit.papers.lessons import at_scale as lesson
@@ -45,7 +46,7 @@ from fedlora_kit.training.federation import run_federation
 
 set_style()
 out = ItemOutputs("lessons/at_scale", profile, output_dir)
-place = resolve_device(device)
+place = tiny_device(device)
 checks = []  # what the claims at the end are judged by
 
 # %% [markdown]

@@ -31,7 +31,8 @@ output_dir: str = "figures"  # where table, figure and claims go, relative to th
 import pandas as pd
 import torch
 
-from fedlora_kit.experiments.setup import build, resolve_device
+from fedlora_kit.experiments.placing import tiny_device
+from fedlora_kit.experiments.setup import build
 from fedlora_kit.methods import method
 from fedlora_kit.models.components import compose, decompose, vector_dim
 from fedlora_kit.papers import flo_method
@@ -45,7 +46,7 @@ from fedlora_kit.training.federation import run_federation
 
 set_style()
 out = ItemOutputs("lessons/directions_and_magnitudes", profile, output_dir)
-place = resolve_device(device)
+place = tiny_device(device)
 
 # %% [markdown]
 # ## 1. What an average does to arrows

@@ -37,7 +37,8 @@ import pandas as pd
 import torch
 
 from fedlora_kit.adapter import AdapterSlot
-from fedlora_kit.experiments.setup import build, resolve_device
+from fedlora_kit.experiments.placing import tiny_device
+from fedlora_kit.experiments.setup import build
 from fedlora_kit.looks import GREY, SERIES, SINGLE, ramp
 from fedlora_kit.papers.claims import judge_all
 from fedlora_kit.papers.grid import mean_std_table, privacy_frame, results_frame, run_cells
@@ -51,7 +52,7 @@ from fedlora_kit.training.objective import example_losses
 
 set_style()
 out = ItemOutputs("lessons/dp_sgd", profile, output_dir)
-place = resolve_device(device)
+place = tiny_device(device)
 
 # %% [markdown]
 # ## 1. One gradient an example

@@ -31,7 +31,8 @@ import inspect
 import matplotlib.pyplot as plt
 import torch
 
-from fedlora_kit.experiments.setup import build, resolve_device
+from fedlora_kit.experiments.placing import tiny_device
+from fedlora_kit.experiments.setup import build
 from fedlora_kit.looks import FAINT, SINGLE, of_method
 from fedlora_kit.methods import FFALoRA
 from fedlora_kit.papers import ffa_figure1 as figure1
@@ -46,7 +47,7 @@ from fedlora_kit.training.federation import run_federation
 
 set_style()
 out = ItemOutputs("lessons/ffa_lora", profile, output_dir)
-place = resolve_device(device)
+place = tiny_device(device)
 
 # %% [markdown]
 # ## The method

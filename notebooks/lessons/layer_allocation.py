@@ -30,7 +30,8 @@ import numpy as np
 import pandas as pd
 
 from fedlora_kit.adapter import AdapterSlot
-from fedlora_kit.experiments.setup import build, resolve_device
+from fedlora_kit.experiments.placing import tiny_device
+from fedlora_kit.experiments.setup import build
 from fedlora_kit.experiments.spec import MethodSpec
 from fedlora_kit.looks import FAINT, SINGLE, of_method
 from fedlora_kit.methods import ClientUpdate, FedIT, Resources
@@ -53,7 +54,7 @@ from fedlora_kit.training.fisher import fisher_scores
 
 set_style()
 out = ItemOutputs("lessons/layer_allocation", profile, output_dir)
-place = resolve_device(device)
+place = tiny_device(device)
 
 # %% [markdown]
 # ## 1. Clients of three sizes

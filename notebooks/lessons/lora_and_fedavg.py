@@ -32,7 +32,8 @@ import pandas as pd
 import torch
 
 from fedlora_kit.adapter import AdapterSlot, count, size_bytes
-from fedlora_kit.experiments.setup import build, resolve_device
+from fedlora_kit.experiments.placing import tiny_device
+from fedlora_kit.experiments.setup import build
 from fedlora_kit.looks import SINGLE, Look, ramp
 from fedlora_kit.methods import ClientUpdate, FedIT, FFALoRA
 from fedlora_kit.methods.aggregation_gap import aggregation_gap
@@ -47,7 +48,7 @@ from fedlora_kit.training.objective import example_losses
 
 set_style()
 out = ItemOutputs("lessons/lora_and_fedavg", profile, output_dir)
-place = resolve_device(device)
+place = tiny_device(device)
 
 # %% [markdown]
 # ## 1. A thin detour beside a frozen matrix

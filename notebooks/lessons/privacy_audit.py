@@ -38,7 +38,7 @@ rounds: int = 40  # T, federated rounds of one step each
 import numpy as np
 import pandas as pd
 
-from fedlora_kit.experiments.setup import resolve_device
+from fedlora_kit.experiments.placing import tiny_device
 from fedlora_kit.papers import privacy_audit as lesson
 from fedlora_kit.papers import privacy_audit_report as report
 from fedlora_kit.papers.claims import judge_all
@@ -48,7 +48,7 @@ from fedlora_kit.reporting.style import set_style
 
 set_style()
 out = ItemOutputs("lessons/privacy_audit", profile, output_dir)
-device = str(resolve_device(device))
+device = str(tiny_device(device))
 setting = lesson.AuditSetting(epsilon=epsilon, sample_rate=sample_rate, rounds=rounds)
 
 # %% [markdown]

@@ -32,7 +32,8 @@ import torch
 
 from fedlora_kit.adapter import AdapterSlot
 from fedlora_kit.conformance.methods import CHECKS
-from fedlora_kit.experiments.setup import build, resolve_device
+from fedlora_kit.experiments.placing import tiny_device
+from fedlora_kit.experiments.setup import build
 from fedlora_kit.experiments.spec import MethodSpec
 from fedlora_kit.looks import FAINT, GREY, SINGLE, of_method
 from fedlora_kit.methods import METHODS, ClientUpdate, FedIT, register
@@ -47,7 +48,7 @@ from fedlora_kit.training.federation import run_federation
 
 set_style()
 out = ItemOutputs("lessons/your_own_method", profile, output_dir)
-place = resolve_device(device)
+place = tiny_device(device)
 
 # %% [markdown]
 # ## 1. The idea
