@@ -1,8 +1,8 @@
 """A pretended GPU on a machine without one: tensors that say ``cuda:n`` and hold their values on the CPU.
 
-Inside `pretended`, ``torch.cuda`` answers for some GPUs. Every operation runs on the CPU; one on tensors of two
-devices, or with a generator of another device, raises as CUDA's would. What makes the host wait for the device
-is counted with the line of the kit that asked, and so is the first touch of CUDA.
+Inside `pretended`, ``torch.cuda`` answers for some GPUs. Every operation runs on the CPU; one on tensors of
+two devices, or with a generator of another device, raises as CUDA's would. What makes the host wait for the
+device is counted with the line of the kit that asked, and so is the first touch of CUDA.
 
 It cannot show what a kernel does: its rounding, its speed, its memory, whether there is one. To PyTorch's C++
 side the tensors are meta tensors with CUDA's keys, as those of ``FakeTensorMode`` are; a few functions that
@@ -148,7 +148,11 @@ def _run(machine: Machine, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     cards = [t for t in leaves if type(t) is OnCard]
     name = str(func)
     asked = kwargs.get("device")
-    if asked is not None and torch.device(asked).type == "meta" and (cards or name == "aten.scalar_tensor.default"):
+    if (
+        asked is not None
+        and torch.device(asked).type == "meta"
+        and (cards or name == "aten.scalar_tensor.default")
+    ):
         asked = cards[0].place if cards else "cuda"  # "where that tensor is", from the C++ side
     target = machine.device(asked) if asked is not None else cards[0].place if cards else None
     if not cards and (target is None or target.type != "cuda"):
@@ -233,7 +237,9 @@ def _copied(
 def _written(func: Any, args: Any, kwargs: Any, out: Any) -> Any:
     """What an operation in place gives back: the tensors that it was given."""
     schema = func._schema
-    given = {a.name: kwargs.get(a.name, args[i] if i < len(args) else None) for i, a in enumerate(schema.arguments)}
+    given = {
+        a.name: kwargs.get(a.name, args[i] if i < len(args) else None) for i, a in enumerate(schema.arguments)
+    }
     for_alias = {
         frozenset(a.alias_info.before_set): given[a.name]
         for a in schema.arguments
@@ -260,7 +266,8 @@ class _Functions(TorchFunctionMode):
             if name == "new_tensor":
                 return torch.tensor(*args[1:], **{"dtype": first.dtype, **kwargs}).to(first.place)
             if name == "__setitem__" and not isinstance(args[2], torch.Tensor):
-                return None if first[args[1]].fill_(args[2]) is not None else None
+                first[args[1]].fill_(args[2])
+                return None
             if name == "where" and len(args) == 3:
                 kind = next((t.dtype for t in args[1:] if isinstance(t, torch.Tensor)), None)
                 both = (
@@ -275,7 +282,7 @@ def _attention(
     query: Any, key: Any, value: Any, attn_mask: Any = None, dropout_p: float = 0.0, is_causal: bool = False,
     scale: float | None = None, enable_gqa: bool = False,
 ) -> Any:  # fmt: skip
-    """Attention by its formula. (Not through the mode: that is off while a backward pass runs layers again.)"""
+    """Attention by its formula. Not through the mode: that is off while a backward pass runs layers again."""
     if not isinstance(query, OnCard):
         return _sdpa(query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa)
     if enable_gqa:
@@ -328,7 +335,9 @@ def pretended(count: int = 1) -> Iterator[Machine]:
         def __exit__(self, *_: object) -> None:
             machine.current = self.before
 
-    card = SimpleNamespace(name="Pretended", total_memory=80 << 30, major=9, minor=0, multi_processor_count=132)
+    card = SimpleNamespace(
+        name="Pretended", total_memory=80 << 30, major=9, minor=0, multi_processor_count=132
+    )
     cuda: dict[str, Any] = {
         "is_available": lambda: True,
         "device_count": lambda: count,
@@ -390,6 +399,10 @@ def why_not() -> str | None:
     try:
         with pretended() as machine:
             made = torch.ones(2, device="cuda") + 1
-            return None if isinstance(made, OnCard) and made.tolist() == [2, 2] and machine.started else "no card"
+            return (
+                None
+                if isinstance(made, OnCard) and made.tolist() == [2, 2] and machine.started
+                else "no card"
+            )
     except (TypeError, AttributeError) as error:
         return f"PyTorch {torch.__version__} has changed: {error}"

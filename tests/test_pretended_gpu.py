@@ -1,4 +1,4 @@
-"""Whole runs on a pretended GPU: every tensor is where it should be, and the host seldom waits for the device."""
+"""Whole runs on a pretended GPU: every tensor is where it should be, and the host seldom waits for it."""
 
 from __future__ import annotations
 
@@ -70,8 +70,8 @@ READS = {
     "text, one by one": (0, 2, 2, 6),
     "text, private by rows": (0, 1, 2, 6),
     "text, private by hooks": (0, 2, 2, 6),
-    "images with views, Fed-HeLLo": (0, 1, 3, 6),
-    "causal, checkpointing, answers": (1, 2, 10, 6),
+    "images with views, Fed-HeLLo": (0, 1, 1, 4),
+    "causal, checkpointing, answers": (1, 2, 8, 6),
     "FedLoRA-Optimizer": (0, 5, 8, 6),
     "FedSA, states in files": (0, 5, 2, 6),
     "FLoRA": (0, 2, 7, 6),
@@ -93,7 +93,9 @@ def hub(tmp_path, monkeypatch):
 
 
 def described(name, **changes):
-    return RunSpec.parse(toy.description(**{"local": LOCAL, "rounds": {"rounds": 1}, **SETTINGS[name], **changes}))
+    return RunSpec.parse(
+        toy.description(**{"local": LOCAL, "rounds": {"rounds": 1}, **SETTINGS[name], **changes})
+    )
 
 
 def same(one, other):
