@@ -152,7 +152,7 @@ def test_runs_that_are_asked_for_together_log_what_the_store_has(caplog: pytest.
     caplog.set_level(logging.DEBUG, LOGGER)
     run_all([spec], device="cpu", jobs=1)
     assert f"runs: 0 from the store {Store().root}, 1 to train" in caplog.text
-    assert "runs: device cpu, 1 at a time" in caplog.text
+    assert "runs: 1 on the CPU, 0 on GPUs, 1 at a time" in caplog.text
     caplog.clear()
     run_all([spec, spec], device="cpu", jobs=1)
     assert "1 from the store" in caplog.text
