@@ -131,8 +131,8 @@ def _try_gpu(index: int) -> _Gpu:
     except (FedloraError, RuntimeError) as error:
         problem = error.problem if isinstance(error, FedloraError) else f"cuda:{index}: {error}"
         return _Gpu(f"cuda:{index}", problem=problem)
-    total, capability = known["memory_bytes"] / _GIB, known["capability"]
-    found = f"cuda:{index} {known['name']}, {fixed(total, 0)} GiB, capability {capability}, driver {known['driver']}"
+    memory, capability = fixed(known["memory_bytes"] / _GIB, 0), known["capability"]
+    found = f"cuda:{index} {known['name']}, {memory} GiB, capability {capability}, driver {known['driver']}"
     return _Gpu(found, bf16=float(capability) >= 8.0)
 
 
