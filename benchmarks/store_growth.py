@@ -36,12 +36,12 @@ from pairs import options, store, timed
 from fedlora_kit.batch.status import Status, digests, write_status
 from fedlora_kit.cli.queries import runs
 from fedlora_kit.experiments import entry as entries
-from fedlora_kit.experiments.many import run_all
 from fedlora_kit.experiments.run import run
 from fedlora_kit.experiments.spec import RunSpec
 from fedlora_kit.experiments.store import Entry, Store
 from fedlora_kit.reporting.outputs import ItemOutputs
 from fedlora_kit.reporting.page import write_page
+from fedlora_kit.running.many import run_all
 from fedlora_kit.study.grid import Cell, mean_std_table, results_frame
 
 SIZES = (100, 1_000, 10_000)

@@ -36,9 +36,7 @@ def texts(values: Any, what: str, remedy: str = OWN) -> list[str]:
         BadValue: a value is missing or no text, or cannot be written in UTF-8; the message names the row.
     """
     found = _rows(values, what, remedy)
-    for row, value in enumerate(found):
-        if type(value) is str:
-            continue
+    for row, value in enumerate(found if set(map(type, found)) - {str} else []):
         if isinstance(value, bytes):
             try:
                 found[row] = value.decode()
@@ -119,7 +117,8 @@ def _rows(values: Any, what: str, remedy: str) -> list[Any]:
         found = None
     if found is None:
         raise BadValue(f"{what} is {_kind(values)}, not one value an example", remedy)
-    empty = [row for row, value in enumerate(found) if _missing(value)]
+    plain_kinds = set(map(type, found)) <= {str, bytes, int}  # the usual case, of which nothing is missing
+    empty = [] if plain_kinds else [row for row, value in enumerate(found) if _missing(value)]
     if empty:
         raise BadValue(f"{what} is empty in row {empty[0]} ({len(empty)} rows in all)", remedy)
     return found

@@ -38,13 +38,13 @@ import pandas as pd
 
 from fedlora_kit import notebook as kit
 from fedlora_kit.data import get_task, load_task
-from fedlora_kit.experiments.many import run_all
 from fedlora_kit.experiments.run import run
 from fedlora_kit.experiments.spec import RunSpec
 from fedlora_kit.looks import DOUBLE, FAINT, SERIES, Look
 from fedlora_kit.papers.lessons import start_here as lesson
 from fedlora_kit.partition import label_counts, partition_figure, partitioner
 from fedlora_kit.reporting.style import mean_band
+from fedlora_kit.running.many import run_all
 
 out = kit.begin("start_here", profile, output_dir)
 

@@ -1,8 +1,8 @@
 """A pretended GPU on a machine without one: tensors that say ``cuda:n`` and hold their values on the CPU.
 
-Inside `pretended`, ``torch.cuda`` answers for some GPUs. Every operation runs on the CPU; one on tensors of two
-devices, or with a generator of another device, raises as CUDA's would. What makes the host wait for the device
-is counted with the line of the kit that asked, and so is the first touch of CUDA.
+Inside `pretended`, ``torch.cuda`` answers for some GPUs. Every operation runs on the CPU; one on tensors of
+two devices, or with a generator of another device, raises as CUDA's would. What makes the host wait for the
+device is counted with the line of the kit that asked, and so is the first touch of CUDA.
 
 It cannot show what a kernel does: its rounding, its speed, its memory, whether there is one. To PyTorch's C++
 side the tensors are meta tensors with CUDA's keys, as those of ``FakeTensorMode`` are; a few functions that
@@ -22,7 +22,6 @@ from typing import Any
 import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map_only
 
 KIT = "/fedlora_kit/"
 BETWEEN_DEVICES = {"aten._to_copy.default", "aten.copy_.default"}
@@ -45,7 +44,7 @@ READS = {
     "aten.bincount.default",
     "aten.repeat_interleave.Tensor",
 }
-_Generator = torch.Generator
+_Generator, _sdpa = torch.Generator, torch.nn.functional.scaled_dot_product_attention
 
 
 class MixedDevices(RuntimeError):
@@ -130,7 +129,7 @@ class OnCard(torch.Tensor):
 
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        leaf = next(t for t in tree_leaves((args, kwargs)) if isinstance(t, OnCard))
+        leaf = next(t for t in _tensors((args, kwargs or {})) if type(t) is OnCard)
         return _run(leaf.machine, func, args, kwargs or {})
 
 
@@ -145,8 +144,9 @@ class _Operations(TorchDispatchMode):
 
 def _run(machine: Machine, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     """One operation: on the CPU, as far as a GPU would do it."""
-    name, leaves = str(func), tree_leaves((args, kwargs))
-    cards = [t for t in leaves if isinstance(t, OnCard)]
+    leaves = list(_tensors((args, kwargs)))
+    cards = [t for t in leaves if type(t) is OnCard]
+    name = str(func)
     asked = kwargs.get("device")
     if (
         asked is not None
@@ -160,7 +160,7 @@ def _run(machine: Machine, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     _refuse_mixtures(machine, name, args, kwargs, leaves, target)
     if name in READS or (name in INDEXED and any(_mask(t) for t in args[1])):
         machine.reads[_line()] += 1
-    inner_args, inner_kwargs = tree_map_only(OnCard, lambda t: t.inner, (args, kwargs))
+    inner_args, inner_kwargs = _inner(args), {k: _inner(v) for k, v in kwargs.items()}
     for word in ("pin_memory", "device"):
         inner_kwargs.pop(word, None)
     if name in BETWEEN_DEVICES:
@@ -168,12 +168,34 @@ def _run(machine: Machine, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     if func is torch.ops.aten._local_scalar_dense.default:
         return inner_args[0].item()
     out = func(*inner_args, **inner_kwargs)
-    if any(t.inner.shape != t.shape for t in cards):
-        raise NotImplementedError(f"{name} changes a shape in place: the pretended GPU cannot follow")
     if target is None or target.type != "cuda":
         return out
-    wrapped = tree_map_only(torch.Tensor, lambda t: OnCard(t, target, machine), out)
-    return _written(func, args, kwargs, wrapped) if func._schema.is_mutable else wrapped
+    wrapped = _wrapped(out, target, machine)
+    if not func._schema.is_mutable:
+        return wrapped
+    if any(t.inner.shape != t.shape for t in cards):
+        raise NotImplementedError(f"{name} changes a shape in place: the pretended GPU cannot follow")
+    return _written(func, args, kwargs, wrapped)
+
+
+def _tensors(tree: Any) -> Iterator[torch.Tensor]:
+    for leaf in tree.values() if type(tree) is dict else tree:
+        if isinstance(leaf, torch.Tensor):
+            yield leaf
+        elif type(leaf) in (list, tuple, dict):
+            yield from _tensors(leaf)
+
+
+def _inner(tree: Any) -> Any:
+    if type(tree) in (list, tuple):
+        return type(tree)(_inner(leaf) for leaf in tree)
+    return tree.inner if type(tree) is OnCard else tree
+
+
+def _wrapped(tree: Any, place: torch.device, machine: Machine) -> Any:
+    if isinstance(tree, list | tuple):
+        return tuple(_wrapped(leaf, place, machine) for leaf in tree)
+    return OnCard(tree, place, machine) if isinstance(tree, torch.Tensor) else tree
 
 
 def _mask(index: Any) -> bool:
@@ -183,7 +205,7 @@ def _mask(index: Any) -> bool:
 def _refuse_mixtures(
     machine: Machine, name: str, args: Any, kwargs: Any, leaves: Any, target: torch.device | None
 ) -> None:
-    places = {t.device for t in leaves if isinstance(t, OnCard)}
+    places = {t.place for t in leaves if type(t) is OnCard}
     on_cpu = [t for t in leaves if isinstance(t, torch.Tensor) and not isinstance(t, OnCard) and t.ndim > 0]
     if name in INDEXED and isinstance(args[0], OnCard):
         on_cpu = [t for t in on_cpu if not any(t is index for index in args[1])]
@@ -244,7 +266,8 @@ class _Functions(TorchFunctionMode):
             if name == "new_tensor":
                 return torch.tensor(*args[1:], **{"dtype": first.dtype, **kwargs}).to(first.place)
             if name == "__setitem__" and not isinstance(args[2], torch.Tensor):
-                return None if first[args[1]].fill_(args[2]) is not None else None
+                first[args[1]].fill_(args[2])
+                return None
             if name == "where" and len(args) == 3:
                 kind = next((t.dtype for t in args[1:] if isinstance(t, torch.Tensor)), None)
                 both = (
@@ -252,8 +275,6 @@ class _Functions(TorchFunctionMode):
                     for t in args[1:]
                 )
                 return func(first, *both)
-            if name == "scaled_dot_product_attention":
-                return _attention(*args, **kwargs)
         return func(*args, **kwargs)
 
 
@@ -261,7 +282,9 @@ def _attention(
     query: Any, key: Any, value: Any, attn_mask: Any = None, dropout_p: float = 0.0, is_causal: bool = False,
     scale: float | None = None, enable_gqa: bool = False,
 ) -> Any:  # fmt: skip
-    """Attention by its formula."""
+    """Attention by its formula. Not through the mode: that is off while a backward pass runs layers again."""
+    if not isinstance(query, OnCard):
+        return _sdpa(query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa)
     if enable_gqa:
         key, value = (t.repeat_interleave(query.shape[1] // t.shape[1], dim=1) for t in (key, value))
     scores = query @ key.transpose(-2, -1) * (query.shape[-1] ** -0.5 if scale is None else scale)
@@ -346,9 +369,11 @@ def pretended(count: int = 1) -> Iterator[Machine]:
         (torch.accelerator, "current_accelerator", lambda *_, **__: torch.device("cuda")),
         (torch.optim.Optimizer, "_accelerator_graph_capture_health_check", started(None)),
         (torch, "Generator", generator),
+        (torch.nn.functional, "scaled_dot_product_attention", _attention),
     ]
     before = [(thing, name, getattr(thing, name)) for thing, name, _ in changes]
     environment, strict = dict(os.environ), torch.are_deterministic_algorithms_enabled()
+    filled = torch.utils.deterministic.fill_uninitialized_memory
     overwrite = torch.__future__.get_overwrite_module_params_on_conversion()
     try:
         for thing, name, value in changes:
@@ -361,6 +386,7 @@ def pretended(count: int = 1) -> Iterator[Machine]:
             setattr(thing, name, value)
         torch.__future__.set_overwrite_module_params_on_conversion(overwrite)
         torch.use_deterministic_algorithms(strict)
+        torch.utils.deterministic.fill_uninitialized_memory = filled
         for name in set(os.environ) - set(environment):
             del os.environ[name]
         os.environ.update(environment)

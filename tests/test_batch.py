@@ -568,7 +568,7 @@ def test_no_disk_space_is_one_clear_error(home: Path, monkeypatch: pytest.Monkey
     write_notebook(home, "x")
     usage = type("Usage", (), {"free": 2**20})
     monkeypatch.setattr("shutil.disk_usage", lambda path: usage)
-    with pytest.raises(FedloraError, match="no disk space: 1 MiB"):
+    with pytest.raises(FedloraError, match="no disk space: 1.0 MB"):
         reproduce([Item("x")])
 
 

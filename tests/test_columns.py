@@ -99,7 +99,7 @@ def test_what_has_no_plain_meaning_is_refused_by_row(columns, labels, said):
         ([float("nan"), 1.0, 2.0], "is empty in row 0"),
         ([1, "a", 2], "mixes texts and numbers: 1 in row 0, 'a' in row 1"),
         ([0.5, 1.0, 2.0], "a group is a whole number or a text"),
-        ([["a"], ["b"], ["c"]], "a group is a whole number or a text"),
+        ([["a"], ["b", "d"], ["c"]], "a group is a whole number or a text"),
     ],
 )
 def test_groups_are_of_one_kind_for_examples_and_for_partitioners(groups, said):

@@ -16,12 +16,12 @@ from fedlora_kit.cli import app, doctor
 from fedlora_kit.cli import devices as warning
 from fedlora_kit.cli import plan as plan_
 from fedlora_kit.errors import BadValue
-from fedlora_kit.experiments.places import default_jobs
 from fedlora_kit.experiments.store import Store
 from fedlora_kit.numerals import duration
 from fedlora_kit.papers.runs_of import planned_items, runs_of
-from fedlora_kit.planning.plan import plan
 from fedlora_kit.planning.rate import Rate, given_rate
+from fedlora_kit.running.places import default_jobs
+from fedlora_kit.study.plan import plan
 
 ITEM = "lessons/lora_and_fedavg"
 ROOT = Path(__file__).resolve().parent.parent

@@ -21,13 +21,13 @@ from fedlora_kit.batch.folders import Staging
 from fedlora_kit.batch.pool import reproduce
 from fedlora_kit.errors import FedloraError
 from fedlora_kit.experiments import entry as entries
-from fedlora_kit.experiments import many
 from fedlora_kit.experiments.atomic import DamageWarning, sha256
 from fedlora_kit.experiments.checkpoints import CheckpointFolder
 from fedlora_kit.experiments.entry import OtherFormat
 from fedlora_kit.experiments.run import run
 from fedlora_kit.experiments.spec import RunSpec
 from fedlora_kit.experiments.store import Store
+from fedlora_kit.running import many
 
 ROOT = Path(__file__).resolve().parent.parent
 PRIVATE = {"epsilon": 5.0, "delta": 1e-3, "clip": 1.0}

@@ -6,10 +6,10 @@ import pandas as pd
 import pytest
 
 from fedlora_kit.errors import BadValue, UnknownName
-from fedlora_kit.experiments.many import Finished
 from fedlora_kit.papers.fed_hello import instructions
 from fedlora_kit.papers.fed_hello.grid import METHODS
 from fedlora_kit.papers.fed_hello.instructions_claims import claims, deviations
+from fedlora_kit.running.many import Finished
 from fedlora_kit.study.claims import judge_all
 from fedlora_kit.study.grid import results_frame, run_cells
 

@@ -25,13 +25,14 @@ from fedlora_kit.cli import doctor
 from fedlora_kit.cli.plan import rates
 from fedlora_kit.devices import check_device, resolve_device
 from fedlora_kit.errors import BadValue, FedloraError
-from fedlora_kit.experiments import many, places
 from fedlora_kit.experiments import run as run_module
-from fedlora_kit.experiments.places import Places
 from fedlora_kit.experiments.provenance import collect
 from fedlora_kit.experiments.run import run
 from fedlora_kit.experiments.spec import RunSpec
 from fedlora_kit.experiments.store import Store
+from fedlora_kit.flower.launch import device_of_node
+from fedlora_kit.running import many, places
+from fedlora_kit.running.places import Places
 
 PACKAGE = Path(fedlora_kit.__file__).parent
 
@@ -324,6 +325,12 @@ def test_a_named_gpu_is_kept_to_and_the_kits_backbones_take_none(gpus, monkeypat
     with pytest.raises(BadValue, match="there are 2 GPUs"):
         Places(1, cards).send(LARGE, "cuda:7", lambda *_: None)
     assert not [start for start in gpus if start != "init"], "nothing is started here"
+
+
+def test_flowers_nodes_go_around_the_gpus(gpus):
+    assert [device_of_node("auto", node) for node in range(3)] == ["cuda:0", "cuda:1", "cuda:0"]
+    assert [device_of_node(named, 1) for named in ("cuda:0", "cpu")] == ["cuda:0", "cpu"]
+    assert not gpus
 
 
 def test_a_run_without_enough_memory_is_sent_again_alone(gpus, monkeypatch):

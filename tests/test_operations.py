@@ -8,6 +8,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from fedlora_kit.adapter import AdapterSlot
+from fedlora_kit.data.encoded_causal import AnswerTokens
 from fedlora_kit.errors import FedloraError, UnknownName
 from fedlora_kit.models.first_token import read_first_token
 from fedlora_kit.models.lora import LoraSettings, attach_lora
@@ -34,6 +35,7 @@ from fedlora_kit.pretraining import image_mirror as pretrain_image_mirror
 from fedlora_kit.pretraining import instruct as pretrain_instruct
 from fedlora_kit.pretraining import lines as pretrain_lines
 from fedlora_kit.training.depth import only_layers
+from fedlora_kit.training.objective import answer_logits
 
 TEXT = Shape("roberta", 4, 64, 4, 192, vocabulary=300, positions=130)
 BERT = Shape("bert", 2, 48, 4, 96, vocabulary=120, positions=64)
@@ -108,6 +110,27 @@ def test_layers_that_are_absent_cost_nothing():
     assert forward_flops(IMAGE, adapters, 65, layers=2, labels=LABELS) == pytest.approx(forward)
     ours = backward_flops(IMAGE, adapters, 65, {1, 3}, present=sorted(present), labels=LABELS)
     assert ours == pytest.approx(backward, rel=0.001)
+
+
+def test_a_causal_head_computes_at_the_answer():
+    model, adapters = adapted(LLAMA, ("q", "v")), Adapters(8, ("q", "v"))
+    inputs = {"input_ids": torch.full((1, 50), 5), "attention_mask": torch.ones(1, 50, dtype=torch.int64)}
+    answer = AnswerTokens(
+        torch.zeros(7, dtype=torch.int64),
+        torch.arange(42, 49),
+        torch.full((7,), 5),
+        torch.tensor([7]),
+        50,
+    )
+    with sdpa_kernel(SDPBackend.MATH):
+        with _Flops() as forward:
+            loss = answer_logits(model, inputs, answer).logsumexp(-1).sum()
+        with _Flops() as backward:
+            loss.backward()
+    everything = range(LLAMA.layers)
+    assert forward_flops(LLAMA, adapters, 50, scored=7) == pytest.approx(forward.total)
+    ours = backward_flops(LLAMA, adapters, 50, everything, scored=7)
+    assert ours == pytest.approx(backward.total, rel=0.001)
 
 
 def test_what_does_not_train_has_no_backward_pass():

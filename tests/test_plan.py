@@ -3,7 +3,9 @@
 import json
 import math
 
+import numpy as np
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from fedlora_kit.cli import app
@@ -15,12 +17,15 @@ from fedlora_kit.experiments.store import Store
 from fedlora_kit.papers.runs_of import planned_items, planned_runs, runs_of
 from fedlora_kit.planning import amounts as amounts_
 from fedlora_kit.planning import estimate as estimate_
+from fedlora_kit.planning import gpus
+from fedlora_kit.planning import rate as rate_
 from fedlora_kit.planning.amounts import PUBLISHED, amounts
 from fedlora_kit.planning.estimate import estimate
-from fedlora_kit.planning.plan import downloads, plan
-from fedlora_kit.planning.plan_check import by_kind, compare_with_records
-from fedlora_kit.planning.rate import Rate, given_rate, measured_rate
+from fedlora_kit.planning.rate import Rate, given_rate, measured_rate, published_rate
+from fedlora_kit.planning.shapes import PUBLISHED as SHAPES
 from fedlora_kit.planning.shapes import shape_of
+from fedlora_kit.study.plan import downloads, plan
+from fedlora_kit.study.plan_check import by_kind, compare_with_records
 
 TEXT = {
     "model": {"backbone": "kit/text-tiny"},
@@ -182,6 +187,123 @@ def test_this_machine_can_be_measured():
     assert measured_rate(shape_of("kit/text-tiny"), 2, "cpu") is rate
 
 
+@pytest.mark.parametrize("name", sorted(n for n in SHAPES if not n.startswith("kit/")))
+@pytest.mark.parametrize(("host", "tflops"), [(4e-3, 45), (4e-3, 300), (20e-3, 600), (4e-3, 17), (1e-3, 10)])
+def test_the_rate_of_a_modelled_device_is_found(name, host, tflops):
+    """A device that computes while the host prepares: max(host, operations / rate), two per cent of noise."""
+    shape = rate_._probe_shape(SHAPES[name], rate_.WIDEST["cuda"])
+    rng = np.random.default_rng(0)
+
+    def seconds(rows, tokens, train):
+        share = 1 if train else 1 / 3
+        work = share * rows * rate_._step_flops(shape, shape.image_tokens or tokens, 2) / (tflops * 1e12)
+        return max(share * host, work) * (1 + 0.02 * rng.standard_normal())
+
+    flops, forward, backward = rate_._fit(seconds, shape, 2)
+    assert flops == pytest.approx(tflops * 1e12, rel=0.15)
+    passes = (forward + backward) * (rate_.LAYERS + 1)
+    assert 0 <= passes < 1.1 * host
+    if seconds(1, 4, True) < 1.1 * host and seconds(8, 4, True) < 1.1 * host:  # bound by the host alone
+        assert passes > 0.8 * host
+
+
+def test_a_measurement_that_cannot_be_is_refused(monkeypatch):
+    shape = rate_._probe_shape(SHAPES["FacebookAI/roberta-large"], 4096)
+    with pytest.raises(FedloraError, match="twice the batch took no longer"):
+        rate_._fit(lambda rows, tokens, train: 0.004, shape, 2)
+    gpu_ = torch.device("cuda:0")
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA H200")
+    rate_._check_peak(60e12, gpu_, "fp32", "fp32")
+    rate_._check_peak(300e12, gpu_, "tf32", "fp32")
+    rate_._check_peak(600e12, gpu_, "fp32", "bf16")
+    for flops, precision in ((607e12, "fp32"), (607e12, "tf32"), (4.9e19, "bf16")):
+        with pytest.raises(FedloraError, match=r"H200, whose data sheet ends at(.|\n)*--gpu h200"):
+            rate_._check_peak(flops, gpu_, precision, "fp32")
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Pretend GPU 0")
+    rate_._check_peak(4.9e19, gpu_, "fp32", "fp32")  # nothing to compare with
+
+
+def test_memory_that_ends_stops_the_growth():
+    shape = rate_._probe_shape(SHAPES["FacebookAI/roberta-large"], 4096)
+    tried = []
+
+    def seconds(rows, tokens, train):
+        tried.append(rows)
+        if rows * tokens > 50_000:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return 4e-3 + rows * rate_._step_flops(shape, tokens, 2) / 300e12
+
+    flops, *_ = rate_._fit(seconds, shape, 2)
+    assert flops == pytest.approx(300e12)
+    assert max(tried) * 64 > 50_000
+
+
+def test_data_sheets_tell_formats_apart():
+    names = {
+        "NVIDIA H200": "h200",
+        "NVIDIA H100 80GB HBM3": "h100",
+        "NVIDIA H100 PCIe": "h100-pcie",
+        "NVIDIA A100-SXM4-80GB": "a100",
+        "Tesla V100-SXM2-16GB": "v100",
+        "NVIDIA L4": "l4",
+        "NVIDIA L40S": "l40s",
+        "NVIDIA GeForce RTX 4090": "rtx-4090",
+    }
+    for said, name in names.items():
+        assert gpus.recognised(said) is gpus.gpu(name)
+    for unknown in ("NVIDIA L40", "NVIDIA A10G", "AMD Instinct MI300X"):
+        assert gpus.recognised(unknown) is None
+    a100 = gpus.gpu("A100")
+    assert [a100.peak(p) / 1e12 for p in ("fp32", "tf32", "bf16")] == [19.5, 156, 312]
+    assert a100.peak("fp32", "bf16") == a100.peak("bf16")
+    v100 = gpus.gpu("v100")
+    assert v100.peak("tf32") == v100.peak("fp32") == 15.7e12
+    with pytest.raises(BadValue, match="no bf16"):
+        v100.peak("bf16")
+    assert published_rate(a100, "tf32", share=0.5).flops == 78e12
+    for bad in (0, -1, 1.5, math.nan):
+        with pytest.raises(BadValue, match="share"):
+            published_rate(a100, share=bad)
+    for one in gpus.GPUS:
+        assert one.fp32 <= (one.tf32 or one.fp32) <= (one.bf16 or one.tf32 or one.fp32)
+
+
+LARGE = {
+    "model": {"backbone": "FacebookAI/roberta-large", "lora": {"rank": 8, "targets": ["q", "v"]}},
+    "data": {"task": "qnli", "max_length": 128},
+    "split": {"partitioner": "iid", "clients": 3},
+    "method": {"name": "lora"},
+    "local": {"lr": 0.1, "steps": 10, "batch_size": 200, "max_tokens": 32_768},
+    "rounds": {"rounds": 10},
+}
+
+
+def test_memory_knows_cuts_and_each_examples_gradient():
+    """On a pretended device such steps, cut at a CPU's price of a pass, held 4.8 GB without DP, with it 5.7
+    by rows and 6.0 by hooks."""
+    plain = estimate(spec(LARGE)).memory_bytes
+    private = estimate(spec(LARGE, privacy={"epsilon": 6, "delta": 1e-5, "clip": 2})).memory_bytes
+    assert plain == pytest.approx(4.8e9, rel=0.3)
+    assert private == pytest.approx(6.0e9, rel=0.3)
+    assert private - plain > 24 * 2 * 2 * 8 * 1024 * 4 * 30  # 30 examples' gradients at the least
+    on_gpu = estimate(spec(LARGE), gpu=True)
+    assert on_gpu.memory_bytes > plain  # cut less, for fewer passes
+    assert on_gpu.forward_layers < estimate(spec(LARGE)).forward_layers
+
+
+def test_memory_of_generated_answers_is_their_cache():
+    made = {
+        **LARGE,
+        "model": {"backbone": "huggyllama/llama-7b", "dtype": "bf16"},
+        "data": {"task": "gsm8k", "max_length": 1000, "max_new_tokens": 400},
+        "local": {"lr": 0.1, "steps": 1, "batch_size": 1},
+        "rounds": {"rounds": 1, "eval_max_tokens": 8192},
+    }
+    cost = estimate(spec(made), gpu=True)
+    cache = 8192 * 32 * 4096 * 2 * 2  # tokens, layers, width, keys and values, bytes
+    assert 0.8 * cache < cost.memory_bytes - cost.weights_bytes < 1.5 * cache
+
+
 # --- plans
 
 
@@ -302,9 +424,53 @@ def test_the_command_prints_a_table_or_json():
     assert told["total"]["flops"] > 0
 
 
+def test_a_named_gpu_counts_by_its_data_sheet():
+    words = ("plan", "ffa-lora/init_of_a", "--profile", "paper", "--set", "seeds=1", "--json")
+    told = {name: json.loads(call(*words, "--gpu", name).stdout) for name in ("h200", "a100")}
+    assert told["h200"]["rate"] == "h200"
+    assert told["h200"]["share"] == 0.4
+    assert told["h200"]["total"]["device_hours"] < told["a100"]["total"]["device_hours"]
+    assert "data sheet of a100" in call(*words[:-1], "--gpu", "a100").output
+
+
+OWN = """
+from fedlora_kit.methods.base import Method, register
+
+@register
+class Mine(Method):
+    name, title, source = "mine-planned", "Mine", "example"
+
+    def trains(self, tensor, client, round_index):
+        return True
+"""
+
+
+def test_a_method_of_ones_own_is_planned(tmp_path):
+    file = tmp_path / "mine_planned.py"
+    file.write_text(OWN)
+    words = (
+        "plan",
+        "fed-hello/table2",
+        "--set",
+        "methods=lora,mine-planned",
+        "--set",
+        "seeds=1",
+        "--tflops",
+        "1",
+    )
+    assert "mine-planned" in call(*words).stderr
+    told = call(*words, "--with", str(file), "--json")
+    assert told.exit_code == 0, told.output
+    names = {run["spec"]["method"]["name"] for run in json.loads(told.stdout)["items"][0]["runs"]}
+    assert names == {"lora", "mine-planned"}
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
+        (("start_here", "--gpu", "h300"), "h200"),
+        (("start_here", "--gpu", "h200", "--share", "2"), "share"),
+        (("start_here", "--gpu", "h200", "--tflops", "2"), "--tflops"),
         (("nothing/there",), "nothing/there"),
         (("--profile", "huge"), "huge"),
         (("start_here", "--set", "colour=red"), "colour"),

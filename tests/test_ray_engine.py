@@ -27,13 +27,13 @@ from fedlora_kit.experiments import placing
 from fedlora_kit.experiments import run as run_module
 from fedlora_kit.experiments.atomic import DamageWarning
 from fedlora_kit.experiments.checkpoints import CheckpointFolder
-from fedlora_kit.experiments.placing import memory_bytes, share_of_gpu
 from fedlora_kit.experiments.remote import RemoteStore
 from fedlora_kit.experiments.run import run
 from fedlora_kit.experiments.spec import RunSpec
 from fedlora_kit.experiments.store import Store
 from fedlora_kit.papers.runs_of import planned_runs
 from fedlora_kit.planning.estimate import estimate
+from fedlora_kit.running.shares import memory_bytes, share_of_gpu
 
 
 def spec(rounds=3, **changes):

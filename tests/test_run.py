@@ -18,13 +18,13 @@ from cells import cell
 from fedlora_kit.adapter import digest, load_peft
 from fedlora_kit.errors import BadValue
 from fedlora_kit.experiments import run as run_module
-from fedlora_kit.experiments.many import default_jobs, run_all
 from fedlora_kit.experiments.run import RunFailed, run
 from fedlora_kit.experiments.setup import load_data, split_indices
 from fedlora_kit.experiments.spec import RunSpec
 from fedlora_kit.experiments.store import Store
 from fedlora_kit.methods import METHODS
 from fedlora_kit.models.backbones import load_backbone
+from fedlora_kit.running.many import default_jobs, run_all
 
 
 @pytest.fixture
@@ -215,7 +215,7 @@ def test_jobs_do_not_change_results(hub, tmp_path):
     here = run(spec, store=Store(tmp_path / "a"))
     script = (
         "import sys, toy; from pathlib import Path; toy.enter(Path(sys.argv[1]));"
-        "from fedlora_kit.experiments.many import _one; from fedlora_kit.experiments.spec import RunSpec;"
+        "from fedlora_kit.running.many import _one; from fedlora_kit.experiments.spec import RunSpec;"
         "import json; print(_one(RunSpec.parse(json.loads(sys.argv[2])), 'cpu', sys.argv[3], False))"
     )
     subprocess.run(

@@ -13,9 +13,7 @@ import pytest
 
 from fedlora_kit.batch.parameters import read_parameters
 from fedlora_kit.errors import BadValue, UnknownName
-from fedlora_kit.experiments import many
 from fedlora_kit.experiments import run as one_run
-from fedlora_kit.experiments.many import Finished
 from fedlora_kit.experiments.spec import RunSpec
 from fedlora_kit.experiments.store import Store
 from fedlora_kit.papers.fed_hello import patterns
@@ -23,6 +21,8 @@ from fedlora_kit.papers.ffa_lora import alpha, figure1
 from fedlora_kit.papers.items import ITEMS, find, module_of
 from fedlora_kit.papers.lessons import at_scale
 from fedlora_kit.papers.runs_of import planned_runs, runs_of
+from fedlora_kit.running import many
+from fedlora_kit.running.many import Finished
 
 NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
 RUNS = [item.id for item in ITEMS]

@@ -6,9 +6,9 @@ from typer.testing import CliRunner
 from fedlora_kit.batch.shards import Shard, train_share
 from fedlora_kit.cli import app
 from fedlora_kit.errors import BadValue
-from fedlora_kit.experiments.many import Finished
 from fedlora_kit.experiments.store import Store
 from fedlora_kit.papers.runs_of import planned_runs, runs_of
+from fedlora_kit.running.many import Finished
 
 GRID = {"seeds": 2, "tasks": ["polarity"], "epsilons": [0.0], "rates": [0.1, 0.4]}
 PLAIN = {"seeds": 1}

@@ -17,10 +17,10 @@ from fedlora_kit.batch.run_log import RunLog, device_text
 from fedlora_kit.batch.status import OK, UNCHANGED, Status
 from fedlora_kit.cli import app
 from fedlora_kit.cli.verbosity import _BARS, LOGGER
-from fedlora_kit.experiments.many import run_all
 from fedlora_kit.experiments.spec import RunSpec
 from fedlora_kit.experiments.store import Store
 from fedlora_kit.papers.runs_of import runs_of
+from fedlora_kit.running.many import run_all
 
 
 @pytest.fixture
@@ -152,7 +152,7 @@ def test_runs_that_are_asked_for_together_log_what_the_store_has(caplog: pytest.
     caplog.set_level(logging.DEBUG, LOGGER)
     run_all([spec], device="cpu", jobs=1)
     assert f"runs: 0 from the store {Store().root}, 1 to train" in caplog.text
-    assert "runs: device cpu, 1 at a time" in caplog.text
+    assert "runs: 1 on the CPU, 0 on GPUs, 1 at a time" in caplog.text
     caplog.clear()
     run_all([spec, spec], device="cpu", jobs=1)
     assert "1 from the store" in caplog.text

@@ -11,14 +11,14 @@ import sys
 from pathlib import Path
 
 from fedlora_kit.batch.pair import as_text, paired
-from fedlora_kit.papers.own_items import FOLDER
+from fedlora_kit.papers.items import OWN
 
 __all__ = ["main", "paired"]
 NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
 
 
 def main() -> int:
-    for source in sorted(path for path in NOTEBOOKS.rglob("*.py") if path.parent != NOTEBOOKS / FOLDER):
+    for source in sorted(path for path in NOTEBOOKS.rglob("*.py") if path.parent != NOTEBOOKS / OWN):
         target, text = source.with_suffix(".ipynb"), as_text(source)
         if not target.exists() or target.read_text("utf-8") != text:
             target.write_text(text, "utf-8")

@@ -15,7 +15,7 @@ from fedlora_kit.errors import FedloraError
 from fedlora_kit.experiments.spec import RunSpec
 from fedlora_kit.hub import CONFIGURATION, TOKENIZER, WEIGHTS
 from fedlora_kit.models.backbones import backbone
-from fedlora_kit.planning.plan import model_bytes, task_bytes
+from fedlora_kit.study.plan import model_bytes, task_bytes
 
 #: the kit's backbones that are built from a mirror's own data -> the tasks whose data that is
 BUILT_FROM = {

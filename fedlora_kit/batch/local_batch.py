@@ -13,12 +13,12 @@ from fedlora_kit.batch.progress import Training
 from fedlora_kit.batch.stages import Planned, Wanted
 from fedlora_kit.batch.warm import Outcome, train
 from fedlora_kit.errors import FedloraError
-from fedlora_kit.experiments.places import Places, Pool
 from fedlora_kit.experiments.placing import on_cpu, wanted_device
 from fedlora_kit.experiments.spec import RunSpec, external
 from fedlora_kit.experiments.store import Store
 from fedlora_kit.planning.estimate import estimate
 from fedlora_kit.planning.rate import Rate
+from fedlora_kit.running.places import Places, Pool
 
 _log = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from typing import Any
 from fedlora_kit.batch.ray_worker import read_reply, train
 from fedlora_kit.devices import free_bytes
 from fedlora_kit.errors import FedloraError
-from fedlora_kit.experiments.placing import share_of_gpu
+from fedlora_kit.running.shares import share_of_gpu
 
 _PROBE_SECONDS = 180.0
 

@@ -9,10 +9,11 @@ from fedlora_kit import paths
 from fedlora_kit.batch.ray_worker import job
 from fedlora_kit.batch.stages import Wanted, plan_item, train_stages
 from fedlora_kit.errors import BadValue, FedloraError
-from fedlora_kit.experiments.placing import memory_bytes, wanted_device
+from fedlora_kit.experiments.placing import wanted_device
 from fedlora_kit.experiments.remote import RemoteStore
 from fedlora_kit.experiments.spec import RunSpec, external
 from fedlora_kit.experiments.store import Store
+from fedlora_kit.running.shares import memory_bytes
 
 Memory = Callable[[RunSpec], int | None]
 

@@ -119,7 +119,7 @@ def device_text(name: str) -> str:
     Raises:
         BadValue: it is not there.
     """
-    from fedlora_kit.experiments.places import default_jobs
+    from fedlora_kit.running.places import default_jobs
 
     cpu = f"{default_jobs()} runs at a time"
     if kind_of(name) == "cpu":

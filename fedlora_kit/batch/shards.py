@@ -12,9 +12,9 @@ from typing import Any
 
 from fedlora_kit.batch.stages import Wanted, plan_item
 from fedlora_kit.errors import BadValue
-from fedlora_kit.experiments.many import Finished, run_all
 from fedlora_kit.experiments.spec import RunSpec
 from fedlora_kit.experiments.store import Store
+from fedlora_kit.running.many import Finished, run_all
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def train_share(
     Args:
         items: item -> its notebook's parameters, typed.
         store: on a file system that all shares see; the usual store if None.
-        train: as `experiments.many.run_all`.
+        train: as `running.many.run_all`.
 
     Raises:
         UnknownName, BadValue: see `papers.runs_of.runs_of`.

@@ -32,7 +32,7 @@ engines = one_of("local", "ray")
 
 def gpus(incomplete: str) -> list[str]:
     """GPUs whose data sheets are known, that begin so."""
-    from fedlora_kit.experiments.gpus import GPUS
+    from fedlora_kit.planning.gpus import GPUS
 
     return [one.name for one in GPUS if one.name.startswith(incomplete)]
 

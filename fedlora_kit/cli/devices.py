@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fedlora_kit.planning.plan import RateOf
+    from fedlora_kit.study.plan import RateOf
 
 _SMOKE = "smoke"
 _log = logging.getLogger(__name__)
@@ -40,9 +40,9 @@ def slow_without_gpu(
     if torch.cuda.is_available():
         return None
     from fedlora_kit.cli.plan import rates
-    from fedlora_kit.experiments.places import default_jobs
     from fedlora_kit.numerals import duration
-    from fedlora_kit.planning.plan import plan
+    from fedlora_kit.running.places import default_jobs
+    from fedlora_kit.study.plan import plan
 
     try:
         total = plan(profile, planned_items(profile, planned), rate_of or rates(None, "auto")).totals

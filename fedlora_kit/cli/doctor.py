@@ -16,7 +16,7 @@ from pathlib import Path
 from fedlora_kit import paths
 from fedlora_kit.devices import describe_gpu, gpu_count, gpu_hidden, resolve_device, why_no_gpu
 from fedlora_kit.errors import FedloraError
-from fedlora_kit.numerals import size
+from fedlora_kit.numerals import fixed, size
 
 _GIB = 2**30
 
@@ -131,8 +131,8 @@ def _try_gpu(index: int) -> _Gpu:
     except (FedloraError, RuntimeError) as error:
         problem = error.problem if isinstance(error, FedloraError) else f"cuda:{index}: {error}"
         return _Gpu(f"cuda:{index}", problem=problem)
-    size, capability = known["memory_bytes"] / _GIB, known["capability"]
-    found = f"cuda:{index} {known['name']}, {size:.0f} GiB, capability {capability}, driver {known['driver']}"
+    memory, capability = fixed(known["memory_bytes"] / _GIB, 0), known["capability"]
+    found = f"cuda:{index} {known['name']}, {memory} GiB, capability {capability}, driver {known['driver']}"
     return _Gpu(found, bf16=float(capability) >= 8.0)
 
 

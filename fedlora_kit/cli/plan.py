@@ -11,13 +11,13 @@ from fedlora_kit.cli import completion
 from fedlora_kit.cli.common import Items, JsonFlag, Own, Settings, print_json, print_table
 from fedlora_kit.devices import check_device
 from fedlora_kit.errors import BadValue, UnknownName
-from fedlora_kit.experiments.gpus import SHARE
 from fedlora_kit.numerals import duration, fixed, significant, size
+from fedlora_kit.planning.gpus import SHARE
 
 if TYPE_CHECKING:
     from fedlora_kit.experiments.spec import RunSpec
-    from fedlora_kit.planning.plan import Plan, Totals
     from fedlora_kit.planning.rate import Rate
+    from fedlora_kit.study.plan import Plan, Totals
 
 
 def plan(
@@ -81,7 +81,7 @@ def plan(
       total       over all items, shared runs once: runs, finished, failed, missing, to_be_chosen, unknown,
                   flops, device_hours, memory_bytes (largest run), bytes_up, bytes_down, store_bytes
       downloads   Hub id -> bytes (about), or null where that is not known
-    with --check: a list, one object a kind of run (see `planning.plan_check.by_kind`).
+    with --check: a list, one object a kind of run (see `study.plan_check.by_kind`).
     """
     from fedlora_kit.batch import own_code
     from fedlora_kit.batch.parameters import parse_settings, resolve
@@ -89,7 +89,7 @@ def plan(
     from fedlora_kit.experiments.store import Store
     from fedlora_kit.papers.items import ITEMS, find
     from fedlora_kit.papers.runs_of import planned_items
-    from fedlora_kit.planning.plan import plan as make
+    from fedlora_kit.study.plan import plan as make
 
     if gpu is not None and tflops is not None:
         raise BadValue("--gpu and --tflops", "leave one out")
@@ -118,8 +118,8 @@ def plan(
 def rates(tflops: float | None, device: str, gpu: str | None = None, share: float = SHARE) -> Any:
     """The speed for a run: as given, by a GPU's data sheet, or measured once for each shape and format."""
     from fedlora_kit.data.tasks import get_task
-    from fedlora_kit.experiments.gpus import gpu as known_gpu
     from fedlora_kit.experiments.placing import wanted_device
+    from fedlora_kit.planning.gpus import gpu as known_gpu
     from fedlora_kit.planning.rate import given_rate, measured_rate, published_rate
     from fedlora_kit.planning.shapes import shape_of
 
@@ -219,7 +219,7 @@ def _cells(t: Totals) -> list[str]:
 
 
 def _check(store: Any, rate_of: Any, as_json: bool) -> None:
-    from fedlora_kit.planning.plan_check import FACTOR, by_kind, compare_with_records
+    from fedlora_kit.study.plan_check import FACTOR, by_kind, compare_with_records
 
     found = compare_with_records(store, rate_of)
     if found.runs.empty:

@@ -28,7 +28,7 @@ def to_device(arrays: Mapping[str, npt.NDArray[Any]], device: torch.device) -> d
     for name, a in arrays.items():
         places[name] = end
         end += -(-a.nbytes // _STEP) * _STEP
-    packed = _page_locked(torch.empty(end, dtype=torch.uint8))
+    packed = _page_locked(end)
     bytes_ = packed.numpy()
     for name, a in arrays.items():
         bytes_[places[name] : places[name] + a.nbytes] = np.ascontiguousarray(a).reshape(-1).view(np.uint8)
@@ -43,9 +43,9 @@ def _type(array: npt.NDArray[Any]) -> torch.dtype:
     return torch.from_numpy(np.empty(0, array.dtype)).dtype
 
 
-def _page_locked(buffer: torch.Tensor) -> torch.Tensor:
-    """``buffer`` where the device can read it without the host; as it is where that is refused."""
+def _page_locked(size: int) -> torch.Tensor:
+    """So many bytes that the device can read without the host; plain memory where that is refused."""
     try:
-        return buffer.pin_memory()
+        return torch.empty(size, dtype=torch.uint8, pin_memory=True)
     except RuntimeError:  # a limit on locked memory: the copy then waits, and gives the same
-        return buffer
+        return torch.empty(size, dtype=torch.uint8)

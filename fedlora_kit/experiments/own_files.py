@@ -95,7 +95,7 @@ def _read(path: Path, _size: int, _time: int) -> Source | None:
 
 
 def codes(path: Path) -> frozenset[CodeType]:
-    """The code objects of all functions and classes that the file would define now."""
+    """The code objects of all functions and classes that the file would define now; nothing is run."""
     stat = path.stat()
     return _codes(path, stat.st_size, stat.st_mtime_ns)
 

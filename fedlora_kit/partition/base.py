@@ -185,10 +185,11 @@ def checked_groups(groups: npt.ArrayLike | None, labels: Indices) -> npt.NDArray
     """Groups as an array beside ``labels``: whole numbers or strings, one an example; BadValue otherwise."""
     if groups is None:
         return None
-    shape = np.shape(plain(groups))
+    values: Any = plain(groups)
+    shape = values.shape if isinstance(values, np.ndarray) else (len(values),)
     if shape != labels.shape:
         raise BadValue(f"groups have shape {shape}, labels {labels.shape}", "give one group an example")
-    return group_values(groups, "the column of groups")
+    return group_values(values, "the column of groups")
 
 
 def round_to_total(shares: npt.NDArray[np.float64], total: int) -> Indices:

@@ -22,10 +22,10 @@ import torch
 from fedlora_kit.devices import computing_on, resolve_device
 from fedlora_kit.errors import BadValue, FedloraError
 from fedlora_kit.experiments.checkpoints import CheckpointFolder
-from fedlora_kit.experiments.gpus import SHARE, Gpu, recognised
 from fedlora_kit.models.backbones import Dtype
 from fedlora_kit.models.lora import LoraSettings, attach_lora
 from fedlora_kit.planning.estimate import Estimate
+from fedlora_kit.planning.gpus import SHARE, Gpu, recognised
 from fedlora_kit.planning.operations import Adapters, backward_flops, forward_flops
 from fedlora_kit.planning.shapes import Shape, random_model
 from fedlora_kit.training.precision import Precision, forward, products
@@ -37,6 +37,8 @@ GIVEN = (0.4e-3, 0.8e-3, 0.05, 10.0)
 LAYERS, WIDEST = 2, {"cpu": 512, "cuda": 4096}
 #: a batch is large when its step takes so many times a short one's; the probe grows it for so many seconds
 LARGE, BUDGET = 5.0, 8.0
+#: ... and up to so many tokens
+MOST = 2**23
 _LORA = LoraSettings(rank=8, alpha=8, targets=("q", "v"))
 
 
@@ -157,7 +159,7 @@ def _fit(seconds: Callable[[int, int, bool], float], shape: Shape, labels: int) 
     end = time.perf_counter() + BUDGET
     rows, taken = 8, seconds(8, tokens, True)
     try:
-        while taken < LARGE * step and time.perf_counter() < end:
+        while taken < LARGE * step and rows * tokens < MOST and time.perf_counter() < end:
             rows = int(rows * min(8.0, max(1.5, 1.1 * LARGE * step / taken)))
             taken = seconds(rows, tokens, True)
         longer = seconds(2 * rows, tokens, True) - taken

@@ -14,8 +14,8 @@ from fedlora_kit.errors import BadValue
 from fedlora_kit.numerals import fixed, with_spread
 
 if TYPE_CHECKING:
-    from fedlora_kit.experiments.many import Finished
     from fedlora_kit.experiments.spec import RunSpec
+    from fedlora_kit.running.many import Finished
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,8 @@ class Cell:
 
 
 def run_cells(cells: Sequence[Cell], **options: Any) -> list[tuple[Cell, Finished]]:
-    """Every cell's run, from the store or trained now (see `experiments.many.run_all`)."""
-    from fedlora_kit.experiments.many import run_all
+    """Every cell's run, from the store or trained now (see `running.many.run_all`)."""
+    from fedlora_kit.running.many import run_all
 
     return list(zip(cells, run_all([cell.spec for cell in cells], **options), strict=True))
 

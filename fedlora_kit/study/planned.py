@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from fedlora_kit.errors import FedloraError
-from fedlora_kit.experiments.many import Finished
 from fedlora_kit.experiments.spec import RunSpec
 from fedlora_kit.experiments.store import Store
+from fedlora_kit.running.many import Finished
 from fedlora_kit.study.grid import Cell
 
 #: the finished grid -> the table's own cells

@@ -45,8 +45,9 @@ def class_logits(model: nn.Module, inputs: Batch, precision: str = "fp32") -> to
     BERT and RoBERTa get the attention mask as their layers want it, (b, 1, 1, width): transformers would
     first read from the device whether it hides anything.
     """
-    mask = inputs.get("attention_mask")
-    if mask is not None and getattr(model.config, "model_type", "") in ("bert", "roberta"):
+    mask, config = inputs.get("attention_mask"), getattr(model, "config", None)
+    known = getattr(config, "model_type", "") in ("bert", "roberta")
+    if mask is not None and known and not getattr(config, "is_decoder", False):
         inputs = {**inputs, "attention_mask": mask.bool()[:, None, None, :]}
     with forward(next(iter(inputs.values())).device, precision):
         logits: torch.Tensor = model(**inputs).logits

@@ -36,10 +36,10 @@ import pandas as pd
 import torch
 
 from fedlora_kit import notebook as kit
-from fedlora_kit.experiments.many import run_all
 from fedlora_kit.models.components import decompose
 from fedlora_kit.papers.fedlora_optimizer import preliminary
 from fedlora_kit.papers.fedlora_optimizer.variation import factor_variation
+from fedlora_kit.running.many import run_all
 
 out = kit.begin("fedlora-optimizer/preliminary", profile, output_dir)
 setting = preliminary.setting(

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from fedlora_kit.experiments.many import Finished
+    from fedlora_kit.running.many import Finished
 
 LEVELS = (50.0, 70.0, 80.0)
 """Accuracies in %, to which the rounds are counted."""

@@ -12,7 +12,7 @@ import pandas as pd
 from fedlora_kit.study.grid import Cell
 
 if TYPE_CHECKING:
-    from fedlora_kit.experiments.many import Finished
+    from fedlora_kit.running.many import Finished
 
 
 def scores_frame(done: Sequence[tuple[Cell, Finished]], by: Sequence[str]) -> pd.DataFrame:

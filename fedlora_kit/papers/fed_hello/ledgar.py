@@ -15,7 +15,7 @@ from fedlora_kit.study.grid import Cell, results_frame
 from fedlora_kit.study.planned import Runs
 
 if TYPE_CHECKING:
-    from fedlora_kit.experiments.many import Finished
+    from fedlora_kit.running.many import Finished
 
 ITEM = "fed-hello/ledgar"
 PROFILES: dict[str, Setting] = {

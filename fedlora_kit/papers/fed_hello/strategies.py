@@ -17,7 +17,7 @@ from fedlora_kit.study.overrides import chosen
 from fedlora_kit.study.planned import Runs
 
 if TYPE_CHECKING:
-    from fedlora_kit.experiments.many import Finished
+    from fedlora_kit.running.many import Finished
 
 #: strategy -> the registered method
 STRATEGIES = {"gd": "gd-hla", "rgd": "rgd-hla", "fim": "fed-hello"}

@@ -9,8 +9,8 @@ from typing import Any
 from fedlora_kit.papers.fed_hello import modes
 from fedlora_kit.papers.fed_hello.grid import PROFILES as PROFILES
 from fedlora_kit.papers.fed_hello.grid import Setting, cells, setting
-from fedlora_kit.papers.number_formats import precision_note
 from fedlora_kit.study.claims import Claim, mean_difference, smaller_drop
+from fedlora_kit.study.number_formats import precision_note
 from fedlora_kit.study.planned import Runs
 
 BEST = "accuracy_best"

@@ -30,7 +30,7 @@ from fedlora_kit.study.reported import published
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from fedlora_kit.experiments.many import Finished
+    from fedlora_kit.running.many import Finished
 
 #: profile -> steps after which the adapters are looked at
 POINTS: dict[str, tuple[int, ...]] = {

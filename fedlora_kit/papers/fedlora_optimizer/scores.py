@@ -12,7 +12,7 @@ from fedlora_kit.papers.fedlora_optimizer.tables import METRICS, SPLITS, TASKS, 
 from fedlora_kit.study.grid import Cell, mean_std_table, results_frame
 
 if TYPE_CHECKING:
-    from fedlora_kit.experiments.many import Finished
+    from fedlora_kit.running.many import Finished
 
 
 def frame(done: Sequence[tuple[Cell, Finished]]) -> pd.DataFrame:

@@ -7,8 +7,8 @@ import dataclasses
 from collections.abc import Sequence
 
 from fedlora_kit.papers.ffa_lora.grid import STAND_INS, Setting
-from fedlora_kit.papers.number_formats import precision_note
 from fedlora_kit.study.claims import Claim, exact_ratio
+from fedlora_kit.study.number_formats import precision_note
 
 
 def half_claims(within: Sequence[str]) -> list[Claim]:

@@ -25,7 +25,7 @@ from fedlora_kit.study.pairing import MissingCells
 from fedlora_kit.study.planned import Runs
 
 if TYPE_CHECKING:
-    from fedlora_kit.experiments.many import Finished
+    from fedlora_kit.running.many import Finished
 
 
 @dataclass(frozen=True)

@@ -18,10 +18,10 @@ import pandas as pd
 from fedlora_kit.errors import UnknownName
 from fedlora_kit.papers.ffa_lora.claims import half_claims
 from fedlora_kit.papers.ffa_lora.grid import METHODS, PAPER_RATES, number_name
-from fedlora_kit.papers.number_formats import precision_note
 from fedlora_kit.study.claims import Claim
 from fedlora_kit.study.equivalence import within_margin
 from fedlora_kit.study.grid import Cell, choose, grid_frame
+from fedlora_kit.study.number_formats import precision_note
 from fedlora_kit.study.overrides import override, plain, positive
 from fedlora_kit.study.planned import Runs
 

@@ -23,7 +23,7 @@ from fedlora_kit.study.overrides import override, plain, positive
 from fedlora_kit.study.planned import Runs
 
 if TYPE_CHECKING:
-    from fedlora_kit.experiments.many import Finished
+    from fedlora_kit.running.many import Finished
 
 #: task -> {column of the results: scored part}; ``arithmetic`` is GSM8K's built-in stand-in
 COLUMNS: dict[str, dict[str, str]] = {"gsm8k": {"gsm8k": "test"}, "arithmetic": {"arithmetic": "test"}}

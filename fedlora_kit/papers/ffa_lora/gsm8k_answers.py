@@ -18,7 +18,7 @@ from fedlora_kit.training.generation import generate
 from fedlora_kit.training.scoring import right_answers
 
 if TYPE_CHECKING:
-    from fedlora_kit.experiments.many import Finished
+    from fedlora_kit.running.many import Finished
 
 
 def untrained(cell: Cell, device: str = "auto") -> dict[str, Any]:

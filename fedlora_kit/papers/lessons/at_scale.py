@@ -14,10 +14,10 @@ from fedlora_kit.experiments.store import Store
 from fedlora_kit.looks import SINGLE, of_method
 from fedlora_kit.numerals import duration
 from fedlora_kit.papers.lessons.small import digits_run
-from fedlora_kit.planning.plan import plan
 from fedlora_kit.planning.rate import given_rate
 from fedlora_kit.randomness import checked_seeds
 from fedlora_kit.study.claims import Claim, MissingCells, Verdict
+from fedlora_kit.study.plan import plan
 from fedlora_kit.study.planned import Runs
 from fedlora_kit.training.federation import Outcome, Snapshot, run_federation
 
@@ -70,7 +70,7 @@ def shared_specs(seeds: int) -> list[RunSpec]:
 
 def train(specs: Sequence[RunSpec], store: Store, device: str) -> int:
     """Train what a store lacks of these runs, one after the other; returns how many it has of them then."""
-    from fedlora_kit.experiments.many import run_all
+    from fedlora_kit.running.many import run_all
 
     done = run_all(specs, device=device, jobs=1, store=store) if specs else []
     return sum(run.entry is not None for run in done)

@@ -19,7 +19,7 @@ from fedlora_kit.study.grid import Cell
 from fedlora_kit.study.planned import Runs
 
 if TYPE_CHECKING:
-    from fedlora_kit.experiments.many import Finished
+    from fedlora_kit.running.many import Finished
 
 METHODS = ("lora", "ffa-lora")
 ROUNDS, STEPS, DELTA, CLIP = 3, 5, 1e-5, 1.0

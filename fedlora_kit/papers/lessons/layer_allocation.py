@@ -23,7 +23,7 @@ from fedlora_kit.study.planned import Runs
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from fedlora_kit.experiments.many import Finished
+    from fedlora_kit.running.many import Finished
 
 METHODS = ("straggler", "exclusive", "fed-hello", "lora")
 #: Fed-HeLLo where every client can train every layer

@@ -14,7 +14,7 @@ from fedlora_kit.experiments.spec import RunSpec
 from fedlora_kit.study.grid import Cell
 
 if TYPE_CHECKING:
-    from fedlora_kit.experiments.many import Finished
+    from fedlora_kit.running.many import Finished
 
 #: SGD's learning rate by method: FFA-LoRA's is larger, as in its paper's grids
 RATES = {"ffa-lora": 1.0}

@@ -16,7 +16,7 @@ from fedlora_kit.study.grid import Cell
 from fedlora_kit.study.planned import Runs
 
 if TYPE_CHECKING:
-    from fedlora_kit.experiments.many import Finished
+    from fedlora_kit.running.many import Finished
 
 _RUNS: dict[str, dict[str, Any]] = {
     "text": {

@@ -15,4 +15,4 @@ def precision_note(precision: str, private: bool = False) -> list[str]:
     """One sentence on a precision (see `training.precision`) that is not plain float32; else none."""
     if precision not in _SAID:
         return []
-    return [_SAID[precision] + (_CLIPS if private else "") + " The paper names no number format."]
+    return [_SAID[precision] + (_CLIPS if private else "") + " The number format is chosen here."]

@@ -11,8 +11,9 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from fedlora_kit.devices import free_bytes, gpu_count, visible_gpus
 from fedlora_kit.errors import FedloraError
-from fedlora_kit.experiments.placing import memory_bytes, on_cpu, share_of_gpu, wanted_device
+from fedlora_kit.experiments.placing import on_cpu, wanted_device
 from fedlora_kit.experiments.spec import RunSpec
+from fedlora_kit.running.shares import memory_bytes, share_of_gpu
 
 log = logging.getLogger(__name__)
 _PROBE_SECONDS = 180.0

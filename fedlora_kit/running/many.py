@@ -16,12 +16,12 @@ from typing import Any
 
 from fedlora_kit.devices import hide_gpus
 from fedlora_kit.errors import FedloraError
-from fedlora_kit.experiments.places import Places, default_jobs, jobs_on_gpus
 from fedlora_kit.experiments.placing import on_cpu, out_of_memory
 from fedlora_kit.experiments.run import RunFailed, run
 from fedlora_kit.experiments.setup import check_splits
 from fedlora_kit.experiments.spec import RunSpec, external
 from fedlora_kit.experiments.store import Entry, Store
+from fedlora_kit.running.places import Places, default_jobs, jobs_on_gpus
 
 log = logging.getLogger(__name__)
 #: a run's key and, if it failed, the record

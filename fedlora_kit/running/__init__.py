@@ -1,0 +1,1 @@
+"""Runs side by side: which process and which GPU each gets."""
