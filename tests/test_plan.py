@@ -279,8 +279,8 @@ LARGE = {
 
 
 def test_memory_knows_cuts_and_each_examples_gradient():
-    """On a pretended device such steps, cut at a CPU's price of a pass, held 4.8 GB without DP, with it 5.7
-    by rows and 6.0 by hooks."""
+    """On a pretended device such steps, cut at a CPU's price of a pass, held 4.8 GB without DP, and with it
+    5.7 by rows and 6.0 by hooks."""
     plain = estimate(spec(LARGE)).memory_bytes
     private = estimate(spec(LARGE, privacy={"epsilon": 6, "delta": 1e-5, "clip": 2})).memory_bytes
     assert plain == pytest.approx(4.8e9, rel=0.3)
