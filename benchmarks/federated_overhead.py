@@ -5,7 +5,7 @@
 Two programs train the same adapter on the same batches, in turn, on one thread:
 
 * plain: one PEFT model, one optimiser a client and round, forward, backward, step. Nothing else.
-* federated: `training.federation.run_federation`, with copying adapters in and out, averaging, checks.
+* federated: `training.rounds.run_federation`, with copying adapters in and out, averaging, checks.
 
 No evaluation in either. Timed by the process's CPU time; reported is the median of the paired ratios with
 their quartiles. The bar is 1.15.
@@ -30,7 +30,8 @@ from fedlora_kit.data.encoded import EncodedText
 from fedlora_kit.methods import method
 from fedlora_kit.models.lora import LoraSettings, attach_lora
 from fedlora_kit.randomness import Streams
-from fedlora_kit.training.federation import Federation, run_federation
+from fedlora_kit.training.federation import Federation
+from fedlora_kit.training.rounds import run_federation
 from fedlora_kit.training.settings import FederationSettings, LocalSettings
 
 CLIENTS, EXAMPLES, ROUNDS = 3, 400, 4

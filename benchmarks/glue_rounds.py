@@ -40,7 +40,8 @@ from fedlora_kit.methods import method
 from fedlora_kit.models.first_token import read_first_token
 from fedlora_kit.models.lora import LoraSettings, attach_lora
 from fedlora_kit.randomness import Streams
-from fedlora_kit.training.federation import Federation, run_federation
+from fedlora_kit.training.federation import Federation
+from fedlora_kit.training.rounds import run_federation
 from fedlora_kit.training.settings import FederationSettings, LocalSettings
 
 CLIENTS, EXAMPLES, STEPS, BATCH, LENGTH, SCORED = 10, 200, 3, 32, 128, 100

@@ -30,7 +30,8 @@ from fedlora_kit.methods import method
 from fedlora_kit.models.lora import LoraSettings, attach_lora
 from fedlora_kit.randomness import Streams
 from fedlora_kit.training import client_states
-from fedlora_kit.training.federation import Federation, run_federation
+from fedlora_kit.training.federation import Federation
+from fedlora_kit.training.rounds import run_federation
 from fedlora_kit.training.settings import FederationSettings, LocalSettings
 
 EXAMPLES, WIDTH, LAYERS = 8000, 96, 4

@@ -36,7 +36,8 @@ from fedlora_kit.models.lora import LoraSettings, attach_lora
 from fedlora_kit.privacy.dpsgd import PerExampleGradients, private_optimizer, private_step
 from fedlora_kit.privacy.settings import PrivacySettings
 from fedlora_kit.randomness import Streams
-from fedlora_kit.training.federation import Federation, run_federation
+from fedlora_kit.training.federation import Federation
+from fedlora_kit.training.rounds import run_federation
 from fedlora_kit.training.settings import FederationSettings, LocalSettings
 
 CLIENTS, EXAMPLES, STEPS = 16, 64, 6

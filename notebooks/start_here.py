@@ -92,7 +92,7 @@ pd.DataFrame(
 ).round(3)
 
 # %% [markdown]
-# What happened in each round is short enough to say in six lines; `fedlora_kit/training/federation.py` is the
+# What happened in each round is short enough to say in six lines; `fedlora_kit/training/rounds.py` is the
 # real one:
 #
 # ```python

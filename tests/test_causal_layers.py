@@ -13,9 +13,10 @@ from fedlora_kit.models.lora import LoraSettings, attach_lora
 from fedlora_kit.models.targets import layer_index
 from fedlora_kit.randomness import Streams
 from fedlora_kit.training.depth import only_layers
-from fedlora_kit.training.federation import Federation, run_federation
+from fedlora_kit.training.federation import Federation
 from fedlora_kit.training.fisher import fisher_scores
 from fedlora_kit.training.generation import generate
+from fedlora_kit.training.rounds import run_federation
 from fedlora_kit.training.settings import FederationSettings, LocalSettings
 
 LIMITED = {"groups": [1, 1, 1], "layers": [0.5, 0.5, 1.0]}

@@ -21,9 +21,10 @@ from fedlora_kit.privacy import PerExampleGradients, private_step
 from fedlora_kit.privacy.dpsgd import private_optimizer
 from fedlora_kit.privacy.settings import PrivacySettings
 from fedlora_kit.randomness import Streams
-from fedlora_kit.training.federation import Federation, run_federation
+from fedlora_kit.training.federation import Federation
 from fedlora_kit.training.lora_stack import why_not_modules
 from fedlora_kit.training.objective import batch_losses, example_losses
+from fedlora_kit.training.rounds import run_federation
 from fedlora_kit.training.settings import FederationSettings, LocalSettings
 
 

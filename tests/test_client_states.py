@@ -33,7 +33,7 @@ from fedlora_kit.experiments.store import Store
 from fedlora_kit.models.lora import LoraSettings
 from fedlora_kit.training import client_states
 from fedlora_kit.training.client_states import ClientStates
-from fedlora_kit.training.federation import run_federation
+from fedlora_kit.training.rounds import run_federation
 from fedlora_kit.training.settings import FederationSettings
 
 TEMPORARY = "fedlora-clients-*"

@@ -21,7 +21,7 @@ from fedlora_kit.papers.fed_hello import grid, ledgar
 from fedlora_kit.study.claims import judge_all
 from fedlora_kit.training.depth import only_layers
 from fedlora_kit.training.evaluation import evaluate
-from fedlora_kit.training.federation import run_federation
+from fedlora_kit.training.rounds import run_federation
 
 CPU = torch.device("cpu")
 

@@ -14,7 +14,7 @@ from fedlora_kit.errors import BadValue, NonFinite, UnknownName
 from fedlora_kit.methods import ClientUpdate, FedLoRAOptimizer, Stage
 from fedlora_kit.models.components import AXES, component_names, decompose, part_of, vector_dim
 from fedlora_kit.models.lora import LoraSettings
-from fedlora_kit.training.federation import run_federation
+from fedlora_kit.training.rounds import run_federation
 from fedlora_kit.training.settings import FederationSettings, LocalSettings
 from fedlora_kit.training.stages import stage_settings
 

@@ -14,7 +14,7 @@ from fedlora_kit.methods.ranks import truncated
 from fedlora_kit.models.lora import LoraSettings
 from fedlora_kit.models.residual import factorised
 from fedlora_kit.training.costs import client_costs
-from fedlora_kit.training.federation import run_federation
+from fedlora_kit.training.rounds import run_federation
 from fedlora_kit.training.settings import FederationSettings, LocalSettings
 
 CPU = torch.device("cpu")

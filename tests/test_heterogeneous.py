@@ -20,8 +20,8 @@ from fedlora_kit.privacy.settings import PrivacySettings
 from fedlora_kit.randomness import Streams
 from fedlora_kit.training.costs import ClientCost, client_costs
 from fedlora_kit.training.depth import only_layers
-from fedlora_kit.training.federation import run_federation
 from fedlora_kit.training.fisher import fisher_scores
+from fedlora_kit.training.rounds import run_federation
 from fedlora_kit.training.settings import FederationSettings, LocalSettings
 
 CPU = torch.device("cpu")

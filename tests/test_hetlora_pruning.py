@@ -12,7 +12,7 @@ from fedlora_kit.methods import Context, method
 from fedlora_kit.models.lora import LoraSettings
 from fedlora_kit.privacy.settings import PrivacySettings
 from fedlora_kit.randomness import Streams
-from fedlora_kit.training.federation import run_federation
+from fedlora_kit.training.rounds import run_federation
 from fedlora_kit.training.settings import FederationSettings, LocalSettings
 
 A, B = "m.lora_A.weight", "m.lora_B.weight"

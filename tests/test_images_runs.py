@@ -25,7 +25,8 @@ from fedlora_kit.models.image_input import image_input
 from fedlora_kit.pretraining.build import build_backbone
 from fedlora_kit.pretraining.image_mirror import Recipe, build_image_mirror
 from fedlora_kit.privacy.settings import PrivacySettings
-from fedlora_kit.training.federation import Snapshot, run_federation
+from fedlora_kit.training.federation import Snapshot
+from fedlora_kit.training.rounds import run_federation
 from fedlora_kit.training.settings import FederationSettings, LocalSettings
 
 TOY = Recipe(layers=1, hidden=16, heads=2, inner=16, steps=3, batch=4, gate=0.0)

@@ -23,7 +23,8 @@ from fedlora_kit.methods import (
     register,
     weighted_mean,
 )
-from fedlora_kit.training.federation import run_federation, trained_names
+from fedlora_kit.training.federation import trained_names
+from fedlora_kit.training.rounds import run_federation
 from fedlora_kit.training.settings import FederationSettings
 
 ALL = sorted(METHODS)

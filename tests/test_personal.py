@@ -25,7 +25,7 @@ from fedlora_kit.privacy.settings import PrivacySettings
 from fedlora_kit.randomness import Streams
 from fedlora_kit.study.grid import Cell, results_frame
 from fedlora_kit.training.evaluation import evaluate
-from fedlora_kit.training.federation import run_federation
+from fedlora_kit.training.rounds import run_federation
 from fedlora_kit.training.settings import FederationSettings, LocalSettings
 
 CPU = torch.device("cpu")

@@ -23,8 +23,8 @@ from fedlora_kit.privacy.settings import PrivacySettings
 from fedlora_kit.privacy.stacked import clipped_sums
 from fedlora_kit.training import stacked
 from fedlora_kit.training.evaluation import evaluate
-from fedlora_kit.training.federation import run_federation
 from fedlora_kit.training.precision import products
+from fedlora_kit.training.rounds import run_federation
 from fedlora_kit.training.settings import FederationSettings, LocalSettings
 from fedlora_kit.training.stackable import limits
 

@@ -24,9 +24,9 @@ from fedlora_kit.privacy.settings import PrivacySettings
 from fedlora_kit.privacy.stacked import clipped_sums
 from fedlora_kit.training import cohort as cohort_module
 from fedlora_kit.training import stack_batches
-from fedlora_kit.training.federation import run_federation
 from fedlora_kit.training.lora_stack import LoraStack, repeated
 from fedlora_kit.training.objective import example_losses
+from fedlora_kit.training.rounds import run_federation
 from fedlora_kit.training.settings import FederationSettings, LocalSettings
 
 CPU = torch.device("cpu")

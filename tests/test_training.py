@@ -12,7 +12,8 @@ from fedlora_kit.errors import BadValue, FedloraError, NonFinite
 from fedlora_kit.models.lora import LoraSettings
 from fedlora_kit.privacy.settings import PrivacySettings
 from fedlora_kit.training.evaluation import evaluate
-from fedlora_kit.training.federation import cohort_of, run_federation
+from fedlora_kit.training.federation import cohort_of
+from fedlora_kit.training.rounds import run_federation
 from fedlora_kit.training.settings import FederationSettings, LocalSettings
 
 CPU = torch.device("cpu")

@@ -19,7 +19,8 @@ from fedlora_kit.methods import METHODS, ClientUpdate, Method, method
 from fedlora_kit.models.components import component_names
 from fedlora_kit.models.lora import LoraSettings
 from fedlora_kit.privacy.settings import PrivacySettings
-from fedlora_kit.training.federation import Federation, Outcome, is_sent, run_federation, trained_names
+from fedlora_kit.training.federation import Federation, Outcome, is_sent, trained_names
+from fedlora_kit.training.rounds import run_federation
 from fedlora_kit.training.settings import FederationSettings, LocalSettings
 
 Shapes = dict[str, tuple[int, ...]]

@@ -91,7 +91,7 @@ def federation(
     settings: Mapping[str, Any] | None = None,
     **extra: Any,
 ) -> Federation:
-    """A small federation, ready to run: `training.federation.run_federation` takes it.
+    """A small federation, ready to run: `training.rounds.run_federation` takes it.
 
     Args:
         sizes: examples of each client, unless ``clients`` are given.

@@ -25,7 +25,8 @@ from fedlora_kit.experiments.spec import RunSpec
 from fedlora_kit.experiments.store import Entry, Store, Work
 from fedlora_kit.models.backbones import backbone_fingerprint
 from fedlora_kit.training.client_states import ClientStates
-from fedlora_kit.training.federation import Federation, Outcome, Snapshot, run_federation, trained_names
+from fedlora_kit.training.federation import Federation, Outcome, Snapshot, trained_names
+from fedlora_kit.training.rounds import run_federation
 
 
 class RunFailed(FedloraError):

@@ -1,4 +1,4 @@
-"""The round loop at the server of a Flower run: that of `training.federation`, with the clients elsewhere.
+"""The round loop at the server of a Flower run: that of `training.rounds`, with the clients elsewhere.
 
 Cohorts, aggregation, scores, records and the privacy ledger are the kit's own; only where a cohort trains
 differs. Clients are taken in ascending order, so that the result does not depend on who answers first.
@@ -94,7 +94,7 @@ def run_rounds(
 def _score_layers(
     fed: Federation, slot: AdapterSlot, hooks: Hooks, state: State, round_index: int
 ) -> list[float] | None:
-    """As in `training.federation`: the proxy examples are at the server."""
+    """As in `training.rounds`: the proxy examples are at the server."""
     if not fed.method.refreshes(round_index) or fed.proxy is None:
         return None
     hooks.prepare([name for name in slot.names if ".lora_" in name])

@@ -1,6 +1,6 @@
 """What a method is: which tensors train, which are sent, and how updates become the next adapter.
 
-A method holds no tensors and runs no loops; the round loop (`training.federation`) calls it. It must pass
+A method holds no tensors and runs no loops; the round loop (`training.rounds`) calls it. It must pass
 the shared conformance suite (tests/test_methods.py).
 """
 

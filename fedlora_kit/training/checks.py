@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from fedlora_kit.adapter import DORA, AdapterSlot
 from fedlora_kit.errors import BadValue
-
-if TYPE_CHECKING:
-    from fedlora_kit.training.federation import Federation
+from fedlora_kit.training.federation import Federation
 
 
 def check(fed: Federation) -> None:

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from fedlora_kit.adapter import AdapterSlot, State
 from fedlora_kit.errors import NonFinite
 from fedlora_kit.training.evaluation import evaluate
-
-if TYPE_CHECKING:
-    from fedlora_kit.training.federation import Federation, Snapshot
-
+from fedlora_kit.training.federation import Federation, Snapshot
 
 #: scored part -> metric -> value
 Scores = dict[str, dict[str, float]]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
@@ -15,11 +15,9 @@ from fedlora_kit.methods.base import ClientUpdate
 from fedlora_kit.methods.stages import Stage
 from fedlora_kit.models.components import decomposed, part_of, split_factors
 from fedlora_kit.randomness import Streams
+from fedlora_kit.training.federation import Federation, Snapshot
 from fedlora_kit.training.local import LocalResult, train_client
 from fedlora_kit.training.settings import LocalSettings
-
-if TYPE_CHECKING:
-    from fedlora_kit.training.federation import Federation, Snapshot
 
 #: stands for the server where a client's id does
 SERVER = -1

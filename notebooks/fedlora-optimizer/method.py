@@ -48,7 +48,7 @@ from fedlora_kit.methods import ClientUpdate, FedIT, method
 from fedlora_kit.models.components import compose, decompose, decomposed, part_of, vector_dim
 from fedlora_kit.papers.fedlora_optimizer import method as flo_method
 from fedlora_kit.papers.fedlora_optimizer import setting as flo_setting
-from fedlora_kit.training.federation import run_federation
+from fedlora_kit.training.rounds import run_federation
 
 out = kit.begin("fedlora-optimizer/method", profile, output_dir)
 setting = flo_setting.setting(

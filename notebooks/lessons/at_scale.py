@@ -40,7 +40,7 @@ from fedlora_kit.experiments.store import Store
 from fedlora_kit.papers.lessons import at_scale as lesson
 from fedlora_kit.papers.lessons.small import OWN, digits_run
 from fedlora_kit.papers.runs_of import planned_runs, runs_of
-from fedlora_kit.training.federation import run_federation
+from fedlora_kit.training.rounds import run_federation
 
 out = kit.begin("lessons/at_scale", profile, output_dir)
 place = tiny_device(device)

@@ -39,7 +39,7 @@ from fedlora_kit.models.components import compose, decompose, vector_dim
 from fedlora_kit.papers.fedlora_optimizer import method as flo_method
 from fedlora_kit.papers.lessons import directions_and_magnitudes as lesson
 from fedlora_kit.papers.lessons.small import OWN
-from fedlora_kit.training.federation import run_federation
+from fedlora_kit.training.rounds import run_federation
 
 out = kit.begin("lessons/directions_and_magnitudes", profile, output_dir)
 place = tiny_device(device)

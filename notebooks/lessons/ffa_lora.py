@@ -42,7 +42,7 @@ from fedlora_kit.papers.lessons import ffa_lora as lesson
 from fedlora_kit.papers.lessons.lora_and_fedavg import mean_gap
 from fedlora_kit.papers.lessons.small import OWN, digits_run, rounds_frame
 from fedlora_kit.reporting.style import mean_band
-from fedlora_kit.training.federation import run_federation
+from fedlora_kit.training.rounds import run_federation
 
 out = kit.begin("lessons/ffa_lora", profile, output_dir)
 place = tiny_device(device)

@@ -46,8 +46,9 @@ from fedlora_kit.methods.defects import frozen_by_substring
 from fedlora_kit.papers.fed_hello import patterns
 from fedlora_kit.papers.lessons import layer_allocation as lesson
 from fedlora_kit.papers.lessons.small import OWN
-from fedlora_kit.training.federation import cohort_of, run_federation
+from fedlora_kit.training.federation import cohort_of
 from fedlora_kit.training.fisher import fisher_scores
+from fedlora_kit.training.rounds import run_federation
 
 out = kit.begin("lessons/layer_allocation", profile, output_dir)
 place = tiny_device(device)

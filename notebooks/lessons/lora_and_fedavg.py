@@ -41,8 +41,8 @@ from fedlora_kit.methods.aggregation_gap import aggregation_gap
 from fedlora_kit.papers.lessons import lora_and_fedavg as lesson
 from fedlora_kit.papers.lessons.small import OWN, digits_run, rounds_frame
 from fedlora_kit.reporting.style import mean_band
-from fedlora_kit.training.federation import run_federation
 from fedlora_kit.training.objective import example_losses
+from fedlora_kit.training.rounds import run_federation
 
 out = kit.begin("lessons/lora_and_fedavg", profile, output_dir)
 place = tiny_device(device)

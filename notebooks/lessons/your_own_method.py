@@ -43,7 +43,7 @@ from fedlora_kit.papers.fedlora_optimizer import tables
 from fedlora_kit.papers.ffa_lora import table1
 from fedlora_kit.papers.lessons import your_own_method as lesson
 from fedlora_kit.papers.lessons.small import OWN, digits_run, dirichlet
-from fedlora_kit.training.federation import run_federation
+from fedlora_kit.training.rounds import run_federation
 
 out = kit.begin("lessons/your_own_method", profile, output_dir)
 place = tiny_device(device)

@@ -19,7 +19,8 @@ from fedlora_kit.randomness import checked_seeds
 from fedlora_kit.study.claims import Claim, MissingCells, Verdict
 from fedlora_kit.study.plan import plan
 from fedlora_kit.study.planned import Runs
-from fedlora_kit.training.federation import Outcome, Snapshot, run_federation
+from fedlora_kit.training.federation import Outcome, Snapshot
+from fedlora_kit.training.rounds import run_federation
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

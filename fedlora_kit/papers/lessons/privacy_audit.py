@@ -1,6 +1,6 @@
 """The lesson that checks the DP trainer from outside: canaries through real federated runs, right and broken.
 
-The run is `training.federation.run_federation` with one client, FFA-LoRA and the kit's own DP-SGD. Only the
+The run is `training.rounds.run_federation` with one client, FFA-LoRA and the kit's own DP-SGD. Only the
 model and the data are made for the audit: on a frozen linear layer of zeros, the loss of canary (j, y) has a
 gradient that falls on column j of B, nearly all of it on the entry (y, j). Every canary therefore has a
 coordinate of its own (a "Dirac canary"), and what a round adds to that coordinate, in units of the clipping
@@ -37,7 +37,8 @@ from fedlora_kit.randomness import Streams
 from fedlora_kit.study.planned import Runs
 from fedlora_kit.training import local as local_module
 from fedlora_kit.training import stacked as stacked_module
-from fedlora_kit.training.federation import Federation, Snapshot, run_federation
+from fedlora_kit.training.federation import Federation, Snapshot
+from fedlora_kit.training.rounds import run_federation
 from fedlora_kit.training.settings import FederationSettings, LocalSettings
 
 #: trainer -> what was done to it; every break leaves the accounting as it is
