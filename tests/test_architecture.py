@@ -43,6 +43,7 @@ FLOORS = [
     "papers",
     "reporting",
     "notebook",
+    "fetching",
     "batch",
     "cli",
 ]
@@ -146,5 +147,13 @@ def test_public_modules_functions_and_classes_have_docstrings():
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_numbers_that_people_read_go_through_numerals(path):
     """Fixed decimals in a format lose small numbers; `numerals` does not."""
-    if path.relative_to(PACKAGE).parts[0] in {"flower", "papers", "reporting", "batch", "cli"}:
+    if path.relative_to(PACKAGE).parts[0] in {
+        "flower",
+        "study",
+        "papers",
+        "reporting",
+        "fetching",
+        "batch",
+        "cli",
+    }:
         assert not re.search(r":[+,]*\.(\d+f|\{\w+\}f|[1-9]%)\}", path.read_text())

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedlora_kit.data import builtin_grammar as g
-from fedlora_kit.data import builtin_text as b
-from fedlora_kit.data import digits as d
+from fedlora_kit.data.builtin import digits as d
+from fedlora_kit.data.builtin import grammar as g
+from fedlora_kit.data.builtin import text as b
 from fedlora_kit.errors import BadValue, UnknownName
 
 TASKS = sorted(b.NUM_LABELS)
@@ -53,7 +53,7 @@ def test_deterministic_unique_and_seeded(task, part):
 
 
 def test_the_same_in_another_process():
-    code = "from fedlora_kit.data import builtin_text as b; print(b.generate('entailment', 5, 0, 'train')[0])"
+    code = "from fedlora_kit.data.builtin import text as b; print(b.generate('entailment', 5, 0, 'train')[0])"
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert told.stdout.strip().splitlines()[-1] == str(b.generate("entailment", 5, 0, "train")[0])
 

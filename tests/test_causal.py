@@ -9,8 +9,8 @@ import torch
 from tiny_causal import CPU, causal_data, causal_model, pairs, tokenizer
 
 from fedlora_kit.data import prompts
-from fedlora_kit.data.builtin_arithmetic import PARTS, corpus
-from fedlora_kit.data.builtin_arithmetic import examples as arithmetic
+from fedlora_kit.data.builtin.arithmetic import PARTS, corpus
+from fedlora_kit.data.builtin.arithmetic import examples as arithmetic
 from fedlora_kit.data.encoded_causal import IGNORED, encode_causal
 from fedlora_kit.data.prompts import final_number
 from fedlora_kit.data.task import Examples

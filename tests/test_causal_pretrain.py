@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 
 from fedlora_kit import paths
 from fedlora_kit.data import get_task, load_task
-from fedlora_kit.data.builtin_arithmetic import corpus
+from fedlora_kit.data.builtin.arithmetic import corpus
 from fedlora_kit.data.encoded_causal import encode_causal
 from fedlora_kit.errors import BadValue, FedloraError
 from fedlora_kit.models.backbones import load_backbone
@@ -100,7 +100,7 @@ def test_what_learned_nothing_is_not_written(tmp_path):
 
 @torch.no_grad()
 def test_the_instruction_backbone_knows_the_skills_but_not_the_instructions():
-    from fedlora_kit.data import builtin_instructions
+    from fedlora_kit.data.builtin import instructions as builtin_instructions
 
     model, tokenizer = load_backbone("kit/instruct-tiny", 1, 0), load_tokenizer("kit/instruct-tiny")
     assert (paths.data_dir() / "backbones" / "instruct-tiny" / "model.safetensors").stat().st_size < 1.5e6

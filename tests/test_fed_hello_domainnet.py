@@ -10,7 +10,7 @@ from PIL import Image
 
 from fedlora_kit import paths
 from fedlora_kit.data import get_task, load_task
-from fedlora_kit.data.digits import DOMAINS, digits
+from fedlora_kit.data.builtin.digits import DOMAINS, digits
 from fedlora_kit.data.encoded import encode_images
 from fedlora_kit.data.image_ops import ImageInput
 from fedlora_kit.data.sources import fingerprint

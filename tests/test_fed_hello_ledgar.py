@@ -14,8 +14,8 @@ from tiny import backbone, federation, text_data
 
 from fedlora_kit import paths
 from fedlora_kit.data import get_task, load_task
-from fedlora_kit.data.builtin_text import corpus, is_evaluation, vocabulary
-from fedlora_kit.data.builtin_topics import topic_shares
+from fedlora_kit.data.builtin.text import corpus, is_evaluation, vocabulary
+from fedlora_kit.data.builtin.topics import topic_shares
 from fedlora_kit.errors import FedloraError, UnknownName
 from fedlora_kit.papers.fed_hello import grid, ledgar
 from fedlora_kit.study.claims import judge_all

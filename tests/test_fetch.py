@@ -14,16 +14,17 @@ import pytest
 from typer.testing import CliRunner
 
 from fedlora_kit import mirror
-from fedlora_kit.batch import fetch as fetching
-from fedlora_kit.batch import fetch_tables, hub_source
-from fedlora_kit.batch.fetch import STAGING, Missed, by_hand, fetch, look, missing
-from fedlora_kit.batch.fetch_plan import Listing, Piece, RemoteFile, targets, wanted
 from fedlora_kit.cli import app
 from fedlora_kit.data.sources import load_task
 from fedlora_kit.data.tasks import GLUE_REVISION, get_task
 from fedlora_kit.errors import FedloraError
 from fedlora_kit.experiments.run import run
 from fedlora_kit.experiments.spec import RunSpec
+from fedlora_kit.fetching import fetch as fetching
+from fedlora_kit.fetching import hub_source
+from fedlora_kit.fetching import tables as fetch_tables
+from fedlora_kit.fetching.fetch import STAGING, Missed, by_hand, fetch, look, missing
+from fedlora_kit.fetching.plan import Listing, Piece, RemoteFile, targets, wanted
 from fedlora_kit.hub_errors import Unreachable
 from fedlora_kit.models.backbones import BACKBONES, Backbone, load_backbone, register_backbone
 from fedlora_kit.papers.runs_of import planned_runs

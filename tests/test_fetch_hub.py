@@ -17,16 +17,17 @@ from hub_server import HEAD
 from typer.testing import CliRunner
 
 from fedlora_kit import mirror
-from fedlora_kit.batch import fetch_tables, hub_source
-from fedlora_kit.batch.fetch import PATIENCE, STAGING, fetch, look
-from fedlora_kit.batch.fetch_plan import Chore, Piece, Wanted
-from fedlora_kit.batch.hub_source import HubSource
 from fedlora_kit.cli import app
 from fedlora_kit.cli import fetch as command
 from fedlora_kit.data.sources import load_task
 from fedlora_kit.data.task import Task
 from fedlora_kit.data.tasks import get_task
 from fedlora_kit.errors import FedloraError
+from fedlora_kit.fetching import hub_source
+from fedlora_kit.fetching import tables as fetch_tables
+from fedlora_kit.fetching.fetch import PATIENCE, STAGING, fetch, look
+from fedlora_kit.fetching.hub_source import HubSource
+from fedlora_kit.fetching.plan import Chore, Piece, Wanted
 from fedlora_kit.hub_errors import Unreachable
 from fedlora_kit.models.backbones import BACKBONES, backbone, load_backbone
 from fedlora_kit.models.tokenizer import load_tokenizer

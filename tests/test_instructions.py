@@ -15,8 +15,8 @@ from tiny_causal import CPU, causal_model, tokenizer
 
 from fedlora_kit.data import get_task, load_task
 from fedlora_kit.data import prompts as prompts_module
-from fedlora_kit.data.builtin_instructions import PARTS, corpus
-from fedlora_kit.data.builtin_instructions import examples as instructions
+from fedlora_kit.data.builtin.instructions import PARTS, corpus
+from fedlora_kit.data.builtin.instructions import examples as instructions
 from fedlora_kit.data.class_names import DOLLY, INSTRUCTIONS, NATURAL_INSTRUCTIONS
 from fedlora_kit.data.encoded_causal import IGNORED, encode_causal
 from fedlora_kit.data.held_out import part

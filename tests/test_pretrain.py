@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from fedlora_kit import paths
-from fedlora_kit.data import builtin_text
-from fedlora_kit.data.digits import digits
+from fedlora_kit.data.builtin import text as builtin_text
+from fedlora_kit.data.builtin.digits import digits
 from fedlora_kit.errors import FedloraError, UnknownName
 from fedlora_kit.pretraining import build as pretrain
 from fedlora_kit.pretraining.image import Recipe as ImageRecipe
@@ -168,7 +168,7 @@ def test_cool_down():
 
 
 def test_image_backbone_saw_neither_the_federated_images_nor_their_pose():
-    from fedlora_kit.data.digits import examples
+    from fedlora_kit.data.builtin.digits import examples
     from fedlora_kit.pretraining.image import TURNS
 
     assert 1 not in TURNS

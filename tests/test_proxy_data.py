@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from tiny import image_data, text_data
 
 from fedlora_kit.data import get_task, load_task
-from fedlora_kit.data.digits import digits
+from fedlora_kit.data.builtin.digits import digits
 from fedlora_kit.errors import BadValue, UnknownName
 from fedlora_kit.experiments.set_aside import proxy_rows
 from fedlora_kit.experiments.setup import build, external_proxy, holdings, load_data

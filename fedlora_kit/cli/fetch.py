@@ -15,8 +15,8 @@ from fedlora_kit.errors import BadValue, FedloraError, UnknownName
 from fedlora_kit.numerals import size
 
 if TYPE_CHECKING:
-    from fedlora_kit.batch.fetch import Missed
-    from fedlora_kit.batch.fetch_plan import Wanted
+    from fedlora_kit.fetching.fetch import Missed
+    from fedlora_kit.fetching.plan import Wanted
 
 
 def fetch(
@@ -65,9 +65,9 @@ def fetch(
 
 def _from_the_hub(needed: Wanted, hub: Path, dry_run: bool) -> list[Missed]:
     """List what there is and fetch it; what cannot be had."""
-    from fedlora_kit.batch.fetch import by_hand, look, missing
-    from fedlora_kit.batch.fetch import fetch as bring
-    from fedlora_kit.batch.hub_source import HubSource
+    from fedlora_kit.fetching.fetch import by_hand, look, missing
+    from fedlora_kit.fetching.fetch import fetch as bring
+    from fedlora_kit.fetching.hub_source import HubSource
     from fedlora_kit.hub_errors import Unreachable
 
     source = HubSource(say=say)
@@ -108,9 +108,9 @@ def _say_by_hand(needed: Wanted, hub: Path) -> None:
 
 
 def _wanted(items: list[str] | None, profile: str, settings: list[str] | None) -> Wanted:
-    from fedlora_kit.batch.fetch_plan import wanted
     from fedlora_kit.batch.parameters import parse_settings, resolve
     from fedlora_kit.batch.pool import PROFILES
+    from fedlora_kit.fetching.plan import wanted
     from fedlora_kit.papers.items import ITEMS, find
     from fedlora_kit.papers.runs_of import planned_runs
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fedlora_kit.data.builtin_grammar import DEEDS, GOODS
+from fedlora_kit.data.builtin.grammar import DEEDS, GOODS
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -73,7 +73,7 @@ DOMAINNET121 = tuple(f"class {number:03d}" for number in range(121))
 #: a deed and a thing, each in the first of its words
 TOPICS = tuple(f"{deed[0]} {good[0]}" for deed in DEEDS for good in GOODS)
 
-#: the kinds of the built-in instructions (`data.builtin_instructions`)
+#: the kinds of the built-in instructions (`data.builtin.instructions`)
 INSTRUCTIONS = _names("last_word reverse opposite sort names sentiment fact count")
 
 #: databricks/databricks-dolly-15k, the column "category"

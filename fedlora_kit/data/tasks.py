@@ -70,7 +70,7 @@ def _cifar100_proxy(of: Task) -> Task:
 
 def _builtin_text(kind: str) -> Loader:
     def load(split: str) -> Examples:
-        from fedlora_kit.data import builtin_text
+        from fedlora_kit.data.builtin import text as builtin_text
 
         return builtin_text.examples(kind, split)
 
@@ -78,33 +78,33 @@ def _builtin_text(kind: str) -> Loader:
 
 
 def _digits(split: str) -> Examples:
-    from fedlora_kit.data.digits import digits
+    from fedlora_kit.data.builtin.digits import digits
 
     images, labels = digits({"train": "train", "validation": "test"}[split], quarter_turns=1)
     return Examples((images,), labels)
 
 
 def _digits_in_domains(split: str) -> Examples:
-    from fedlora_kit.data.digits import digits_in_domains
+    from fedlora_kit.data.builtin.digits import digits_in_domains
 
     return digits_in_domains(split)
 
 
 def _topics(split: str) -> Examples:
-    from fedlora_kit.data.builtin_topics import topics
+    from fedlora_kit.data.builtin.topics import topics
 
     return topics(split)
 
 
 def _digits_proxy(split: str) -> Examples:
-    from fedlora_kit.data.digits import digits
+    from fedlora_kit.data.builtin.digits import digits
 
     images, labels = digits({"train": "pretrain"}[split], quarter_turns=1)
     return Examples((images,), labels)
 
 
 def _arithmetic(split: str) -> Examples:
-    from fedlora_kit.data import builtin_arithmetic
+    from fedlora_kit.data.builtin import arithmetic as builtin_arithmetic
 
     return builtin_arithmetic.examples(split)
 
@@ -123,7 +123,7 @@ def _answers(name: str, **extra: object) -> Task:
 
 
 def _instructions(split: str) -> Examples:
-    from fedlora_kit.data import builtin_instructions
+    from fedlora_kit.data.builtin import instructions as builtin_instructions
 
     return builtin_instructions.examples(split)
 

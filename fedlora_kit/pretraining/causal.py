@@ -196,7 +196,7 @@ class _Tensors(torch.nn.Module):
 
 def build_causal_tiny(out: Path, seed: int, progress: Progress) -> dict[str, Any]:
     """``kit/causal-tiny``: pre-trained on the built-in arithmetic text."""
-    from fedlora_kit.data.builtin_arithmetic import corpus
+    from fedlora_kit.data.builtin.arithmetic import corpus
 
     return build_causal_backbone(corpus(40_000, seed), out, Recipe(), seed=seed, progress=progress)
 

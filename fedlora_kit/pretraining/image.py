@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from fedlora_kit.data.digits import digits
+from fedlora_kit.data.builtin.digits import digits
 from fedlora_kit.errors import FedloraError
 from fedlora_kit.pretraining.common import Progress, cool_down, save_backbone
 

@@ -1,7 +1,7 @@
 """``kit/instruct-tiny`` and ``kit/instruct-mirror``: small Llamas that know the words, not the instructions.
 
 The recipe is that of `pretraining.causal`. The first reads statements of the built-in instructions'
-vocabulary (`data.builtin_instructions.corpus`), the second the real text of Dolly and Natural Instructions:
+vocabulary (`data.builtin.instructions.corpus`), the second the real text of Dolly and Natural Instructions:
 contexts, inputs and answers of their *training* parts, each as plain text of its own (examples that a run
 holds out of its clients' training among them). Neither ever sees an instruction with its response. Statements
 of the first may hold an input and its response as two parts of one sentence, of the test part's, too.
@@ -41,7 +41,7 @@ PIECE = 400
 
 def build_instruct_tiny(out: Path, seed: int, progress: Progress) -> dict[str, Any]:
     """``kit/instruct-tiny``: pre-trained on built-in statements."""
-    from fedlora_kit.data.builtin_instructions import corpus
+    from fedlora_kit.data.builtin.instructions import corpus
 
     return build_causal_backbone(corpus(40_000, seed), out, TINY, seed=seed, progress=progress)
 

@@ -20,8 +20,8 @@ import numpy.typing as npt
 import torch
 from torch.nn import functional as F
 
-from fedlora_kit.data import builtin_text
-from fedlora_kit.data.builtin_grammar import REMARKS
+from fedlora_kit.data.builtin import text as builtin_text
+from fedlora_kit.data.builtin.grammar import REMARKS
 from fedlora_kit.errors import FedloraError
 from fedlora_kit.pretraining.common import Progress, cool_down, save_backbone
 

@@ -10,7 +10,7 @@ ROWS = 1_000
 
 
 def make(how: str, parts: Sequence[Path], to: Path, classes: Sequence[str]) -> None:
-    """Make a table in a target's way (`fetch_plan.Target.how`) from its files."""
+    """Make a table in a target's way (`plan.Target.how`) from its files."""
     if how == "join":
         join(parts, to)
     elif how == "images":

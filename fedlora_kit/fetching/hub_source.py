@@ -7,8 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from fedlora_kit.batch.fetch_plan import Listing, Piece, RemoteFile
+from fedlora_kit.fetching.plan import Listing, Piece, RemoteFile
 from fedlora_kit.hub_errors import DISK, in_words
+from fedlora_kit.numerals import duration
 
 #: how often the Hub is asked, where it says that another try may help; of a download `huggingface_hub` makes
 #: several tries of its own
@@ -122,7 +123,7 @@ class HubSource:
                     page = piece.repo if piece.kind == "model" else f"datasets/{piece.repo}"
                     raise in_words(error, piece.title, page=page) from error
             if pause > 5:
-                self._say(f"the Hub asks to wait: {pause:.0f} s")
+                self._say(f"the Hub asks to wait: {duration(pause)}")
             time.sleep(pause)
 
 

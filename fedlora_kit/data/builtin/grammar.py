@@ -2,7 +2,7 @@
 
 Everything here is invented for the kit: about 300 words in groups. A *concept* is a pair of words that mean
 the same (``sofa`` and ``couch``); a *facet* is a list of concepts of which only one can hold at a time (one
-cannot both sleep and swim). The tasks of :mod:`fedlora_kit.data.builtin_text` ask about facets and concepts.
+cannot both sleep and swim). The tasks of :mod:`fedlora_kit.data.builtin.text` ask about facets and concepts.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fedlora_kit.data import builtin_grammar as g
+from fedlora_kit.data.builtin import grammar as g
 from fedlora_kit.data.task import Examples
 from fedlora_kit.errors import BadValue, UnknownName
 

@@ -16,8 +16,8 @@ import random
 
 import numpy as np
 
-from fedlora_kit.data import builtin_grammar as g
-from fedlora_kit.data.builtin_text import is_evaluation
+from fedlora_kit.data.builtin import grammar as g
+from fedlora_kit.data.builtin.text import is_evaluation
 from fedlora_kit.data.class_names import TOPICS
 from fedlora_kit.data.task import Examples
 from fedlora_kit.errors import BadValue, UnknownName

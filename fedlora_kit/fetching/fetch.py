@@ -18,11 +18,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from fedlora_kit import mirror, paths
-from fedlora_kit.batch import fetch_tables, in_mirror
-from fedlora_kit.batch.fetch_plan import Listing, Piece, RemoteFile, Target, targets
 from fedlora_kit.disk import disk_guard
 from fedlora_kit.errors import FedloraError
 from fedlora_kit.experiments.atomic import sync_file, sync_folder, write_json
+from fedlora_kit.fetching import in_mirror
+from fedlora_kit.fetching import tables as fetch_tables
+from fedlora_kit.fetching.plan import Listing, Piece, RemoteFile, Target, targets
 from fedlora_kit.hub_errors import Unreachable
 from fedlora_kit.numerals import size
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fedlora_kit import mirror, paths
-from fedlora_kit.batch.fetch_plan import Piece, RemoteFile, Target, place_of, splits
 from fedlora_kit.data.task import Task
 from fedlora_kit.errors import FedloraError
+from fedlora_kit.fetching.plan import Piece, RemoteFile, Target, place_of, splits
 
 #: "fetched" (listed, and as the list says), "by hand" (there, and not listed), or "missing"
 State = Literal["fetched", "by hand", "missing"]

@@ -1,0 +1,1 @@
+"""Tasks that the package makes or holds itself: one generator a file."""

@@ -1,0 +1,1 @@
+"""What `fedlora fetch` brings from the Hub into a mirror."""
