@@ -129,7 +129,10 @@ def api(folder: Path, version: str) -> None:
     # Without source listings: they double time and size, and the repository is at hand.
     pdoc.render.configure(docformat="google", footer_text=f"fedlora-kit {version}", show_source=False)
     found = pdoc.extract.walk_specs([PACKAGE])  # leaves out what a package's __all__ does not name
-    pdoc.pdoc(PACKAGE, *sorted(set(modules()) - set(found)), output_directory=folder)
+    missing = set(modules()) - set(found)
+    pdoc.pdoc(  # a package brings its modules along
+        PACKAGE, *sorted(m for m in missing if m.rpartition(".")[0] not in missing), output_directory=folder
+    )
 
 
 def build(out: Path) -> list[str]:

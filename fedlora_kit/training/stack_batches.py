@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -25,7 +25,8 @@ from fedlora_kit.training.local import Noise, logical_batches
 from fedlora_kit.training.settings import LocalSettings
 
 
-class Piece(NamedTuple):
+@dataclass(frozen=True)
+class Piece:
     """One pass's part of a step.
 
     Attributes:
