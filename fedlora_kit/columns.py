@@ -112,7 +112,7 @@ def _rows(values: Any, what: str, remedy: str) -> list[Any]:
     if isinstance(values, np.ndarray) and values.ndim != 1:
         raise BadValue(f"{what} has shape {values.shape}, not one value an example", remedy)
     try:
-        found = None if isinstance(values, str | bytes | dict) else list(values)
+        found = None if isinstance(values, str | bytes | dict | set | frozenset) else list(values)
     except TypeError:
         found = None
     if found is None:

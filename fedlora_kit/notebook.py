@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from fedlora_kit.data import get_task as get_task
+from fedlora_kit.data import load_task as load_task
 from fedlora_kit.experiments.setup import load_data as load_data
 from fedlora_kit.experiments.setup import split_indices as split_indices
 from fedlora_kit.papers.items import ITEMS

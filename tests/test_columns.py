@@ -1,5 +1,7 @@
 """Columns as they are handed over (lists, arrays, pandas, torch, files): converted, or one clear error."""
 
+import dataclasses
+
 import datasets
 import numpy as np
 import pandas as pd
@@ -205,6 +207,15 @@ def test_class_names_that_are_not_the_tasks_are_refused(put, rows, names, said):
     put("train", ["a", "b"], rows, names)
     with pytest.raises(FedloraError, match=said):
         labels("train")
+
+
+def test_a_chosen_class_that_the_file_does_not_know_is_refused(put, monkeypatch):
+    some = dataclasses.replace(tasks.get_task("sst2"), label_names=("negative", "positive"), classes=(0, 2))
+    put("train", ["a", "b"], [0, 1], ["negative", "neutral", "good"])
+    with pytest.raises(FedloraError, match="no class 'positive'"):
+        load_split(some, "train")
+    put("train", ["a", "b"], [0, 2], ["negative", "neutral", "positive"])
+    assert load_split(some, "train").labels.tolist() == [0, 1]
 
 
 def test_a_name_that_no_row_has_does_no_harm(put):

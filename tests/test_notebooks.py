@@ -181,6 +181,14 @@ def test_the_parameters_of_the_contract(source):
     assert all(p.help for p in parameters.values())
 
 
+def test_what_notebooks_use_is_there():
+    from fedlora_kit import notebook
+
+    for source in SOURCES:
+        used = set(re.findall(r"\bkit\.([a-z_]+)", source.read_text("utf-8")))
+        assert used <= set(dir(notebook)), source.name
+
+
 #: what a notebook says, rightly, while another test process's notebook trains a run that both want
 WAITING = re.compile(r"run [0-9a-f]{16}: waiting for process \d+, which is working on it")
 

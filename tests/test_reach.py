@@ -361,3 +361,10 @@ def test_imports_in_a_circle_end(folder: Path) -> None:
     (folder / "two_of_two.py").write_text("import one_of_two\n")
     found = own_files.closure([folder / "one_of_two.py"])
     assert [name for name, _ in found] == ["one_of_two.py", "two_of_two.py"]
+
+
+@pytest.mark.parametrize("way", ['globals()["K"]', 'eval("K")', "vars()"])
+def test_what_a_cell_looks_up_by_a_computed_name_is_refused(way):
+    source = f"class Mine:\n    def step(self):\n        return {way}\n"
+    with pytest.raises(BadValue, match=r"calls (globals|eval|vars)\(\)"):
+        digest(cell(source, K=1)["Mine"])

@@ -15,7 +15,7 @@ import pytest
 
 from fedlora_kit.errors import BadValue, UnknownName
 from fedlora_kit.experiments import provenance
-from fedlora_kit.experiments.source import package_digest, source_digest
+from fedlora_kit.experiments.source import PACKAGE, RUN_ROOMS, package_digest, source_digest
 
 ROOMS = ("randomness", "methods", "experiments/spec")
 CODE = '''"""Module text."""
@@ -254,3 +254,19 @@ def test_git_state(tmp_path, monkeypatch):
 def test_without_git(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     assert provenance.git_state() is None
+
+
+def test_the_rooms_of_a_run_import_nothing_that_decides_numbers_from_elsewhere():
+    """What else they import finds files, asks the Hub or the devices, or says errors."""
+    harmless = {"errors", "paths", "disk", "devices", "mirror", "hub", "hub_errors", "experiments"}
+    tops = {room.partition("/")[0] for room in RUN_ROOMS}
+    for room in RUN_ROOMS:
+        files = (
+            [PACKAGE / f"{room}.py"] if (PACKAGE / f"{room}.py").is_file() else (PACKAGE / room).rglob("*.py")
+        )
+        for file in files:
+            named = set(
+                re.findall(r"(?:from|import) fedlora_kit(?:\.(\w+)| import (\w+))", file.read_text("utf-8"))
+            )
+            rooms = {a or b for a, b in named}
+            assert rooms <= tops | harmless, f"{file.name}: {rooms - tops - harmless}"

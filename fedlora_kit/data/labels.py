@@ -42,7 +42,9 @@ def file_labels(table: Any, column: str, where: str) -> tuple[Labels, list[str] 
     return codes.astype(np.int64), [str(name) for name in names]
 
 
-def task_labels(spec: Task, codes: Labels, names: Sequence[str] | None, where: str) -> Labels:
+def task_labels(
+    spec: Task, codes: Labels, names: Sequence[str] | None, where: str, *, complete: bool = True
+) -> Labels:
     """The labels of a file as those of a task: by name, or as they stand where the file has no names.
 
     Names are compared without regard to capitals and to blanks, ``_`` and ``-`` between words. With
@@ -51,9 +53,11 @@ def task_labels(spec: Task, codes: Labels, names: Sequence[str] | None, where: s
     Args:
         codes, names: from `file_labels`.
         where: names the file in an error.
+        complete: ``names`` are all the classes that there are, not those of the rows alone.
 
     Raises:
-        FedloraError: a row's class is none of the task's, or two of the file's names are one of the task's.
+        FedloraError: a row's class is none of the task's, one of `Task.classes` is none of the file's, or two
+            of the file's names are one of the task's.
     """
     if names is None:
         return codes
@@ -82,6 +86,13 @@ def task_labels(spec: Task, codes: Labels, names: Sequence[str] | None, where: s
             f"{where}: {spec.label_column} has the unknown value {unknown[0]!r}",
             f"task {spec.name} knows {_some(wanted)}; if the file is the right one, give the task "
             "label_names as the file has them",
+        )
+    absent = sorted(set(numbers.values()) - set(found)) if spec.classes and complete else []
+    if absent:
+        name = next(name for name, number in numbers.items() if number == absent[0])
+        raise FedloraError(
+            f"{where}: {spec.label_column} has no class {name!r}, which task {spec.name} is made of",
+            f"it has {_some(names)}; if it is the right file, give the task label_names as the file has them",
         )
     known = [found[code] for code in there if found[code] >= 0]
     if len(set(known)) < len(known):

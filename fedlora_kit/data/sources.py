@@ -165,7 +165,8 @@ def _from_table(spec: Task, split: str, table: Any) -> Examples:
     columns = tuple(texts(table[c], f"{where}: column {c}", REMEDY) for c in spec.columns)
     labels = np.zeros(len(table), np.int64)
     if spec.label_column:
-        labels = task_labels(spec, *file_labels(table, spec.label_column, where), where)
+        declared = hasattr(table.features[spec.label_column], "names")  # a `datasets.ClassLabel`
+        labels = task_labels(spec, *file_labels(table, spec.label_column, where), where, complete=declared)
     groups = None
     if spec.group_column:
         groups = group_values(table[spec.group_column], f"{where}: column {spec.group_column}", REMEDY)

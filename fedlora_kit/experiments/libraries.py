@@ -9,7 +9,20 @@ from packaging.version import Version
 
 from fedlora_kit.errors import FedloraError
 
-COMPUTES = ("torch", "transformers", "peft", "opacus", "tokenizers", "numpy", "scikit-learn", "rouge-score")
+COMPUTES = (
+    *(
+        "torch",
+        "transformers",
+        "peft",
+        "opacus",
+        "tokenizers",
+        "numpy",
+        "scipy",
+        "scikit-learn",
+        "rouge-score",
+    ),
+    "pillow",  # decodes and resizes images
+)
 
 
 @lru_cache

@@ -9,7 +9,8 @@ Installed libraries count by name and version; of the kit, what `source.RUN_ROOM
 
 A value that no other process could be sure to have (`stable.Unstable`), or that the code itself changes while
 it runs, is left to the text of its file; in a notebook, where nothing says how it came about, it is refused.
-What code asks for by computed names (``getattr``, ``globals()``) is seen in files only.
+What code asks for by computed names (``getattr``) is seen in files only; in a cell ``globals()`` and its
+kind are refused.
 """
 
 from __future__ import annotations
@@ -180,6 +181,12 @@ class _Walk:
         parts.append(say.named("its attributes", vars(function)))
         changed = code.changes if code else frozenset()
         names = own_names.names_in(function.__code__)
+        unseen = sorted(own_names.globals_read(function.__code__) & _BY_COMPUTED_NAME)
+        if where == "cell" and unseen:
+            raise BadValue(
+                f"{function.__qualname__} calls {unseen[0]}(): what that reaches cannot be in a key",
+                "name what it reads; or import the code from a .py file beside the notebook",
+            )
         for name, value in [*sorted(inner.items()), *_globals(function)]:
             parts.append(pack(name, say.read(name, value, changes=name in changed)))
             parts += self._attributes(say, name, value, names, changed, set())
@@ -202,6 +209,10 @@ class _Walk:
             parts.append(pack(whole, inside.read(whole, held, changes=whole in changed)))
             parts += self._attributes(say, whole, held, names, changed, seen)
         return parts
+
+
+#: what looks names up that stand nowhere in the code
+_BY_COMPUTED_NAME = frozenset({"globals", "vars", "eval", "exec"})
 
 
 class _Sayer:

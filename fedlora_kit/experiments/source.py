@@ -12,6 +12,7 @@ from fedlora_kit.errors import UnknownName
 
 RUN_ROOMS: tuple[str, ...] = (
     "randomness",
+    "columns",
     "partition",
     "data",
     "models",

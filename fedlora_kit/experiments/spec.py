@@ -183,7 +183,7 @@ class RunSpec(BaseModel):
     split: SplitSpec = SplitSpec()
     rounds: FederationSettings = FederationSettings()
     privacy: PrivacySettings | None = None
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, strict=True)
     precision: Precision = "fp32"
 
     @model_validator(mode="after")

@@ -42,7 +42,7 @@ def check_epsilon(epsilon: float, delta: float) -> None:
         raise BadValue(
             f"epsilon={epsilon}", "epsilon is a positive number, such as 6; leave privacy out for none"
         )
-    least = 2 * math.log(1 / delta) / LARGEST
+    least = -2 * math.log(delta) / LARGEST
     if epsilon < least:
         raise BadValue(
             f"epsilon={epsilon:g} is smaller than can be shown at delta={delta:g}",

@@ -20,8 +20,6 @@ from fedlora_kit.study.bands import mean_band as mean_band
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-"""Names a file of the user's own, in the form of a ``matplotlibrc``, whose lines come after the kit's."""
-
 
 def method_colour(method: str) -> str:
     """The colour of a method in every figure, as ``#rrggbb``; unknown names get a stable one."""
