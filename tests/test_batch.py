@@ -22,11 +22,12 @@ from fedlora_kit.batch import cache, kernel, pool
 from fedlora_kit.batch.folders import Staging, exclusive
 from fedlora_kit.batch.parameters import Parameter, coerce, parse_settings, read_parameters, resolve
 from fedlora_kit.batch.pool import reproduce
-from fedlora_kit.batch.progress import LiveTable, PlainLines, Running, clock
+from fedlora_kit.batch.progress import LiveTable, PlainLines, Running
 from fedlora_kit.batch.runner import run_notebook, values_for
 from fedlora_kit.batch.status import Status, digests, read_status, write_status
 from fedlora_kit.batch.summary import summarise, summary_text
 from fedlora_kit.errors import BadValue, FedloraError, UnknownName
+from fedlora_kit.numerals import clock
 from fedlora_kit.study import item as study
 
 GIB = 2**30

@@ -17,13 +17,13 @@ from hypothesis import strategies as st
 
 import fedlora_kit
 from fedlora_kit import devices
-from fedlora_kit.batch import local_batch
-from fedlora_kit.batch.local_batch import LocalBatch
-from fedlora_kit.batch.stages import Wanted
-from fedlora_kit.batch.warm import Outcome, WarmPool
 from fedlora_kit.cli import doctor
 from fedlora_kit.cli.plan import rates
 from fedlora_kit.devices import check_device, resolve_device
+from fedlora_kit.engines import local_batch
+from fedlora_kit.engines.local_batch import LocalBatch
+from fedlora_kit.engines.stages import Wanted
+from fedlora_kit.engines.warm import Outcome, WarmPool
 from fedlora_kit.errors import BadValue, FedloraError
 from fedlora_kit.experiments import run as run_module
 from fedlora_kit.experiments.provenance import collect

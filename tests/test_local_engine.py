@@ -15,16 +15,16 @@ import pytest
 from typer.testing import CliRunner
 
 import fedlora_kit
-from fedlora_kit.batch import local_batch
-from fedlora_kit.batch import local_engine as engine
 from fedlora_kit.batch import pool as notebooks
-from fedlora_kit.batch.local_batch import LocalBatch
-from fedlora_kit.batch.local_engine import Trained, train_items
-from fedlora_kit.batch.progress import LiveTable, PlainLines, Training
-from fedlora_kit.batch.stages import Wanted
+from fedlora_kit.batch.progress import LiveTable, PlainLines
 from fedlora_kit.batch.status import Status
-from fedlora_kit.batch.warm import Outcome, WarmPool, train
 from fedlora_kit.cli import app
+from fedlora_kit.engines import local_batch
+from fedlora_kit.engines import local_engine as engine
+from fedlora_kit.engines.local_batch import LocalBatch
+from fedlora_kit.engines.local_engine import Trained, train_items
+from fedlora_kit.engines.stages import Training, Wanted
+from fedlora_kit.engines.warm import Outcome, WarmPool, train
 from fedlora_kit.errors import FedloraError
 from fedlora_kit.experiments import run as run_module
 from fedlora_kit.experiments.run import run
@@ -401,7 +401,7 @@ def test_processes_import_the_package_of_the_one_that_asks(tmp_path, monkeypatch
         "import inspect, sys\n"
         "if __name__ == '__main__':\n"
         "    sys.path.insert(0, sys.argv[1])\n"
-        "    from fedlora_kit.batch.warm import WarmPool\n"
+        "    from fedlora_kit.engines.warm import WarmPool\n"
         "    from fedlora_kit.errors import BadValue\n"
         "    pool = WarmPool(1, preload=('fedlora_kit.errors',))\n"
         "    print(pool.submit(inspect.getsourcefile, BadValue).result())\n"
@@ -441,7 +441,7 @@ def test_a_process_that_dies_breaks_its_pool_and_the_next_one_works():
 
 SCRIPT = """
 import os, sys, time
-from fedlora_kit.batch.warm import WarmPool
+from fedlora_kit.engines.warm import WarmPool
 pool = WarmPool(2, preload=())
 try:
     pids = {pool.submit(os.getpid).result()}

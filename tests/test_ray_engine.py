@@ -15,13 +15,13 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from fedlora_kit.batch import ray_cluster, ray_worker
-from fedlora_kit.batch import ray_engine as engine
-from fedlora_kit.batch.ray_cluster import RayCluster, need_ray
-from fedlora_kit.batch.ray_engine import Batch, train_items
-from fedlora_kit.batch.ray_worker import PublishingStore, job, read_reply, train
-from fedlora_kit.batch.stages import Wanted
 from fedlora_kit.cli import app
+from fedlora_kit.engines import ray_cluster, ray_worker
+from fedlora_kit.engines import ray_engine as engine
+from fedlora_kit.engines.ray_cluster import RayCluster, need_ray
+from fedlora_kit.engines.ray_engine import Batch, train_items
+from fedlora_kit.engines.ray_worker import PublishingStore, job, read_reply, train
+from fedlora_kit.engines.stages import Wanted
 from fedlora_kit.errors import BadValue, FedloraError
 from fedlora_kit.experiments import placing
 from fedlora_kit.experiments import run as run_module

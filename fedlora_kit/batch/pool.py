@@ -20,10 +20,10 @@ from fedlora_kit.batch.parameters import notebook_path
 from fedlora_kit.batch.progress import Reporter, Running, Silent
 from fedlora_kit.batch.runner import values_for
 from fedlora_kit.batch.status import FAILED, OK, PLANNED, UNCHANGED, Status, now, read_status
-from fedlora_kit.batch.surroundings import python_path
 from fedlora_kit.disk import disk_guard
 from fedlora_kit.errors import BadValue, UnknownName
 from fedlora_kit.study.item import Item
+from fedlora_kit.surroundings import python_path
 
 #: item -> its notebook's parameters; trains what they need, and says whether they may go side by side
 Prepare = Callable[[dict[str, dict[str, Any]]], bool]

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from fedlora_kit.batch.status import UNCHANGED, Status
+from fedlora_kit.engines.stages import Training
+from fedlora_kit.numerals import clock
 
 _HEARTBEAT = 30.0  # seconds between two plain lines of a notebook that goes on running
 
@@ -33,28 +35,6 @@ class Running:
         return self.elapsed() * (1 - self.done) / self.done if self.done > 0 else None
 
 
-@dataclass(frozen=True)
-class Training:
-    """The training of all notebooks' runs, before the notebooks.
-
-    Attributes:
-        ended, failed: runs trained so far, and how many of them diverged.
-        total: those and what is still to come, as far as it is known.
-        elapsed, remaining: seconds; the latter estimated from the runs' sizes and what the ended ones took,
-            None before the first.
-    """
-
-    ended: int
-    failed: int
-    total: int
-    elapsed: float
-    remaining: float | None
-
-    def times(self) -> str:
-        failed = f", {self.failed} failed" if self.failed else ""
-        return f"{clock(self.elapsed)} elapsed, about {clock(self.remaining)} to go{failed}"
-
-
 class Reporter(Protocol):
     """What `pool.reproduce` tells while it works. All calls come from one thread."""
 
@@ -64,15 +44,6 @@ class Reporter(Protocol):
     def tick(self, running: list[Running], waiting: int) -> None: ...
     def end(self, status: Status) -> None: ...
     def close(self) -> None: ...
-
-
-def clock(seconds: float | None) -> str:
-    """Seconds as ``m:ss`` or ``h:mm:ss``; ``?`` where unknown."""
-    if seconds is None:
-        return "?"
-    whole = round(seconds)
-    hours, rest = divmod(whole, 3600)
-    return f"{hours}:{rest // 60:02d}:{rest % 60:02d}" if hours else f"{rest // 60}:{rest % 60:02d}"
 
 
 class Silent:

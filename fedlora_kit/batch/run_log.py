@@ -6,9 +6,10 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fedlora_kit.batch.progress import Reporter, Running, Training
+from fedlora_kit.batch.progress import Reporter, Running
 from fedlora_kit.batch.status import UNCHANGED, Status
 from fedlora_kit.devices import gpu_count, kind_of
+from fedlora_kit.engines.stages import Training
 from fedlora_kit.errors import FedloraError
 from fedlora_kit.experiments.spec import RunSpec
 from fedlora_kit.experiments.store import Store

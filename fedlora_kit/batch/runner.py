@@ -24,22 +24,15 @@ from fedlora_kit.batch.folders import LOG_FILE, NOTEBOOK_FILE, Staging
 from fedlora_kit.batch.kernel import KERNEL_NAME, private_kernel
 from fedlora_kit.batch.parameters import notebook_path, resolve
 from fedlora_kit.batch.status import FAILED, OK, Status, now
-from fedlora_kit.batch.surroundings import environment
 from fedlora_kit.errors import BadValue, FedloraError
 from fedlora_kit.experiments import atomic
 from fedlora_kit.numerals import duration
 from fedlora_kit.papers.items import OWN
 from fedlora_kit.reporting.outputs import STAGING_VARIABLE, read_claims
 from fedlora_kit.study.item import Item
+from fedlora_kit.surroundings import QUIET, environment
 
 _EXPECTED = {"table": ("table.csv", "table.md"), "figure": ("figure.svg", "figure.png")}
-QUIET = {
-    "TQDM_DISABLE": "1",
-    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-    "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
-    "TRANSFORMERS_VERBOSITY": "error",
-    "TOKENIZERS_PARALLELISM": "false",
-}
 _COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
 

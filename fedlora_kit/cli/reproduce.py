@@ -216,7 +216,7 @@ def _warn_of_time(profile: str, items: dict[str, dict[str, Any]], share: int = 1
 def _train_share(items: Sequence[Item], profile: str, settings: Sequence[str], text: str) -> None:
     """One share of the items' runs."""
     from fedlora_kit.batch.parameters import parse_settings, resolve
-    from fedlora_kit.batch.shards import Shard, train_share
+    from fedlora_kit.engines.shards import Shard, train_share
 
     shard, given = Shard.parse(text), parse_settings(settings)
     if "profile" in given:
@@ -244,7 +244,7 @@ def _here(profile: str, log: Path, reporter: Reporter, *, warm: bool) -> Prepare
         _warn_of_time(profile, items)
         if not warm or len(items) < 2:
             return False
-        from fedlora_kit.batch.local_engine import train_items
+        from fedlora_kit.engines.local_engine import train_items
 
         log.unlink(missing_ok=True)
         done = train_items(items, profile, log=log, tell=reporter.training)
@@ -266,8 +266,8 @@ def _on_cluster(engine: str, profile: str, address: str | None, url: str | None)
         if address is not None:
             raise BadValue("--address is for a Ray cluster", "add --engine ray")
         return None
-    from fedlora_kit.batch.ray_cluster import RayCluster, need_ray
-    from fedlora_kit.batch.ray_engine import train_items
+    from fedlora_kit.engines.ray_cluster import RayCluster, need_ray
+    from fedlora_kit.engines.ray_engine import train_items
 
     need_ray()
 

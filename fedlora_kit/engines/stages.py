@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from fedlora_kit.experiments.spec import RunSpec
 from fedlora_kit.experiments.store import Store
+from fedlora_kit.numerals import clock
 from fedlora_kit.papers.runs_of import planned_runs
 from fedlora_kit.study.planned import Runs
 
@@ -42,6 +43,28 @@ class Planned:
         """The runs that the finished first ones choose; None while one of those is missing."""
         specs = self.runs.chosen(store)
         return None if specs is None else [Wanted(spec, self.device) for spec in specs]
+
+
+@dataclass(frozen=True)
+class Training:
+    """The training of all notebooks' runs, before the notebooks.
+
+    Attributes:
+        ended, failed: runs trained so far, and how many of them diverged.
+        total: those and what is still to come, as far as it is known.
+        elapsed, remaining: seconds; the latter estimated from the runs' sizes and what the ended ones took,
+            None before the first.
+    """
+
+    ended: int
+    failed: int
+    total: int
+    elapsed: float
+    remaining: float | None
+
+    def times(self) -> str:
+        failed = f", {self.failed} failed" if self.failed else ""
+        return f"{clock(self.elapsed)} elapsed, about {clock(self.remaining)} to go{failed}"
 
 
 class Trainer(Protocol):

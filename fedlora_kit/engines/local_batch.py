@@ -9,9 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
 from dataclasses import dataclass, field, replace
 
-from fedlora_kit.batch.progress import Training
-from fedlora_kit.batch.stages import Planned, Wanted
-from fedlora_kit.batch.warm import Outcome, train
+from fedlora_kit.engines.stages import Planned, Training, Wanted
+from fedlora_kit.engines.warm import Outcome, train
 from fedlora_kit.errors import FedloraError
 from fedlora_kit.experiments.placing import on_cpu, wanted_device
 from fedlora_kit.experiments.spec import RunSpec, external

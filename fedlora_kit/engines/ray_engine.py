@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from fedlora_kit import paths
-from fedlora_kit.batch.ray_worker import job
-from fedlora_kit.batch.stages import Wanted, plan_item, train_stages
+from fedlora_kit.engines.ray_worker import job
+from fedlora_kit.engines.stages import Wanted, plan_item, train_stages
 from fedlora_kit.errors import BadValue, FedloraError
 from fedlora_kit.experiments.placing import wanted_device
 from fedlora_kit.experiments.remote import RemoteStore
