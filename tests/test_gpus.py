@@ -18,7 +18,6 @@ from hypothesis import strategies as st
 import fedlora_kit
 from fedlora_kit import devices
 from fedlora_kit.cli import doctor
-from fedlora_kit.cli.plan import rates
 from fedlora_kit.devices import check_device, resolve_device
 from fedlora_kit.engines import local_batch
 from fedlora_kit.engines.local_batch import LocalBatch
@@ -33,6 +32,7 @@ from fedlora_kit.experiments.store import Store
 from fedlora_kit.flower.launch import device_of_node
 from fedlora_kit.running import many, places
 from fedlora_kit.running.places import Places
+from fedlora_kit.study.rates import rates
 
 PACKAGE = Path(fedlora_kit.__file__).parent
 

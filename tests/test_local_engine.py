@@ -16,7 +16,8 @@ from typer.testing import CliRunner
 
 import fedlora_kit
 from fedlora_kit.batch import pool as notebooks
-from fedlora_kit.batch.progress import LiveTable, PlainLines
+from fedlora_kit.batch.order import Order, Todo
+from fedlora_kit.batch.progress import LiveTable, PlainLines, Reporter
 from fedlora_kit.batch.status import Status
 from fedlora_kit.cli import app
 from fedlora_kit.engines import local_batch
@@ -32,8 +33,8 @@ from fedlora_kit.experiments.spec import RunSpec
 from fedlora_kit.experiments.store import Store
 from fedlora_kit.papers.runs_of import planned_runs, runs_of
 
-GRID = {"ffa-lora/gsm8k": {"profile": "smoke", "seeds": 2, "device": "cpu", "output_dir": "figures"}}
-PLAIN = {"start_here": {"profile": "smoke", "seeds": 1, "device": "cpu"}}
+GRID = {"ffa-lora/gsm8k": {"seeds": 2, "device": "cpu", "output_dir": "figures"}}
+PLAIN = {"start_here": {"seeds": 1, "device": "cpu"}}
 
 
 def done(spec, store):
@@ -320,8 +321,6 @@ def test_several_notebooks_are_trained_for(tmp_path, monkeypatch, words, trains)
 def test_notebooks_at_a_time(tmp_path, monkeypatch, jobs, trained, cores, at_once):
     monkeypatch.setattr(notebooks, "_cores", lambda: cores)
     monkeypatch.setattr(notebooks, "_MEMORY", 1)
-    monkeypatch.setattr(notebooks, "values_for", lambda *_: {})
-    monkeypatch.setattr(notebooks.cache, "cache_key", lambda *_: "k")
     running, most = [], []
 
     class Process:
@@ -343,7 +342,9 @@ def test_notebooks_at_a_time(tmp_path, monkeypatch, jobs, trained, cores, at_onc
     items = [
         type("I", (), {"id": f"p/{n}", "kind": "table", "notebook": "start_here.ipynb"})() for n in range(6)
     ]
-    notebooks.reproduce(items, jobs=jobs, output_dir=tmp_path, prepare=lambda _: trained)
+    order = Order(items, jobs=jobs, place=tmp_path)
+    todo = Todo(order, [(item, Status(item.id, "failed")) for item in items], [], [])
+    notebooks.run(todo, trained, Reporter())
     assert max(most) == at_once
 
 

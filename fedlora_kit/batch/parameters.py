@@ -13,18 +13,20 @@ import json
 import math
 import re
 import tokenize
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from fedlora_kit import paths
 from fedlora_kit.errors import BadValue, UnknownName
+from fedlora_kit.papers.items import ITEMS, find
 from fedlora_kit.study.item import Item
 
 TYPES = ("int", "float", "str", "bool", "list[int]", "list[float]", "list[str]")
 _TRUE, _FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 _NONE = ("none", "null")
+_OPTIONS = {"profile": "--profile", "output_dir": "--output"}
 
 
 @dataclass(frozen=True)
@@ -164,17 +166,23 @@ def notebook_path(item: Item) -> Path:
     return paths.notebooks_dir() / item.notebook
 
 
-def resolve(item: Item, settings: Mapping[str, Any]) -> dict[str, Any]:
+def resolve(item: Item, settings: Mapping[str, Any], **given: Any) -> dict[str, Any]:
     """``settings`` checked against what the item's notebook declares, each value of its declared type, and
     the item's own parameters.
 
+    Args:
+        given: parameters that have an option of their own, and cannot be among the settings.
+
     Raises:
         UnknownName: a name the notebook does not declare.
-        BadValue: a value of the wrong type; one of the item's own parameters; no notebook.
+        BadValue: a value of the wrong type; one of the item's own parameters, or one that has an option of
+            its own; no notebook.
     """
+    for name in _OPTIONS.keys() & settings.keys():
+        raise BadValue(f"{name!r} cannot be set with --set", f"use {_OPTIONS[name]}")
     declared = read_parameters(notebook_path(item))
     values = {}
-    for name, value in {**settings, **item.parameters}.items():
+    for name, value in {**settings, **item.parameters, **given}.items():
         if name in settings and name in item.parameters:
             raise BadValue(
                 f"{name!r} of {item.id} is always {item.parameters[name]!r}", f"leave {name}={value} out"
@@ -183,6 +191,21 @@ def resolve(item: Item, settings: Mapping[str, Any]) -> dict[str, Any]:
             raise UnknownName(f"parameter of notebook {item.id}", name, declared)
         values[name] = coerce(name, value, declared[name], f"notebook {item.id}")
     return values
+
+
+def asked(names: Sequence[str] | None, settings: Sequence[str] | None) -> dict[str, dict[str, Any]]:
+    """What a command line names: item -> parameters of its notebook, of the items that have one.
+
+    Args:
+        names: as for `papers.items.find`; none: the items of all papers.
+        settings: ``name=value``.
+
+    Raises:
+        UnknownName, BadValue: as `find`, `parse_settings` and `resolve`.
+    """
+    given = parse_settings(settings or [])
+    found = find(names) if names else ITEMS
+    return {item.id: resolve(item, given) for item in found if item.notebook is not None}
 
 
 def _declared(source: str, path: Path) -> dict[str, Parameter]:

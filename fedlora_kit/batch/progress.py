@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from fedlora_kit.batch.status import UNCHANGED, Status
 from fedlora_kit.engines.stages import Training
@@ -35,8 +35,8 @@ class Running:
         return self.elapsed() * (1 - self.done) / self.done if self.done > 0 else None
 
 
-class Reporter(Protocol):
-    """What `pool.reproduce` tells while it works. All calls come from one thread."""
+class Reporter:
+    """What `pipeline.reproduce` tells while it works, from one thread; this one says nothing."""
 
     def training(self, now: Training) -> None: ...
     def begin(self, total: int) -> None: ...
@@ -46,18 +46,7 @@ class Reporter(Protocol):
     def close(self) -> None: ...
 
 
-class Silent:
-    """Says nothing."""
-
-    def training(self, now: Training) -> None: ...
-    def begin(self, total: int) -> None: ...
-    def start(self, running: Running) -> None: ...
-    def tick(self, running: list[Running], waiting: int) -> None: ...
-    def end(self, status: Status) -> None: ...
-    def close(self) -> None: ...
-
-
-class PlainLines:
+class PlainLines(Reporter):
     """A line when a notebook starts, ends, and every half minute between; likewise for the training."""
 
     def __init__(self, say: Callable[[str], Any] = print) -> None:
@@ -95,10 +84,8 @@ class PlainLines:
         reason = f": {status.error.splitlines()[0]}" if status.error else ""
         self._say(f"[{self._ended}/{self._total}] {status.item}: {status.status}{time_taken}{reason}")
 
-    def close(self) -> None: ...
 
-
-class LiveTable:
+class LiveTable(Reporter):
     """A live line a notebook, by rich."""
 
     def __init__(self, console: Any) -> None:

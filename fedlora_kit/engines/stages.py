@@ -88,13 +88,12 @@ def plan_item(item: str, profile: str, parameters: Mapping[str, Any]) -> Planned
     """An item's runs.
 
     Args:
-        parameters: of its notebook, typed; with or without ``profile``.
+        parameters: of its notebook, typed.
 
     Raises:
         UnknownName, BadValue: see `papers.runs_of.runs_of`.
     """
-    given = {name: value for name, value in parameters.items() if name != "profile"}
-    return Planned(planned_runs(item, profile, **given), str(given.get("device", "auto")))
+    return Planned(planned_runs(item, profile, **parameters), str(parameters.get("device", "auto")))
 
 
 def train_stages(planned: Mapping[str, Planned], trainer: Trainer) -> None:
