@@ -10,9 +10,10 @@ from typing import Any
 from fedlora_kit import paths
 from fedlora_kit.batch import cache
 from fedlora_kit.batch.folders import Staging
-from fedlora_kit.batch.parameters import notebook_path, resolve
+from fedlora_kit.batch.parameters import notebook_path, parse_settings, resolve
 from fedlora_kit.batch.status import FAILED, PLANNED, UNCHANGED, Status
 from fedlora_kit.errors import BadValue
+from fedlora_kit.papers.items import ITEMS, find
 from fedlora_kit.study.item import Item, check_profile
 
 
@@ -116,6 +117,21 @@ def values_for(
     if place.is_absolute() and place.resolve().is_relative_to(paths.home()):
         place = place.resolve().relative_to(paths.home())  # no path of this machine in the executed notebook
     return resolve(item, settings, profile=profile, output_dir=place.as_posix())
+
+
+def asked(names: Sequence[str] | None, settings: Sequence[str] | None) -> dict[str, dict[str, Any]]:
+    """What a command line names: item -> parameters of its notebook, of the items that have one.
+
+    Args:
+        names: as for `papers.items.find`; none: the items of all papers.
+        settings: ``name=value``.
+
+    Raises:
+        UnknownName, BadValue: as `find`, `parse_settings` and `resolve`.
+    """
+    given = parse_settings(settings or [])
+    found = find(names) if names else ITEMS
+    return {item.id: resolve(item, given) for item in found if item.notebook is not None}
 
 
 def plan(order: Order, notebooks: Sequence[tuple[Item, dict[str, Any]]]) -> Todo:

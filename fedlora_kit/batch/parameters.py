@@ -13,14 +13,13 @@ import json
 import math
 import re
 import tokenize
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from fedlora_kit import paths
 from fedlora_kit.errors import BadValue, UnknownName
-from fedlora_kit.papers.items import ITEMS, find
 from fedlora_kit.study.item import Item
 
 TYPES = ("int", "float", "str", "bool", "list[int]", "list[float]", "list[str]")
@@ -191,21 +190,6 @@ def resolve(item: Item, settings: Mapping[str, Any], **given: Any) -> dict[str, 
             raise UnknownName(f"parameter of notebook {item.id}", name, declared)
         values[name] = coerce(name, value, declared[name], f"notebook {item.id}")
     return values
-
-
-def asked(names: Sequence[str] | None, settings: Sequence[str] | None) -> dict[str, dict[str, Any]]:
-    """What a command line names: item -> parameters of its notebook, of the items that have one.
-
-    Args:
-        names: as for `papers.items.find`; none: the items of all papers.
-        settings: ``name=value``.
-
-    Raises:
-        UnknownName, BadValue: as `find`, `parse_settings` and `resolve`.
-    """
-    given = parse_settings(settings or [])
-    found = find(names) if names else ITEMS
-    return {item.id: resolve(item, given) for item in found if item.notebook is not None}
 
 
 def _declared(source: str, path: Path) -> dict[str, Parameter]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from fedlora_kit.batch.status import PLANNED, Status
 from fedlora_kit.numerals import fixed
-from fedlora_kit.reporting.outputs import VERDICTS, count_claims, item_folder
+from fedlora_kit.reporting.outputs import VERDICTS, count_claims, item_folder, read_claims
 
 
 def summary_text(statuses: Sequence[Status], output_dir: str | Path) -> str:
@@ -18,7 +18,7 @@ def summary_text(statuses: Sequence[Status], output_dir: str | Path) -> str:
 
     rows = []
     for one in statuses:
-        claims = count_claims(item_folder(one.item, one.profile, output_dir)) if one.good else None
+        claims = count_claims(read_claims(item_folder(one.item, one.profile, output_dir))) if one.good else {}
         minutes = fixed(one.seconds / 60, 1, 1) if one.status != PLANNED else ""
         rows.append([one.item, one.status, minutes, *(str(claims[v]) if claims else "" for v in VERDICTS)])
     align = ("left", "left", "right", *["right"] * len(VERDICTS))

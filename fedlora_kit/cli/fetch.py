@@ -102,7 +102,7 @@ def _say_by_hand(needed: Wanted, hub: Path) -> None:
 
 
 def _wanted(items: list[str] | None, profile: str, settings: list[str] | None) -> Wanted:
-    from fedlora_kit.batch.parameters import asked
+    from fedlora_kit.batch.order import asked
     from fedlora_kit.fetching.plan import wanted
     from fedlora_kit.papers.runs_of import planned_runs
 

@@ -15,7 +15,7 @@ from fedlora_kit.numerals import duration, fixed, significant, size
 from fedlora_kit.planning.gpus import SHARE
 
 if TYPE_CHECKING:
-    from fedlora_kit.study.plan import Plan, Totals
+    from fedlora_kit.study.plan import Plan, PlannedRun, Totals
 
 
 def plan(
@@ -79,7 +79,7 @@ def plan(
     with --check: a list, one object a kind of run (see `study.plan_check.by_kind`).
     """
     from fedlora_kit.batch import own_code
-    from fedlora_kit.batch.parameters import asked
+    from fedlora_kit.batch.order import asked
     from fedlora_kit.experiments.store import Store
     from fedlora_kit.papers.runs_of import planned_items
     from fedlora_kit.study.plan import plan as make
@@ -114,28 +114,19 @@ def _as_json(made: Plan, rate: str | float, share: float | None) -> dict[str, An
         "rate": rate,
         "share": share,
         "items": [
-            {
-                "item": one.item,
-                "note": one.note,
-                "totals": asdict(one.totals),
-                "runs": [
-                    {
-                        "stage": run.stage,
-                        "key": run.key,
-                        "status": run.status,
-                        "seconds": run.seconds,
-                        "cost": None if run.cost is None else asdict(run.cost),
-                        "problem": run.problem,
-                        "spec": run.spec.model_dump(mode="json"),
-                    }
-                    for run in one.runs
-                ],
-            }
-            for one in made.items
+            {"item": i.item, "note": i.note, "totals": asdict(i.totals), "runs": [_run(r) for r in i.runs]}
+            for i in made.items
         ],
         "total": asdict(made.totals),
         "downloads": dict(made.downloads),
     }
+
+
+def _run(run: PlannedRun) -> dict[str, Any]:
+    names = ("stage", "key", "status", "seconds", "cost", "problem")
+    told = {name: getattr(run, name) for name in names}
+    told["cost"] = None if run.cost is None else asdict(run.cost)
+    return {**told, "spec": run.spec.model_dump(mode="json")}
 
 
 def _print(made: Plan, how: str) -> None:

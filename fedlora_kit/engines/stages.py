@@ -68,7 +68,7 @@ class Training:
 
 
 class Trainer(Protocol):
-    """What trains runs: a cluster (`ray_engine.Batch`), or this machine (`local_engine.LocalBatch`)."""
+    """What trains runs: a cluster (`ray_engine.Batch`), or this machine (`local_batch.LocalBatch`)."""
 
     @property
     def store(self) -> Store:
