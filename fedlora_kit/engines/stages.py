@@ -67,6 +67,12 @@ class Training:
         return f"{clock(self.elapsed)} elapsed, about {clock(self.remaining)} to go{failed}"
 
 
+def is_stored(store: Store, key: str) -> bool:
+    """Whether a run is finished and whole, or has failed."""
+    status = store.status(key)
+    return status == "failed" or (status == "finished" and store.load(key) is not None)
+
+
 class Trainer(Protocol):
     """What trains runs: a cluster (`ray_engine.Batch`), or this machine (`local_batch.LocalBatch`)."""
 
