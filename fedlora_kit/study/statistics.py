@@ -46,7 +46,8 @@ def mean_interval(values: npt.ArrayLike) -> MeanInterval:
 
 def half_width(sd: float, n: int) -> float:
     """Half of that interval, from the standard deviation (n − 1) of ``n`` values, at least 2."""
-    return float(stats.t.ppf((1 + CONFIDENCE) / 2, n - 1)) * sd / n**0.5
+    half: float = float(stats.t.ppf((1 + CONFIDENCE) / 2, n - 1)) * sd / n**0.5
+    return half
 
 
 @dataclass(frozen=True)
