@@ -141,3 +141,12 @@ def _digits(number: float, digits: int) -> str:
 
 def _not_finite(number: float) -> str:
     return MISSING if math.isnan(number) else "∞" if number > 0 else "−∞"
+
+
+def clock(seconds: float | None) -> str:
+    """Seconds as ``m:ss`` or ``h:mm:ss``; ``?`` where unknown."""
+    if seconds is None:
+        return "?"
+    whole = round(seconds)
+    hours, rest = divmod(whole, 3600)
+    return f"{hours}:{rest // 60:02d}:{rest % 60:02d}" if hours else f"{rest // 60}:{rest % 60:02d}"

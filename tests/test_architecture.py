@@ -17,6 +17,7 @@ FLOORS = [
     "__init__",
     "errors",
     "disk",
+    "surroundings",
     "paths",
     "devices",
     "mirror",
@@ -44,6 +45,7 @@ FLOORS = [
     "reporting",
     "notebook",
     "fetching",
+    "engines",
     "batch",
     "cli",
 ]
@@ -153,6 +155,7 @@ def test_numbers_that_people_read_go_through_numerals(path):
         "papers",
         "reporting",
         "fetching",
+        "engines",
         "batch",
         "cli",
     }:

@@ -20,13 +20,15 @@ from hypothesis import strategies as st
 
 from fedlora_kit.batch import cache, kernel, pool
 from fedlora_kit.batch.folders import Staging, exclusive
+from fedlora_kit.batch.order import Order, values_for
 from fedlora_kit.batch.parameters import Parameter, coerce, parse_settings, read_parameters, resolve
-from fedlora_kit.batch.pool import reproduce
-from fedlora_kit.batch.progress import LiveTable, PlainLines, Running, clock
-from fedlora_kit.batch.runner import run_notebook, values_for
+from fedlora_kit.batch.pipeline import reproduce
+from fedlora_kit.batch.progress import LiveTable, PlainLines, Running
+from fedlora_kit.batch.runner import run_notebook
 from fedlora_kit.batch.status import Status, digests, read_status, write_status
-from fedlora_kit.batch.summary import summarise, summary_text
+from fedlora_kit.batch.summary import summary_text
 from fedlora_kit.errors import BadValue, FedloraError, UnknownName
+from fedlora_kit.numerals import clock
 from fedlora_kit.study import item as study
 
 GIB = 2**30
@@ -284,7 +286,8 @@ def batch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Batch]:
             patch.delenv(name, raising=False)
         patch.setattr(pool, "_cores", lambda: 7)
         recorder = Recorder()
-        statuses = reproduce(ITEMS, jobs=2, settings={"rounds": "5"}, timeout=10, reporter=recorder)
+        order = Order(ITEMS, jobs=2, settings={"rounds": "5"}, timeout=10)
+        statuses = reproduce(order, recorder).statuses
         assert [status.item for status in statuses] == [item.id for item in ITEMS]
         yield Batch(home, {status.item: status for status in statuses}, recorder.lines)
 
@@ -420,10 +423,10 @@ def test_summary_has_a_line_for_each_item(own_batch: Batch) -> None:
             ]
         )
     )
-    lines = {line.item: line for line in summarise(list(own_batch.statuses.values()), "figures")}
-    assert lines["p/ok"].claims == {"reproduced": 2, "not reproduced": 0, "undecided": 0, "not testable": 1}
-    assert lines["p/bad"].claims is None
-    text = summary_text(list(lines.values()))
+    text = summary_text(list(own_batch.statuses.values()), "figures")
+    lines = {line.split()[0]: line.split()[3:] for line in text.splitlines()}
+    assert lines["p/ok"] == ["2", "0", "0", "1"]
+    assert lines["p/bad"] == []
     assert text.count("\n") == len(ITEMS) + 1
     assert "p/planned" in text
 
@@ -433,7 +436,7 @@ def test_summary_has_a_line_for_each_item(own_batch: Batch) -> None:
 
 def _run(**options: Any) -> Status:
     options = {"settings": {"rounds": 5}, **options}
-    return reproduce([Item("p/ok")], **options)[0]
+    return reproduce(Order([Item("p/ok")], **options)).statuses[0]
 
 
 def test_what_is_current_is_not_run_again_and_what_is_not_is(
@@ -541,19 +544,19 @@ def test_bad_input_is_refused_before_anything_runs(home: Path, monkeypatch: pyte
     write_notebook(home, "y", parameters=PARAMETERS + "only_here: int = 1\n")
     items = [Item("x"), Item("y")]
     with pytest.raises(UnknownName, match="profile"):
-        reproduce(items, "huge")
+        Order(items, "huge")
     with pytest.raises(BadValue, match="jobs=0"):
-        reproduce(items, jobs=0)
+        Order(items, jobs=0)
     with pytest.raises(BadValue, match="timeout"):
-        reproduce(items, timeout=0)
+        Order(items, timeout=0)
     with pytest.raises(BadValue, match="twice"):
-        reproduce([*items, Item("x")])
+        Order([*items, Item("x")])
     with pytest.raises(UnknownName, match="notebook x"):
-        reproduce(items, settings={"only_here": "1"})
+        reproduce(Order(items, settings={"only_here": "1"}))
     with pytest.raises(BadValue, match="'rounds' of notebook x"):
-        reproduce(items, settings={"rounds": "many"})
+        reproduce(Order(items, settings={"rounds": "many"}))
     with pytest.raises(BadValue, match="planned"):
-        run_notebook(Item("z"), "smoke", {})
+        run_notebook(Item("z"), Status("z", "failed", "smoke"))
     with pytest.raises(BadValue, match="plain name"):
         Staging("../x", "smoke", "figures", "r")
 
@@ -561,7 +564,7 @@ def test_bad_input_is_refused_before_anything_runs(home: Path, monkeypatch: pyte
 def test_two_batches_cannot_write_to_one_folder(home: Path) -> None:
     write_notebook(home, "x")
     with exclusive("smoke", "figures"), pytest.raises(FedloraError, match="another fedlora reproduce"):
-        reproduce([Item("x")])
+        reproduce(Order([Item("x")]))
 
 
 def test_no_disk_space_is_one_clear_error(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -569,7 +572,7 @@ def test_no_disk_space_is_one_clear_error(home: Path, monkeypatch: pytest.Monkey
     usage = type("Usage", (), {"free": 2**20})
     monkeypatch.setattr("shutil.disk_usage", lambda path: usage)
     with pytest.raises(FedloraError, match="no disk space: 1.0 MB"):
-        reproduce([Item("x")])
+        reproduce(Order([Item("x")]))
 
 
 # --- folders ---

@@ -13,14 +13,14 @@ from typer.testing import CliRunner, Result
 
 from fedlora_kit import devices
 from fedlora_kit.cli import app, doctor
-from fedlora_kit.cli import devices as warning
-from fedlora_kit.cli import plan as plan_
+from fedlora_kit.engines import without_gpu as warning
 from fedlora_kit.errors import BadValue
 from fedlora_kit.experiments.store import Store
 from fedlora_kit.numerals import duration
 from fedlora_kit.papers.runs_of import planned_items, runs_of
 from fedlora_kit.planning.rate import Rate, given_rate
 from fedlora_kit.running.places import default_jobs
+from fedlora_kit.study import rates as speeds
 from fedlora_kit.study.plan import plan
 
 ITEM = "lessons/lora_and_fedavg"
@@ -52,7 +52,7 @@ def notebook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "backbones").symlink_to(ROOT / "data" / "backbones")
     monkeypatch.setenv("FEDLORA_HOME", str(tmp_path))
-    monkeypatch.setattr(plan_, "rates", lambda tflops, device: lambda spec: RATE)
+    monkeypatch.setattr(speeds, "rates", lambda tflops, device: lambda spec: RATE)
     monkeypatch.chdir(tmp_path)
     return path
 

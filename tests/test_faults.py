@@ -18,7 +18,8 @@ from store_tools import FILES, KEY, OTHER, SPEC, child, finish, tree, until, wai
 
 from fedlora_kit.batch import pool
 from fedlora_kit.batch.folders import Staging
-from fedlora_kit.batch.pool import reproduce
+from fedlora_kit.batch.order import Order
+from fedlora_kit.batch.pipeline import reproduce
 from fedlora_kit.errors import FedloraError
 from fedlora_kit.experiments import entry as entries
 from fedlora_kit.experiments.atomic import DamageWarning, sha256
@@ -272,7 +273,7 @@ def test_a_batch_on_a_full_disk_is_one_clear_error(tmp_path, monkeypatch):
     monkeypatch.setattr(pool.sys, "executable", "/bin/false")  # the notebook's process dies at once
     monkeypatch.setattr(Staging, "fail", full)
     with pytest.raises(FedloraError, match=r"no space left.*p/one.*MiB free"):
-        reproduce([Item("p/one")])
+        reproduce(Order([Item("p/one")]))
 
 
 # --- another version ------------------------------------------------------------------------------------

@@ -17,13 +17,12 @@ from hypothesis import strategies as st
 
 import fedlora_kit
 from fedlora_kit import devices
-from fedlora_kit.batch import local_batch
-from fedlora_kit.batch.local_batch import LocalBatch
-from fedlora_kit.batch.stages import Wanted
-from fedlora_kit.batch.warm import Outcome, WarmPool
 from fedlora_kit.cli import doctor
-from fedlora_kit.cli.plan import rates
 from fedlora_kit.devices import check_device, resolve_device
+from fedlora_kit.engines import local_batch
+from fedlora_kit.engines.local_batch import LocalBatch
+from fedlora_kit.engines.stages import Wanted
+from fedlora_kit.engines.warm import Outcome, WarmPool
 from fedlora_kit.errors import BadValue, FedloraError
 from fedlora_kit.experiments import run as run_module
 from fedlora_kit.experiments.provenance import collect
@@ -33,6 +32,7 @@ from fedlora_kit.experiments.store import Store
 from fedlora_kit.flower.launch import device_of_node
 from fedlora_kit.running import many, places
 from fedlora_kit.running.places import Places
+from fedlora_kit.study.rates import rates
 
 PACKAGE = Path(fedlora_kit.__file__).parent
 

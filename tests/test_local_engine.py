@@ -15,16 +15,17 @@ import pytest
 from typer.testing import CliRunner
 
 import fedlora_kit
-from fedlora_kit.batch import local_batch
-from fedlora_kit.batch import local_engine as engine
 from fedlora_kit.batch import pool as notebooks
-from fedlora_kit.batch.local_batch import LocalBatch
-from fedlora_kit.batch.local_engine import Trained, train_items
-from fedlora_kit.batch.progress import LiveTable, PlainLines, Training
-from fedlora_kit.batch.stages import Wanted
+from fedlora_kit.batch.order import Order, Todo
+from fedlora_kit.batch.progress import LiveTable, PlainLines, Reporter
 from fedlora_kit.batch.status import Status
-from fedlora_kit.batch.warm import Outcome, WarmPool, train
 from fedlora_kit.cli import app
+from fedlora_kit.engines import local_batch
+from fedlora_kit.engines import local_engine as engine
+from fedlora_kit.engines.local_batch import LocalBatch
+from fedlora_kit.engines.local_engine import Trained, train_items
+from fedlora_kit.engines.stages import Training, Wanted
+from fedlora_kit.engines.warm import Outcome, WarmPool, train
 from fedlora_kit.errors import FedloraError
 from fedlora_kit.experiments import run as run_module
 from fedlora_kit.experiments.run import run
@@ -32,8 +33,8 @@ from fedlora_kit.experiments.spec import RunSpec
 from fedlora_kit.experiments.store import Store
 from fedlora_kit.papers.runs_of import planned_runs, runs_of
 
-GRID = {"ffa-lora/gsm8k": {"profile": "smoke", "seeds": 2, "device": "cpu", "output_dir": "figures"}}
-PLAIN = {"start_here": {"profile": "smoke", "seeds": 1, "device": "cpu"}}
+GRID = {"ffa-lora/gsm8k": {"seeds": 2, "device": "cpu", "output_dir": "figures"}}
+PLAIN = {"start_here": {"seeds": 1, "device": "cpu"}}
 
 
 def done(spec, store):
@@ -320,8 +321,6 @@ def test_several_notebooks_are_trained_for(tmp_path, monkeypatch, words, trains)
 def test_notebooks_at_a_time(tmp_path, monkeypatch, jobs, trained, cores, at_once):
     monkeypatch.setattr(notebooks, "_cores", lambda: cores)
     monkeypatch.setattr(notebooks, "_MEMORY", 1)
-    monkeypatch.setattr(notebooks, "values_for", lambda *_: {})
-    monkeypatch.setattr(notebooks.cache, "cache_key", lambda *_: "k")
     running, most = [], []
 
     class Process:
@@ -343,7 +342,9 @@ def test_notebooks_at_a_time(tmp_path, monkeypatch, jobs, trained, cores, at_onc
     items = [
         type("I", (), {"id": f"p/{n}", "kind": "table", "notebook": "start_here.ipynb"})() for n in range(6)
     ]
-    notebooks.reproduce(items, jobs=jobs, output_dir=tmp_path, prepare=lambda _: trained)
+    order = Order(items, jobs=jobs, place=tmp_path)
+    todo = Todo(order, [(item, Status(item.id, "failed")) for item in items], [], [])
+    notebooks.run(todo, trained, Reporter())
     assert max(most) == at_once
 
 
@@ -401,7 +402,7 @@ def test_processes_import_the_package_of_the_one_that_asks(tmp_path, monkeypatch
         "import inspect, sys\n"
         "if __name__ == '__main__':\n"
         "    sys.path.insert(0, sys.argv[1])\n"
-        "    from fedlora_kit.batch.warm import WarmPool\n"
+        "    from fedlora_kit.engines.warm import WarmPool\n"
         "    from fedlora_kit.errors import BadValue\n"
         "    pool = WarmPool(1, preload=('fedlora_kit.errors',))\n"
         "    print(pool.submit(inspect.getsourcefile, BadValue).result())\n"
@@ -441,7 +442,7 @@ def test_a_process_that_dies_breaks_its_pool_and_the_next_one_works():
 
 SCRIPT = """
 import os, sys, time
-from fedlora_kit.batch.warm import WarmPool
+from fedlora_kit.engines.warm import WarmPool
 pool = WarmPool(2, preload=())
 try:
     pids = {pool.submit(os.getpid).result()}

@@ -21,8 +21,9 @@ import pytest
 from filelock import FileLock, Timeout
 from printed_tables import wrong_cells
 
+from fedlora_kit.batch.order import Order
 from fedlora_kit.batch.parameters import read_parameters
-from fedlora_kit.batch.pool import reproduce
+from fedlora_kit.batch.pipeline import reproduce
 from fedlora_kit.experiments.atomic import write_text
 from fedlora_kit.papers.items import ITEMS, find
 
@@ -231,7 +232,9 @@ class Smoke:
                 with pytest.MonkeyPatch.context() as patch:  # each test has set a store of its own
                     for name, value in self.settings.items():
                         patch.setenv(name, value)
-                    (status,) = reproduce(find(item), "smoke", output_dir=self._out(item), settings=CUT[item])
+                    (status,) = reproduce(
+                        Order(find(item), settings=CUT[item], place=self._out(item))
+                    ).statuses
                 said = json.dumps({"status": status.status, "error": status.error})
                 write_text(self._record(item), said)
                 return True

@@ -218,7 +218,7 @@ def test_a_printed_comparison_says_where_it_is_none(outputs: ItemOutputs, compar
 
 
 def test_claims_are_written_counted_and_displayed(outputs: ItemOutputs) -> None:
-    assert count_claims(outputs.folder) == dict.fromkeys(VERDICTS, 0)
+    assert count_claims(read_claims(outputs.folder)) == dict.fromkeys(VERDICTS, 0)
     left_open = judged("not reproduced", "fourth")
     left_open = replace(left_open, verdict=replace(left_open.verdict, reason="so this is undecided"))
     some = [judged(), judged("not reproduced", "second"), judged("not testable", "third"), left_open]
@@ -229,7 +229,7 @@ def test_claims_are_written_counted_and_displayed(outputs: ItemOutputs) -> None:
         "not testable",
         "undecided",
     ]
-    assert count_claims(outputs.folder) == dict.fromkeys(VERDICTS, 1)
+    assert count_claims(read_claims(outputs.folder)) == dict.fromkeys(VERDICTS, 1)
     records = json.loads((outputs.folder / "claims.json").read_text())
     assert [record["undecided"] for record in records] == [False, False, False, True]
     assert "FFA &lt; LoRA &amp; co" in shown._repr_html_()

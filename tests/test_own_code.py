@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from fedlora_kit.batch import own_code, pool
+from fedlora_kit.batch import own_code, pipeline
 from fedlora_kit.batch.kernel import KERNEL_NAME, private_kernel
 from fedlora_kit.cli import app
 from fedlora_kit.errors import BadValue
@@ -145,7 +145,7 @@ def test_a_command_names_files_for_itself_alone(
         named.append(own_code.files())
         raise ZeroDivisionError
 
-    monkeypatch.setattr(pool, "reproduce", failing)
+    monkeypatch.setattr(pipeline, "reproduce", failing)
     words = ["reproduce", "fed-hello/table2"]
     assert isinstance(CliRunner().invoke(app, [*words, "--with", str(mine)]).exception, ZeroDivisionError)
     assert os.environ.get(own_code.VARIABLE) == before

@@ -15,13 +15,13 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from fedlora_kit.batch import ray_cluster, ray_worker
-from fedlora_kit.batch import ray_engine as engine
-from fedlora_kit.batch.ray_cluster import RayCluster, need_ray
-from fedlora_kit.batch.ray_engine import Batch, train_items
-from fedlora_kit.batch.ray_worker import PublishingStore, job, read_reply, train
-from fedlora_kit.batch.stages import Wanted
 from fedlora_kit.cli import app
+from fedlora_kit.engines import ray_cluster, ray_worker
+from fedlora_kit.engines import ray_engine as engine
+from fedlora_kit.engines.ray_cluster import RayCluster, need_ray
+from fedlora_kit.engines.ray_engine import Batch, train_items
+from fedlora_kit.engines.ray_worker import PublishingStore, job, read_reply, train
+from fedlora_kit.engines.stages import Wanted
 from fedlora_kit.errors import BadValue, FedloraError
 from fedlora_kit.experiments import run as run_module
 from fedlora_kit.experiments.atomic import DamageWarning
@@ -230,9 +230,9 @@ def publish(wanted, remote):
     remote.publish(store.load(key))
 
 
-GSM8K = {"ffa-lora/gsm8k": {"profile": "smoke", "seeds": 2, "device": "auto", "output_dir": "figures"}}
-FEW = {"start_here": {"profile": "smoke", "seeds": 1}}
-ON_GPUS = {"start_here": {"profile": "smoke", "seeds": 1, "device": "cuda"}}
+GSM8K = {"ffa-lora/gsm8k": {"seeds": 2, "device": "auto", "output_dir": "figures"}}
+FEW = {"start_here": {"seeds": 1}}
+ON_GPUS = {"start_here": {"seeds": 1, "device": "cuda"}}
 
 
 def spread(items, stand, remote, store=None, **options):
@@ -258,7 +258,7 @@ def test_first_the_grid_then_what_it_chooses(remote):
 
 def test_items_that_share_runs_send_them_once(remote):
     stand = Stand()
-    spread({**FEW, "ffa-lora/figure1": {"profile": "smoke"}}, stand, remote)
+    spread({**FEW, "ffa-lora/figure1": {}}, stand, remote)
     specs = [wanted.canonical() for wanted, *_ in stand.jobs]
     assert len(specs) == len(set(specs)) > 0
 

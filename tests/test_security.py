@@ -21,8 +21,9 @@ from test_batch import Item, write_notebook
 
 import fedlora_kit
 from fedlora_kit import paths
+from fedlora_kit.batch.order import Order
 from fedlora_kit.batch.parameters import Parameter, coerce, parse_settings
-from fedlora_kit.batch.pool import reproduce
+from fedlora_kit.batch.pipeline import reproduce
 from fedlora_kit.data import natural_instructions, sources
 from fedlora_kit.data.images import decode
 from fedlora_kit.data.sources import fingerprint, load_split
@@ -252,7 +253,7 @@ def test_hostile_values_arrive_in_a_real_notebook(tmp_path, monkeypatch):
         tmp_path, "lesson", cell, parameters=head + "".join(f'{n}: str = ""  # text\n' for n in names)
     )
     sets = parse_settings([f"{n}={text}" for n, text in zip(names, HOSTILE, strict=True)])
-    (status,) = reproduce([Item("lesson", "lesson")], settings=sets)
+    (status,) = reproduce(Order([Item("lesson", "lesson")], settings=sets)).statuses
     assert status.status == "ok", status.error
     assert json.loads((tmp_path / "notebooks" / "seen.json").read_text()) == HOSTILE
     assert not list(tmp_path.rglob("marker"))

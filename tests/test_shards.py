@@ -3,8 +3,8 @@
 import pytest
 from typer.testing import CliRunner
 
-from fedlora_kit.batch.shards import Shard, train_share
 from fedlora_kit.cli import app
+from fedlora_kit.engines.shards import Shard, train_share
 from fedlora_kit.errors import BadValue
 from fedlora_kit.experiments.store import Store
 from fedlora_kit.papers.runs_of import planned_runs, runs_of

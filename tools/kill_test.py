@@ -296,7 +296,7 @@ outputs.table(pd.DataFrame({{"value": [{value}, 3.5]}}), "second")
 
 @dataclass(frozen=True)
 class Notebook:
-    """What `batch.pool.reproduce` needs to know of an item."""
+    """What `batch.order.Order` needs to know of an item."""
 
     id: str
     kind: str = "table"
@@ -328,7 +328,8 @@ def kill_batches(figures: Figures, kills: int, rng: random.Random, folder: Path)
     import nbformat
 
     from fedlora_kit.batch.cache import unchanged
-    from fedlora_kit.batch.pool import reproduce
+    from fedlora_kit.batch.order import Order
+    from fedlora_kit.batch.pipeline import reproduce
     from fedlora_kit.batch.status import read_status
 
     home, log = folder / "home", folder / "batches.log"
@@ -347,9 +348,7 @@ def kill_batches(figures: Figures, kills: int, rng: random.Random, folder: Path)
     def body() -> None:
         from fedlora_kit.batch.progress import PlainLines
 
-        reproduce(
-            items, jobs=2, output_dir="figures", reporter=PlainLines(lambda line: print(line, flush=True))
-        )
+        reproduce(Order(items, jobs=2), PlainLines(lambda line: print(line, flush=True)))
 
     def tables() -> dict[str, bytes]:
         return {k: v for k, v in files_of(out).items() if Path(k).suffix in (".csv", ".md")}

@@ -17,6 +17,7 @@ from fedlora_kit.batch.parameters import read_notebook
 from fedlora_kit.batch.status import OK, STATUS_FILE, Status, read_status
 from fedlora_kit.experiments import atomic
 from fedlora_kit.reporting import style
+from fedlora_kit.reporting.outputs import changed_files
 
 _DECIDING = ("torch", "transformers", "peft", "opacus")
 
@@ -69,16 +70,7 @@ def unchanged(folder: Path, key: str) -> Status | None:
     status = read_status(folder)
     if status is None or status.status != OK or status.cache_key != key or not status.files:
         return None
-    for name, digest in status.files.items():
-        path = folder / name
-        if (
-            path.name != name
-            or name == STATUS_FILE
-            or not path.is_file()
-            or atomic.sha256_file(path) != digest
-        ):
-            return None
-    return status
+    return None if STATUS_FILE in status.files or changed_files(folder, status.files) else status
 
 
 def _contents(folder: Path) -> dict[str, str]:

@@ -16,8 +16,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from fedlora_kit.batch import own_code
-from fedlora_kit.batch.surroundings import environment, in_front, python_path
 from fedlora_kit.errors import FedloraError
+from fedlora_kit.surroundings import environment, in_front, python_path
 
 KERNEL_NAME = "python3"
 

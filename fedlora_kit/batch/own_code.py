@@ -15,9 +15,9 @@ from collections.abc import Iterable
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
-from fedlora_kit.batch.surroundings import environment
 from fedlora_kit.disk import here
 from fedlora_kit.errors import BadValue, FedloraError
+from fedlora_kit.surroundings import environment
 
 VARIABLE = "FEDLORA_WITH"
 START_UP = "from fedlora_kit.batch import own_code\nown_code.load(own_code.files())\ndel own_code\n"

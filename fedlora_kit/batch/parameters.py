@@ -25,6 +25,7 @@ from fedlora_kit.study.item import Item
 TYPES = ("int", "float", "str", "bool", "list[int]", "list[float]", "list[str]")
 _TRUE, _FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 _NONE = ("none", "null")
+_OPTIONS = {"profile": "--profile", "output_dir": "--output"}
 
 
 @dataclass(frozen=True)
@@ -164,17 +165,23 @@ def notebook_path(item: Item) -> Path:
     return paths.notebooks_dir() / item.notebook
 
 
-def resolve(item: Item, settings: Mapping[str, Any]) -> dict[str, Any]:
+def resolve(item: Item, settings: Mapping[str, Any], **given: Any) -> dict[str, Any]:
     """``settings`` checked against what the item's notebook declares, each value of its declared type, and
     the item's own parameters.
 
+    Args:
+        given: parameters that have an option of their own, and cannot be among the settings.
+
     Raises:
         UnknownName: a name the notebook does not declare.
-        BadValue: a value of the wrong type; one of the item's own parameters; no notebook.
+        BadValue: a value of the wrong type; one of the item's own parameters, or one that has an option of
+            its own; no notebook.
     """
+    for name in _OPTIONS.keys() & settings.keys():
+        raise BadValue(f"{name!r} cannot be set with --set", f"use {_OPTIONS[name]}")
     declared = read_parameters(notebook_path(item))
     values = {}
-    for name, value in {**settings, **item.parameters}.items():
+    for name, value in {**settings, **item.parameters, **given}.items():
         if name in settings and name in item.parameters:
             raise BadValue(
                 f"{name!r} of {item.id} is always {item.parameters[name]!r}", f"leave {name}={value} out"

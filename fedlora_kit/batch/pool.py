@@ -9,26 +9,18 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
-from fedlora_kit.batch import cache
-from fedlora_kit.batch.folders import LOG_FILE, NOTEBOOK_FILE, Staging, exclusive
-from fedlora_kit.batch.parameters import notebook_path
-from fedlora_kit.batch.progress import Reporter, Running, Silent
-from fedlora_kit.batch.runner import values_for
-from fedlora_kit.batch.status import FAILED, OK, PLANNED, UNCHANGED, Status, now, read_status
-from fedlora_kit.batch.surroundings import python_path
+from fedlora_kit.batch.folders import LOG_FILE, NOTEBOOK_FILE, Staging
+from fedlora_kit.batch.order import Order, Todo
+from fedlora_kit.batch.progress import Reporter, Running
+from fedlora_kit.batch.status import OK, Status, now, read_status
 from fedlora_kit.disk import disk_guard
-from fedlora_kit.errors import BadValue, UnknownName
 from fedlora_kit.study.item import Item
+from fedlora_kit.surroundings import python_path
 
-#: item -> its notebook's parameters; trains what they need, and says whether they may go side by side
-Prepare = Callable[[dict[str, dict[str, Any]]], bool]
-
-PROFILES = ("smoke", "small", "paper")
 _TICK = 0.1  # seconds
 _GRACE = 15.0  # seconds that a worker has to stop its kernel
 _MOST = 4  # notebooks at a time, unless the user says
@@ -49,110 +41,44 @@ class _Child:
     stamp: int = 0
 
 
-def reproduce(
-    items: Sequence[Item],
-    profile: str = "smoke",
-    jobs: int | None = None,
-    output_dir: str | Path = "figures",
-    settings: Mapping[str, Any] | None = None,
-    force: bool = False,
-    timeout: float | None = None,
-    reporter: Reporter | None = None,
-    prepare: Prepare | None = None,
-) -> list[Status]:
-    """Run the items' notebooks, some at a time; their statuses in the order of ``items``.
-
-    An item whose outputs are current and intact (see `cache.cache_key`) is not run and comes back as
-    ``unchanged``; an item without a notebook as ``planned``. Each notebook's runs may use ``FEDLORA_JOBS``
-    processes: the machine's cores over ``jobs``, unless that variable is set already. Ctrl-C stops every
-    kernel, then raises; finished items stay.
+def run(todo: Todo, side_by_side: bool, reporter: Reporter) -> list[Status]:
+    """Run the notebooks, some at a time; how they ended. Each one's runs may use ``FEDLORA_JOBS`` processes:
+    the machine's cores over the notebooks at a time, unless that variable is set already. Ctrl-C stops every
+    kernel, then raises.
 
     Args:
-        jobs: notebooks at a time. None: one; once ``prepare`` has trained their runs as many as there are
-            cores, but no more than 4, and than fit into memory.
-        output_dir: as for `reporting.outputs.ItemOutputs`.
-        settings: notebook parameters by name, text or typed values; every notebook must declare them all.
-        force: run even what is unchanged.
-        timeout: seconds that one cell may take; ``None``: no limit.
-        prepare: called before the first notebook starts, with item -> parameters of those that will run: it
-            trains what they need, and says whether they may go side by side.
-
-    Raises:
-        UnknownName, BadValue: an unknown profile or parameter, a wrong value; nothing has run then.
-        FedloraError: another process writes to the same folder, or it cannot be written.
+        side_by_side: whether what they need is trained, so that several may go at a time (`Order.jobs`).
     """
-    if profile not in PROFILES:
-        raise UnknownName("profile", profile, PROFILES)
-    if jobs is not None and jobs < 1:
-        raise BadValue(f"jobs={jobs}", "at least one notebook runs at a time: 1 or more")
-    if timeout is not None and not timeout > 0:
-        raise BadValue(f"timeout={timeout}", "seconds that a cell may take: over 0")
-    if doubled := sorted({i.id for i in items if sum(i.id == other.id for other in items) > 1}):
-        raise BadValue(f"items named twice: {', '.join(doubled)}", "name each once")
-    settings = settings or {}
-    reporter = reporter or Silent()
-    with_notebook = [item for item in items if item.notebook is not None]
-    values = {item.id: values_for(item, profile, settings, output_dir) for item in with_notebook}
-    statuses = {item.id: Status(item.id, PLANNED, profile) for item in items}
-    with exclusive(profile, output_dir):
-        waiting: list[tuple[Item, Status]] = []
-        for item in with_notebook:
-            key = cache.cache_key(notebook_path(item), profile, values[item.id])
-            place = Staging(item.id, profile, output_dir, "-")
-            if not force and (old := cache.unchanged(place.final, key)) is not None:
-                statuses[item.id] = replace(old, status=UNCHANGED)
-            else:
-                crashed = Status(
-                    item.id,
-                    FAILED,
-                    profile,
-                    parameters=values[item.id],
-                    cache_key=key,
-                    versions=cache.versions(),
-                )
-                waiting.append((item, crashed))
-        children: list[_Child] = []
-        try:
-            together = False
-            if prepare is not None and waiting:
-                together = prepare({item.id: values[item.id] for item, _ in waiting})
-            jobs = jobs or (_fitting(len(waiting)) if together else 1)
-            reporter.begin(len(with_notebook))
-            for item in with_notebook:
-                if statuses[item.id].status == UNCHANGED:
-                    reporter.end(statuses[item.id])
-            share = max(1, _cores() // max(1, min(jobs, len(waiting))))
-            while waiting or children:
-                while waiting and len(children) < jobs:
-                    item, crashed = waiting.pop(0)
-                    children.append(_start(item, crashed, settings, output_dir, timeout, share))
-                    if together:
-                        children[-1].running.expected = None  # it was the time of its training, too
-                    reporter.start(children[-1].running)
-                time.sleep(_TICK)
-                for child in [one for one in children if one.process.poll() is not None]:
-                    children.remove(child)
-                    statuses[child.item.id] = _collect(child)
-                    reporter.end(statuses[child.item.id])
-                for child in children:
-                    _look(child)
-                reporter.tick([child.running for child in children], len(waiting))
-        finally:
-            _stop(children)
-            reporter.close()
-    return [statuses[item.id] for item in items]
+    waiting, children, ended = list(todo.run), list[_Child](), list[Status]()
+    jobs = todo.order.jobs or (_fitting(len(waiting)) if side_by_side else 1)
+    share = max(1, _cores() // max(1, min(jobs, len(waiting))))
+    try:
+        reporter.begin(len(todo.run) + len(todo.unchanged))
+        for status in todo.unchanged:
+            reporter.end(status)
+        while waiting or children:
+            while waiting and len(children) < jobs:
+                item, crashed = waiting.pop(0)
+                children.append(_start(item, crashed, todo.order, share))
+                if side_by_side:
+                    children[-1].running.expected = None  # it was the time of its training, too
+                reporter.start(children[-1].running)
+            time.sleep(_TICK)
+            for child in [one for one in children if one.process.poll() is not None]:
+                children.remove(child)
+                ended.append(_collect(child))
+                reporter.end(ended[-1])
+            for child in children:
+                _look(child)
+            reporter.tick([child.running for child in children], len(waiting))
+    finally:
+        _stop(children)
+    return ended
 
 
-def _start(
-    item: Item,
-    crashed: Status,
-    settings: Mapping[str, Any],
-    output_dir: str | Path,
-    timeout: float | None,
-    share: int,
-) -> _Child:
+def _start(item: Item, crashed: Status, order: Order, share: int) -> _Child:
     run = uuid.uuid4().hex
-    staging = Staging(item.id, crashed.profile, output_dir, run)
+    staging = Staging(item.id, order.profile, order.place, run)
     staging.open()
     before = read_status(staging.final)
     expected = before.seconds if before is not None and before.status == OK else None
@@ -169,12 +95,10 @@ def _start(
     )
     job = {
         "item": asdict(item),
-        "profile": crashed.profile,
-        "parameters": dict(settings),
-        "output_dir": str(output_dir),
-        "timeout": timeout,
+        "status": asdict(crashed),
+        "output_dir": str(order.place),
+        "timeout": order.timeout,
         "run": run,
-        "key": crashed.cache_key,
     }
     child = _Child(item, process, staging, errors, Running(item.id, time.monotonic(), expected), crashed)
     assert process.stdin is not None

@@ -5,9 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from fedlora_kit.batch.status import UNCHANGED, Status
+from fedlora_kit.engines.stages import Training
+from fedlora_kit.numerals import clock
 
 _HEARTBEAT = 30.0  # seconds between two plain lines of a notebook that goes on running
 
@@ -33,30 +35,8 @@ class Running:
         return self.elapsed() * (1 - self.done) / self.done if self.done > 0 else None
 
 
-@dataclass(frozen=True)
-class Training:
-    """The training of all notebooks' runs, before the notebooks.
-
-    Attributes:
-        ended, failed: runs trained so far, and how many of them diverged.
-        total: those and what is still to come, as far as it is known.
-        elapsed, remaining: seconds; the latter estimated from the runs' sizes and what the ended ones took,
-            None before the first.
-    """
-
-    ended: int
-    failed: int
-    total: int
-    elapsed: float
-    remaining: float | None
-
-    def times(self) -> str:
-        failed = f", {self.failed} failed" if self.failed else ""
-        return f"{clock(self.elapsed)} elapsed, about {clock(self.remaining)} to go{failed}"
-
-
-class Reporter(Protocol):
-    """What `pool.reproduce` tells while it works. All calls come from one thread."""
+class Reporter:
+    """What `pipeline.reproduce` tells while it works, from one thread; this one says nothing."""
 
     def training(self, now: Training) -> None: ...
     def begin(self, total: int) -> None: ...
@@ -66,27 +46,7 @@ class Reporter(Protocol):
     def close(self) -> None: ...
 
 
-def clock(seconds: float | None) -> str:
-    """Seconds as ``m:ss`` or ``h:mm:ss``; ``?`` where unknown."""
-    if seconds is None:
-        return "?"
-    whole = round(seconds)
-    hours, rest = divmod(whole, 3600)
-    return f"{hours}:{rest // 60:02d}:{rest % 60:02d}" if hours else f"{rest // 60}:{rest % 60:02d}"
-
-
-class Silent:
-    """Says nothing."""
-
-    def training(self, now: Training) -> None: ...
-    def begin(self, total: int) -> None: ...
-    def start(self, running: Running) -> None: ...
-    def tick(self, running: list[Running], waiting: int) -> None: ...
-    def end(self, status: Status) -> None: ...
-    def close(self) -> None: ...
-
-
-class PlainLines:
+class PlainLines(Reporter):
     """A line when a notebook starts, ends, and every half minute between; likewise for the training."""
 
     def __init__(self, say: Callable[[str], Any] = print) -> None:
@@ -124,10 +84,8 @@ class PlainLines:
         reason = f": {status.error.splitlines()[0]}" if status.error else ""
         self._say(f"[{self._ended}/{self._total}] {status.item}: {status.status}{time_taken}{reason}")
 
-    def close(self) -> None: ...
 
-
-class LiveTable:
+class LiveTable(Reporter):
     """A live line a notebook, by rich."""
 
     def __init__(self, console: Any) -> None:

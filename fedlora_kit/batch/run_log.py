@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-from fedlora_kit.batch.progress import Reporter, Running, Training
+from fedlora_kit.batch.order import Order
+from fedlora_kit.batch.parameters import resolve
+from fedlora_kit.batch.progress import Reporter, Running
 from fedlora_kit.batch.status import UNCHANGED, Status
 from fedlora_kit.devices import gpu_count, kind_of
+from fedlora_kit.engines.stages import Training
 from fedlora_kit.errors import FedloraError
 from fedlora_kit.experiments.spec import RunSpec
 from fedlora_kit.experiments.store import Store
@@ -17,7 +19,7 @@ from fedlora_kit.papers.runs_of import runs_of
 log = logging.getLogger(__name__)
 
 
-class RunLog:
+class RunLog(Reporter):
     """A reporter that passes everything on, and logs each item's runs before and after its notebook.
 
     The runs are named from the item's setting, and looked up in the store; the notebook is not asked. An item
@@ -25,21 +27,19 @@ class RunLog:
     whose data is not here, is passed over.
 
     Args:
-        parameters: item -> its notebook's parameters, typed.
-        device: what trains, as the notebooks' ``device``; None where that is not this machine.
+        here: whether this machine trains.
         store: the usual store if None.
+
+    Raises:
+        UnknownName, BadValue: see `parameters.resolve`.
     """
 
     def __init__(
-        self,
-        inner: Reporter,
-        profile: str,
-        parameters: Mapping[str, Mapping[str, Any]],
-        device: str | None = "auto",
-        store: Store | None = None,
+        self, inner: Reporter, order: Order, *, here: bool = True, store: Store | None = None
     ) -> None:
-        self._inner, self._profile, self._parameters = inner, profile, parameters
-        self._device, self._store = device, store or Store()
+        self._inner, self._profile, self._store = inner, order.profile, store or Store()
+        self._parameters = {item.id: resolve(item, order.settings) for item in order.items if item.notebook}
+        self._device = str(order.settings.get("device", "auto")) if here else None
         self._had: dict[str, set[str]] = {}
 
     def training(self, now: Training) -> None:

@@ -12,64 +12,32 @@ import re
 import time
 import traceback
 import uuid
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TextIO
 
-from fedlora_kit import paths
-from fedlora_kit.batch.cache import cache_key as key_of
-from fedlora_kit.batch.cache import versions
 from fedlora_kit.batch.folders import LOG_FILE, NOTEBOOK_FILE, Staging
 from fedlora_kit.batch.kernel import KERNEL_NAME, private_kernel
-from fedlora_kit.batch.parameters import notebook_path, resolve
-from fedlora_kit.batch.status import FAILED, OK, Status, now
-from fedlora_kit.batch.surroundings import environment
-from fedlora_kit.errors import BadValue, FedloraError
+from fedlora_kit.batch.parameters import notebook_path
+from fedlora_kit.batch.status import Status, now
+from fedlora_kit.errors import FedloraError
 from fedlora_kit.experiments import atomic
 from fedlora_kit.numerals import duration
 from fedlora_kit.papers.items import OWN
 from fedlora_kit.reporting.outputs import STAGING_VARIABLE, read_claims
 from fedlora_kit.study.item import Item
+from fedlora_kit.surroundings import QUIET, environment
 
 _EXPECTED = {"table": ("table.csv", "table.md"), "figure": ("figure.svg", "figure.png")}
-QUIET = {
-    "TQDM_DISABLE": "1",
-    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-    "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
-    "TRANSFORMERS_VERBOSITY": "error",
-    "TOKENIZERS_PARALLELISM": "false",
-}
 _COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
-
-
-def values_for(
-    item: Item, profile: str, settings: Mapping[str, Any], output_dir: str | Path = "figures"
-) -> dict[str, Any]:
-    """All parameters of one run: ``settings`` checked against the notebook, with ``profile`` and
-    ``output_dir``.
-
-    Raises:
-        UnknownName, BadValue: as `parameters.resolve`; also for settings that have an option of their own.
-    """
-    for name, option in (("profile", "--profile"), ("output_dir", "--output")):
-        if name in settings:
-            raise BadValue(f"{name!r} cannot be set with --set", f"use {option}")
-    place = Path(output_dir).expanduser()
-    if place.is_absolute() and place.resolve().is_relative_to(paths.home()):
-        place = place.resolve().relative_to(paths.home())  # no path of this machine in the executed notebook
-    return resolve(item, {**settings, "profile": profile, "output_dir": place.as_posix()})
 
 
 def run_notebook(
     item: Item,
-    profile: str,
-    parameters: Mapping[str, Any],
+    begun: Status,
     output_dir: str | Path = "figures",
     timeout: float | None = None,
-    *,
     run: str | None = None,
-    key: str | None = None,
 ) -> Status:
     """Execute one item's notebook and put its outputs in place.
 
@@ -77,39 +45,28 @@ def run_notebook(
     never raised; nothing of an earlier run is then mistaken for this one's (see `folders.Staging.fail`).
 
     Args:
-        parameters: settings by name, as text or typed values; `profile` and `output_dir` are added.
+        begun: what is known of the run before it: profile, checked parameters, key, versions (`order.plan`).
         timeout: seconds that one cell may take; ``None``: no limit.
         run: name of the scratch folder, unique among runs at the same time.
-        key: the item's `cache.cache_key`, where the caller has it. A batch takes all keys at its start: what
-            is edited while it runs then runs again next time.
 
     Raises:
-        UnknownName, BadValue: a parameter the notebook does not take; nothing has run then.
+        BadValue: there is no notebook.
         FedloraError: the outputs cannot be written.
     """
-    source = notebook_path(item)
-    values = values_for(item, profile, parameters, output_dir)
-    start, begun = time.monotonic(), now()
-    status = Status(
-        item.id,
-        OK,
-        profile,
-        parameters=values,
-        cache_key=key or key_of(source, profile, values),
-        versions=versions(),
-    )
-    staging = Staging(item.id, profile, output_dir, run or uuid.uuid4().hex)
+    source, values = notebook_path(item), begun.parameters
+    start = time.monotonic()
+    staging = Staging(item.id, begun.profile, output_dir, run or uuid.uuid4().hex)
     staging.open()
     try:
         with (staging.folder / LOG_FILE).open("w", encoding="utf-8") as log:
-            log.write(f"{item.id}, profile {profile}, begun {begun}\n\n")
+            log.write(f"{item.id}, profile {begun.profile}, begun {now()}\n\n")
             log.flush()
             error = _execute(source, staging, values, timeout, log)
             error = error or _missing(item, staging)
             seconds = round(time.monotonic() - start, 3)
             log.write(f"\n{'failed: ' + error if error else 'ok'} after {duration(seconds)}\n")
         _tidy(staging.folder / NOTEBOOK_FILE, item, values, error)
-        status = replace(status, status=FAILED if error else OK, error=error, seconds=seconds, finished=now())
+        status = replace(begun, error=error, seconds=seconds, finished=now())
         return staging.fail(status) if error else staging.succeed(status)
     finally:
         staging.drop()

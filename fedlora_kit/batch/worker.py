@@ -44,19 +44,14 @@ def main() -> int:
     job = json.loads(_first_line())
     threading.Thread(target=_follow_parent, daemon=True).start()
     from fedlora_kit.batch.runner import run_notebook
+    from fedlora_kit.batch.status import Status
     from fedlora_kit.errors import FedloraError
     from fedlora_kit.study.item import Item
 
     logging.getLogger("papermill").setLevel(logging.ERROR)  # it calls parameters unknown that it cannot parse
     try:
         status = run_notebook(
-            Item(**job["item"]),
-            job["profile"],
-            job["parameters"],
-            job["output_dir"],
-            job["timeout"],
-            run=job["run"],
-            key=job["key"],
+            Item(**job["item"]), Status(**job["status"]), job["output_dir"], job["timeout"], job["run"]
         )
     except KeyboardInterrupt:
         return 130

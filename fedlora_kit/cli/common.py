@@ -18,6 +18,7 @@ from fedlora_kit.cli import completion
 from fedlora_kit.cli.verbosity import options
 from fedlora_kit.disk import refused
 from fedlora_kit.errors import BadValue, FedloraError, UnknownName
+from fedlora_kit.study.item import check_profile
 
 JsonFlag = Annotated[
     bool, typer.Option("--json", help="Print JSON instead of a table; its form is described above.")
@@ -41,6 +42,20 @@ Settings = Annotated[
         autocompletion=completion.settings,
     ),
 ]
+
+
+def profile_option(text: str) -> Any:
+    """``--profile``, checked."""
+    return typer.Option(
+        "--profile",
+        "-p",
+        help=text,
+        autocompletion=completion.profiles,
+        callback=lambda ctx, name: name if ctx.resilient_parsing else check_profile(name),
+    )
+
+
+Profile = Annotated[str, profile_option("smoke, small or paper.")]
 #: files of one's own that register methods and partitioners
 Own = Annotated[
     list[Path] | None,

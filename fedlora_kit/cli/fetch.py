@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fedlora_kit.cli import completion
-from fedlora_kit.cli.common import Items, Settings, folder_of, print_table
+from fedlora_kit.cli.common import Items, Profile, Settings, folder_of, print_table
 from fedlora_kit.cli.verbosity import say
 from fedlora_kit.disk import disk_guard
-from fedlora_kit.errors import BadValue, FedloraError, UnknownName
+from fedlora_kit.errors import FedloraError
 from fedlora_kit.numerals import size
 
 if TYPE_CHECKING:
@@ -24,12 +23,7 @@ def fetch(
         Path,
         typer.Option("--to", metavar="DIR", parser=folder_of("--to"), help="The mirror: made, or completed."),
     ],
-    profile: Annotated[
-        str,
-        typer.Option(
-            "--profile", "-p", help="small or paper; smoke needs nothing.", autocompletion=completion.profiles
-        ),
-    ],
+    profile: Profile,
     items: Items = None,
     settings: Settings = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what would be fetched.")] = False,
@@ -108,22 +102,14 @@ def _say_by_hand(needed: Wanted, hub: Path) -> None:
 
 
 def _wanted(items: list[str] | None, profile: str, settings: list[str] | None) -> Wanted:
-    from fedlora_kit.batch.parameters import parse_settings, resolve
-    from fedlora_kit.batch.pool import PROFILES
+    from fedlora_kit.batch.order import asked
     from fedlora_kit.fetching.plan import wanted
-    from fedlora_kit.papers.items import ITEMS, find
     from fedlora_kit.papers.runs_of import planned_runs
 
-    if profile not in PROFILES:
-        raise UnknownName("profile", profile, PROFILES)
-    given = parse_settings(settings or [])
-    if "profile" in given:
-        raise BadValue("'profile' cannot be set with --set", "use --profile")
     specs = []
-    for item in find(items) if items else ITEMS:
-        if item.notebook is not None:
-            planned = planned_runs(item.id, profile, **resolve(item, given))
-            specs += [*planned.specs(), *planned.like_chosen()]
+    for item, given in asked(items, settings).items():
+        planned = planned_runs(item, profile, **given)
+        specs += [*planned.specs(), *planned.like_chosen()]
     return wanted(specs)
 
 

@@ -8,24 +8,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fedlora_kit.cli import completion
-from fedlora_kit.cli.common import Items, JsonFlag, Own, Settings, print_json, print_table
+from fedlora_kit.cli.common import Items, JsonFlag, Own, Profile, Settings, print_json, print_table
 from fedlora_kit.devices import check_device
-from fedlora_kit.errors import BadValue, UnknownName
+from fedlora_kit.errors import BadValue
 from fedlora_kit.numerals import duration, fixed, significant, size
 from fedlora_kit.planning.gpus import SHARE
 
 if TYPE_CHECKING:
-    from fedlora_kit.experiments.spec import RunSpec
-    from fedlora_kit.planning.rate import Rate
-    from fedlora_kit.study.plan import Plan, Totals
+    from fedlora_kit.study.plan import Plan, PlannedRun, Totals
 
 
 def plan(
     items: Items = None,
-    profile: Annotated[
-        str,
-        typer.Option("--profile", "-p", help="smoke, small or paper.", autocompletion=completion.profiles),
-    ] = "smoke",
+    profile: Profile = "smoke",
     settings: Settings = None,
     own: Own = None,
     gpu: Annotated[
@@ -84,12 +79,11 @@ def plan(
     with --check: a list, one object a kind of run (see `study.plan_check.by_kind`).
     """
     from fedlora_kit.batch import own_code
-    from fedlora_kit.batch.parameters import parse_settings, resolve
-    from fedlora_kit.batch.pool import PROFILES
+    from fedlora_kit.batch.order import asked
     from fedlora_kit.experiments.store import Store
-    from fedlora_kit.papers.items import ITEMS, find
     from fedlora_kit.papers.runs_of import planned_items
     from fedlora_kit.study.plan import plan as make
+    from fedlora_kit.study.rates import rates
 
     if gpu is not None and tflops is not None:
         raise BadValue("--gpu and --tflops", "leave one out")
@@ -101,43 +95,11 @@ def plan(
     if check:
         _check(Store(), rate_of, as_json)
         return
-    if profile not in PROFILES:
-        raise UnknownName("profile", profile, PROFILES)
-    given = parse_settings(settings or [])
-    if "profile" in given:
-        raise BadValue("'profile' cannot be set with --set", "use --profile")
-    chosen = [item for item in (find(items) if items else ITEMS) if item.notebook is not None]
-    parameters = {item.id: resolve(item, given) for item in chosen}
-    made = make(profile, planned_items(profile, parameters), rate_of)
+    made = make(profile, planned_items(profile, asked(items, settings)), rate_of)
     if as_json:
         print_json(_as_json(made, gpu or tflops or "measured", share if gpu else None))
         return
     _print(made, _how(tflops, gpu, share))
-
-
-def rates(tflops: float | None, device: str, gpu: str | None = None, share: float = SHARE) -> Any:
-    """The speed for a run: as given, by a GPU's data sheet, or measured once for each shape and format."""
-    from fedlora_kit.data.tasks import get_task
-    from fedlora_kit.experiments.placing import wanted_device
-    from fedlora_kit.planning.gpus import gpu as known_gpu
-    from fedlora_kit.planning.rate import given_rate, measured_rate, published_rate
-    from fedlora_kit.planning.shapes import shape_of
-
-    if tflops is not None:
-        fixed = given_rate(tflops)
-        return lambda spec: fixed
-    if gpu is not None:
-        sheet = known_gpu(gpu)
-        published_rate(sheet, share=share)  # a share that cannot be is refused before anything is planned
-        return lambda spec: published_rate(sheet, spec.precision, spec.model.dtype, share)
-
-    def measured(spec: RunSpec) -> Rate:
-        kind = get_task(spec.data.task)
-        labels = 0 if kind.modality == "causal" else kind.num_labels
-        shape, where = shape_of(spec.model.backbone), wanted_device(spec, device)
-        return measured_rate(shape, labels, where, precision=spec.precision, dtype=spec.model.dtype)
-
-    return measured
 
 
 def _how(tflops: float | None, gpu: str | None, share: float) -> str:
@@ -152,28 +114,19 @@ def _as_json(made: Plan, rate: str | float, share: float | None) -> dict[str, An
         "rate": rate,
         "share": share,
         "items": [
-            {
-                "item": one.item,
-                "note": one.note,
-                "totals": asdict(one.totals),
-                "runs": [
-                    {
-                        "stage": run.stage,
-                        "key": run.key,
-                        "status": run.status,
-                        "seconds": run.seconds,
-                        "cost": None if run.cost is None else asdict(run.cost),
-                        "problem": run.problem,
-                        "spec": run.spec.model_dump(mode="json"),
-                    }
-                    for run in one.runs
-                ],
-            }
-            for one in made.items
+            {"item": i.item, "note": i.note, "totals": asdict(i.totals), "runs": [_run(r) for r in i.runs]}
+            for i in made.items
         ],
         "total": asdict(made.totals),
         "downloads": dict(made.downloads),
     }
+
+
+def _run(run: PlannedRun) -> dict[str, Any]:
+    names = ("stage", "key", "status", "seconds", "cost", "problem")
+    told = {name: getattr(run, name) for name in names}
+    told["cost"] = None if run.cost is None else asdict(run.cost)
+    return {**told, "spec": run.spec.model_dump(mode="json")}
 
 
 def _print(made: Plan, how: str) -> None:

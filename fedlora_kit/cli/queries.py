@@ -80,31 +80,19 @@ def noise(
     spent = epsilon_of(sigma, delta, rate, steps, accountant)
     software = "opacus" if accountant == "prv" else "fedlora-kit"
     library = f"{software} {metadata.version(software)}"
-    warnings = []
-    if delta >= 1 / examples:
-        warnings.append(
-            f"delta {delta:g} is not below 1/examples = {significant(1 / examples, 3)}: the usual rule is "
-            "delta < 1/n, since at delta = 1/n a mechanism may publish a whole example at random and still "
-            "keep to it"
-        )
-    for warning in warnings:
-        warn(warning)
+    warning = (
+        f"delta {delta:g} is not below 1/examples = {significant(1 / examples, 3)}: the usual rule is "
+        "delta < 1/n, since at delta = 1/n a mechanism may publish a whole example at random and still "
+        "keep to it"
+    )
+    warnings = [warning] if delta >= 1 / examples else []
+    for text in warnings:
+        warn(text)
     if as_json:
-        print_json(
-            {
-                "noise_multiplier": sigma,
-                "sample_rate": rate,
-                "epsilon_target": epsilon,
-                "epsilon_spent": spent,
-                "delta": delta,
-                "batch": batch,
-                "examples": examples,
-                "steps": steps,
-                "accountant": accountant,
-                "library": library,
-                "warnings": warnings,
-            }
-        )
+        found = {"noise_multiplier": sigma, "sample_rate": rate}
+        found |= {"epsilon_target": epsilon, "epsilon_spent": spent, "delta": delta}
+        given = {"batch": batch, "examples": examples, "steps": steps, "accountant": accountant}
+        print_json({**found, **given, "library": library, "warnings": warnings})
         return
     typer.echo(f"noise multiplier  {significant(sigma)}")
     typer.echo(f"sample rate q     {significant(rate, 6)}  ({batch} of {examples} examples, Poisson)")

@@ -7,21 +7,11 @@ from typing import Annotated
 
 import typer
 
-from fedlora_kit.cli import completion
-from fedlora_kit.cli.common import Output
-from fedlora_kit.errors import UnknownName
+from fedlora_kit.cli.common import Output, Profile
 
 
 def report(
-    profile: Annotated[
-        str,
-        typer.Option(
-            "--profile",
-            "-p",
-            help="Whose results: smoke, small or paper.",
-            autocompletion=completion.profiles,
-        ),
-    ] = "smoke",
+    profile: Profile = "smoke",
     output: Output = None,
     show: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
 ) -> None:
@@ -36,11 +26,8 @@ def report(
       fedlora report --open
       fedlora report --profile small --output /data/figures
     """
-    from fedlora_kit.batch.pool import PROFILES
     from fedlora_kit.reporting.page import write_page
 
-    if profile not in PROFILES:
-        raise UnknownName("profile", profile, PROFILES)
     page = write_page(output or Path("figures"), profile)
     typer.echo(f"report: {page}")
     if show:

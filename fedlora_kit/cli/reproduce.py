@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from fedlora_kit.cli import completion
-from fedlora_kit.cli.common import Output, Own
-from fedlora_kit.cli.devices import slow_without_gpu
+from fedlora_kit.cli.common import Output, Own, profile_option
 from fedlora_kit.cli.verbosity import is_quiet, is_verbose, say, warn
 from fedlora_kit.devices import check_device
 from fedlora_kit.errors import BadValue, UnknownName
 
 if TYPE_CHECKING:
-    from fedlora_kit.batch.pool import Prepare
+    from fedlora_kit.batch.order import Cluster, Order
+    from fedlora_kit.batch.pipeline import Reproduced
     from fedlora_kit.batch.progress import Reporter
     from fedlora_kit.study.item import Item
 
@@ -32,12 +32,9 @@ def reproduce(
     ] = None,
     profile: Annotated[
         str,
-        typer.Option(
-            "--profile",
-            "-p",
-            help="smoke: minutes on a laptop, no downloads. small: real data, about an hour an item. "
-            "paper: as published, on GPUs.",
-            autocompletion=completion.profiles,
+        profile_option(
+            "smoke: minutes on a laptop, no downloads. small: real data, about an hour an item. "
+            "paper: as published, on GPUs."
         ),
     ] = "smoke",
     jobs: Annotated[
@@ -125,28 +122,16 @@ def reproduce(
       fedlora reproduce fed-hello -p paper --engine ray --address auto --store s3://bucket/runs
     """
     from fedlora_kit import paths
+    from fedlora_kit.batch import own_code
+    from fedlora_kit.batch.order import Local, Order
     from fedlora_kit.batch.parameters import parse_settings
-    from fedlora_kit.batch.pool import PROFILES
-    from fedlora_kit.batch.pool import reproduce as run_all
-    from fedlora_kit.batch.summary import summarise, summary_text
-    from fedlora_kit.papers.items import all_items, find
-    from fedlora_kit.reporting.page import write_page
+    from fedlora_kit.batch.pipeline import reproduce as start
+    from fedlora_kit.papers.items import to_run
 
-    if profile not in PROFILES:
-        raise UnknownName("profile", profile, PROFILES)
-    chosen = find(items) if items else [item for item in all_items() if item.notebook is not None]
-    named = [item.id for item in chosen if item.notebook is None and item.id in (items or [])]
-    if named:
-        raise BadValue(f"no notebook yet for {', '.join(named)}", "`fedlora list` shows which items have one")
-    if not any(item.notebook is not None for item in chosen):
-        raise BadValue(
-            f"there is no notebook to run under {paths.notebooks_dir()}",
-            "`fedlora list` shows what is planned; FEDLORA_HOME names the kit's folder if it lies elsewhere",
-        )
+    chosen = to_run(items or [])
     paths.runs_dir()  # one that cannot be is said here, and not by every notebook
+    given = parse_settings(settings or [])
     if own:
-        from fedlora_kit.batch import own_code
-
         if shard is not None or engine != "local":
             raise BadValue(
                 f"--with and {'--shard' if shard is not None else '--engine ray'}",
@@ -157,73 +142,27 @@ def reproduce(
     if shard is not None:
         if engine != "local":
             raise BadValue("--shard and --engine ray", "a share trains on its own machine: leave one out")
-        _train_share([item for item in chosen if item.notebook is not None], profile, settings or [], shard)
+        _train_share(chosen, profile, given, shard)
         return
-    place = output or Path("figures")
-
-    prepare, given = _on_cluster(engine, profile, address, store), parse_settings(settings or [])
-    if prepare is None and "device" in given:
+    cluster = _cluster(engine, address, store)
+    if cluster is None and "device" in given:
         check_device(given["device"])
-    reporter = _reporter(chosen, profile, given, here=engine == "local")
-    if prepare is None:
-        log = paths.home() / place / profile / "training.log"
-        prepare = _here(profile, log, reporter, warm=timeout is None and not own)
-    try:
-        statuses = run_all(chosen, profile, jobs, place, given, force, timeout, reporter, prepare)
-    except KeyboardInterrupt:
-        write_page(place, profile)  # with what was finished until now
-        raise
-    page = write_page(place, profile)
-    lines = summarise(statuses, place)
-    say(f"\n{summary_text(lines)}")
-    failed = [line for line in lines if line.status == "failed"]
-    for line in failed:
-        typer.echo(f"\n{line.item} failed: {line.error}", err=True)
-        typer.echo(f"  see {paths.home() / place / profile / line.item / 'notebook.log'}", err=True)
-    if statuses and all(status.status == "unchanged" for status in statuses if status.status != "planned"):
-        say("\nNothing has changed since the last run; --force runs it all the same.")
-    say()
-    typer.echo(f"report: {page}")
-    if failed:
-        raise typer.Exit(1)
+    before = cluster or (None if timeout is not None or own else Local())
+    order = Order(chosen, profile, given, output or Path("figures"), jobs, force, timeout, before)
+    _print(order, start(order, _reporter(order), say, None if is_quiet() else warn))
 
 
-def _reporter(items: Sequence[Item], profile: str, given: dict[str, str], *, here: bool) -> Reporter:
-    """How the batch is told: bars on a terminal, else lines; with --verbose lines, and the runs as log."""
-    from rich.console import Console
-
-    from fedlora_kit.batch.progress import LiveTable, PlainLines, Silent
-
-    if is_quiet():
-        return Silent()
-    console = Console()
-    if not is_verbose():
-        return LiveTable(console) if console.is_terminal else PlainLines(typer.echo)
-    from fedlora_kit.batch.parameters import resolve
-    from fedlora_kit.batch.run_log import RunLog
-
-    parameters = {i.id: resolve(i, given) for i in items if i.notebook is not None}
-    return RunLog(PlainLines(typer.echo), profile, parameters, given.get("device", "auto") if here else None)
-
-
-def _warn_of_time(profile: str, items: dict[str, dict[str, Any]], share: int = 1) -> None:
-    """Say beforehand, of the items that will be run, what it means that there is no GPU."""
-    settings = {item: {k: v for k, v in given.items() if k != "profile"} for item, given in items.items()}
-    if not is_quiet() and (sentence := slow_without_gpu(profile, settings, share=share)):
-        warn(sentence)
-
-
-def _train_share(items: Sequence[Item], profile: str, settings: Sequence[str], text: str) -> None:
+def _train_share(items: Sequence[Item], profile: str, given: Mapping[str, str], text: str) -> None:
     """One share of the items' runs."""
-    from fedlora_kit.batch.parameters import parse_settings, resolve
-    from fedlora_kit.batch.shards import Shard, train_share
+    from fedlora_kit.batch.parameters import resolve
+    from fedlora_kit.engines.shards import Shard, train_share
+    from fedlora_kit.engines.without_gpu import slow_without_gpu
 
-    shard, given = Shard.parse(text), parse_settings(settings)
-    if "profile" in given:
-        raise BadValue("'profile' cannot be set with --set", "use --profile")
-    check_device(given.get("device", "auto"))
+    shard = Shard.parse(text)
     parameters = {item.id: resolve(item, given) for item in items}
-    _warn_of_time(profile, parameters, shard.of)
+    check_device(given.get("device", "auto"))
+    if not is_quiet() and (sentence := slow_without_gpu(profile, parameters, share=shard.of)):
+        warn(sentence)
     done = train_share(parameters, profile, shard, say=say)
     typer.echo(f"{done.finished} finished, {done.failed} failed, {done.others} fall to other shares")
     if done.waiting:
@@ -233,50 +172,52 @@ def _train_share(items: Sequence[Item], profile: str, settings: Sequence[str], t
         )
 
 
-def _here(profile: str, log: Path, reporter: Reporter, *, warm: bool) -> Prepare:
-    """What trains the runs on this machine before several notebooks start; one alone trains its own.
-
-    Args:
-        warm: whether to train them at all; else every notebook trains its own.
-    """
-
-    def train(items: dict[str, dict[str, Any]]) -> bool:
-        _warn_of_time(profile, items)
-        if not warm or len(items) < 2:
-            return False
-        from fedlora_kit.batch.local_engine import train_items
-
-        log.unlink(missing_ok=True)
-        done = train_items(items, profile, log=log, tell=reporter.training)
-        for item, reason in done.unplanned.items():
-            say(f"{item} trains its runs itself: {reason}")
-        if done.left:
-            key, reason = next(iter(done.left.items()))
-            say(f"{len(done.left)} runs are left to their notebooks; {key}: {reason} (see {log})")
-        return done.side_by_side
-
-    return train
-
-
-def _on_cluster(engine: str, profile: str, address: str | None, url: str | None) -> Prepare | None:
-    """What trains the runs before the notebooks start; None for the engine "local"."""
+def _cluster(engine: str, address: str | None, store: str | None) -> Cluster | None:
+    """The cluster that is asked for; None for the engine "local"."""
     if engine not in ("local", "ray"):
         raise UnknownName("engine", engine, ("local", "ray"))
     if engine == "local":
         if address is not None:
             raise BadValue("--address is for a Ray cluster", "add --engine ray")
         return None
-    from fedlora_kit.batch.ray_cluster import RayCluster, need_ray
-    from fedlora_kit.batch.ray_engine import train_items
+    from fedlora_kit.batch.order import Cluster
+    from fedlora_kit.engines import ray_cluster
 
-    need_ray()
+    ray_cluster.need_ray()
+    return Cluster(address, store)
 
-    def train(items: dict[str, dict[str, Any]]) -> bool:
-        cluster = RayCluster(address)
-        try:
-            train_items(items, profile, cluster, url=url, say=say)
-        finally:
-            cluster.close()
-        return True
 
-    return train
+def _reporter(order: Order) -> Reporter:
+    """How the batch is told: bars on a terminal, else lines; with --verbose lines, and the runs as log."""
+    from rich.console import Console
+
+    from fedlora_kit.batch.order import Cluster
+    from fedlora_kit.batch.progress import LiveTable, PlainLines, Reporter
+    from fedlora_kit.batch.run_log import RunLog
+
+    if is_quiet():
+        return Reporter()
+    console = Console()
+    if console.is_terminal and not is_verbose():
+        return LiveTable(console)
+    lines = PlainLines(typer.echo)
+    here = not isinstance(order.engine, Cluster)
+    return RunLog(lines, order, here=here) if is_verbose() else lines
+
+
+def _print(order: Order, done: Reproduced) -> None:
+    from fedlora_kit import paths
+    from fedlora_kit.batch.summary import summary_text
+
+    say(f"\n{summary_text(done.statuses, order.place)}")
+    failed = [status for status in done.statuses if status.status == "failed"]
+    for status in failed:
+        log = paths.home() / order.place / order.profile / status.item / "notebook.log"
+        typer.echo(f"\n{status.item} failed: {status.error}\n  see {log}", err=True)
+    run = [status for status in done.statuses if status.status != "planned"]
+    if all(status.status == "unchanged" for status in run):
+        say("\nNothing has changed since the last run; --force runs it all the same.")
+    say()
+    typer.echo(f"report: {done.page}")
+    if failed:
+        raise typer.Exit(1)

@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from fedlora_kit.cli import completion
-from fedlora_kit.cli.common import JsonFlag, Output, folder_of, print_json
+from fedlora_kit.cli.common import JsonFlag, Output, folder_of, print_json, profile_option
 from fedlora_kit.cli.verbosity import say, warn
-from fedlora_kit.errors import BadValue, UnknownName
-
-if TYPE_CHECKING:
-    from fedlora_kit.experiments.entry import Entry
-    from fedlora_kit.experiments.store import Store
-
-_KEY = re.compile(r"[0-9a-fA-F]{1,16}|.*/[0-9a-f]{16}(/.*)?")
 
 
 def tensorboard(
@@ -40,12 +31,7 @@ def tensorboard(
             help="Where to write. Default: data/cache/tensorboard.",
         ),
     ] = None,
-    profile: Annotated[
-        str,
-        typer.Option(
-            "--profile", "-p", help="Whose results name an item's runs.", autocompletion=completion.profiles
-        ),
-    ] = "smoke",
+    profile: Annotated[str, profile_option("Whose results name an item's runs.")] = "smoke",
     output: Output = None,
     as_json: JsonFlag = False,
 ) -> None:
@@ -68,11 +54,11 @@ def tensorboard(
     from fedlora_kit import paths
     from fedlora_kit.experiments.store import Store
     from fedlora_kit.reporting.event_files import need_tensorboard, write_runs
+    from fedlora_kit.reporting.named_runs import finished_runs
 
     store = Store()
     place = logdir or paths.data_dir() / "cache" / "tensorboard"
-    results = output or Path("figures")
-    entries = _entries(runs or [], store, profile, results)
+    entries = finished_runs(runs or [], store, profile, output or Path("figures"), warn)
     need_tensorboard()
     written, kept = write_runs(entries, place)
     if as_json:
@@ -81,46 +67,3 @@ def tensorboard(
         return
     typer.echo(f"{len(written)} runs written, {len(kept)} were there: {place}")
     say(f"to look at them: tensorboard --logdir {place}")
-
-
-def _entries(wanted: Sequence[str], store: Store, profile: str, results: Path) -> list[Entry]:
-    """The finished runs that are asked for, each once."""
-    from fedlora_kit.experiments.entry import Entry
-    from fedlora_kit.reporting.one_run import find_key
-
-    if not wanted:
-        return list(store.entries())
-    keys: dict[str, None] = {}
-    for text in wanted:
-        if not _KEY.fullmatch(text):
-            keys.update(dict.fromkeys(_of_items(text, store, profile, results)))
-            continue
-        key = find_key(text, store)
-        if store.status(key) != "finished":
-            raise BadValue(f"run {key} is {store.status(key)}", "only finished runs can be written")
-        keys[key] = None
-    return [Entry(key, store.root / key) for key in keys]
-
-
-def _of_items(text: str, store: Store, profile: str, results: Path) -> list[str]:
-    """The runs that an item's tables name, or those of all items of a paper."""
-    from fedlora_kit.batch.pool import PROFILES
-    from fedlora_kit.papers.items import find
-    from fedlora_kit.reporting import evidence
-    from fedlora_kit.reporting.outputs import item_folder
-    from fedlora_kit.reporting.tables import read_table
-
-    if profile not in PROFILES:
-        raise UnknownName("profile", profile, PROFILES)
-    folders = [item_folder(item.id, profile, results) for item in find(text)]
-    tables = [read_table(path) for folder in folders for path in sorted(folder.glob("*.csv"))]
-    keys = evidence.keys(tables)
-    found = [key for key in keys if store.status(key) == "finished"]
-    if not found:
-        raise BadValue(
-            f"no run of {text} at profile {profile} is in {store.root}",
-            f"fedlora reproduce {text} --profile {profile} makes them; --output names other results",
-        )
-    if len(found) < len(keys):
-        warn(f"{len(keys) - len(found)} runs that the tables of {text} name are not in {store.root}")
-    return found

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
-from fedlora_kit.batch.surroundings import environment
+from fedlora_kit.surroundings import environment
 
 LOGGER = "fedlora_kit"
 _BARS = ("TQDM_DISABLE", "HF_HUB_DISABLE_PROGRESS_BARS", "HF_DATASETS_DISABLE_PROGRESS_BARS")

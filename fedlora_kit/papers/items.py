@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from fedlora_kit import paths
-from fedlora_kit.errors import UnknownName
+from fedlora_kit.errors import BadValue, UnknownName
 from fedlora_kit.papers import fed_hello, fedlora_optimizer, ffa_lora, lessons
 from fedlora_kit.study.item import Item, Paper
 
@@ -60,6 +60,27 @@ def find(wanted: str | Iterable[str]) -> list[Item]:
             raise UnknownName("item", name, [*(i.id for i in items), *(p.id for p in PAPERS)])
         found.update((item.id, item) for item in matching)
     return list(found.values())
+
+
+def to_run(wanted: Sequence[str] = ()) -> list[Item]:
+    """The items to be run: those asked for (see `find`); if none is, all that have a notebook.
+
+    Raises:
+        UnknownName: no such item or paper.
+        BadValue: none of them has a notebook, or one that is asked for by its id has none.
+    """
+    chosen = find(wanted) if wanted else [item for item in all_items() if item.notebook is not None]
+    missing = [item.id for item in chosen if item.notebook is None and item.id in wanted]
+    if missing:
+        raise BadValue(
+            f"no notebook yet for {', '.join(missing)}", "`fedlora list` shows which items have one"
+        )
+    if all(item.notebook is None for item in chosen):
+        raise BadValue(
+            f"there is no notebook to run under {paths.notebooks_dir()}",
+            "`fedlora list` shows what is planned; FEDLORA_HOME names the kit's folder if it lies elsewhere",
+        )
+    return chosen
 
 
 def module_of(item: Item) -> str:

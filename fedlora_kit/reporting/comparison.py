@@ -12,8 +12,9 @@ import pandas as pd
 from fedlora_kit.errors import BadValue, UnknownName
 from fedlora_kit.numerals import fixed, signed, with_spread
 from fedlora_kit.reporting.latex import in_words, known
-from fedlora_kit.reporting.tables import difference_interval, number
+from fedlora_kit.reporting.tables import number
 from fedlora_kit.study.reported import cell
+from fedlora_kit.study.statistics import half_width
 
 COLUMNS = (
     "cell",
@@ -82,7 +83,7 @@ def compare(
         spread = float(seeds.std(ddof=1)) if seeds.size > 1 else np.nan
         difference = mean - float(row.get("value", np.nan))
         known = np.isfinite(difference) and seeds.size > 1
-        ends = difference_interval(difference, spread, seeds.size) if known else (np.nan, np.nan)
+        half = half_width(spread, seeds.size) if known else np.nan
         rows.append(
             {
                 "cell": name,
@@ -95,8 +96,8 @@ def compare(
                 "reproduced_std": spread,
                 "n_seeds": seeds.size,
                 "difference": difference,
-                "difference_lower": ends[0],
-                "difference_upper": ends[1],
+                "difference_lower": difference - half,
+                "difference_upper": difference + half,
                 "comparable": comparable,
             }
         )
@@ -131,7 +132,7 @@ def printed(df: pd.DataFrame) -> pd.DataFrame:
 def in_text(row: Mapping[Any, Any]) -> tuple[str, str, str, str]:
     """Published and reproduced with their spreads, the difference, and its interval, in like decimals.
 
-    The interval, ``[−7.52, +0.92]``, is that of `difference_interval`; it is empty for fewer than two seeds.
+    The interval, ``[−7.52, +0.92]``, is Student's t at 95 %; it is empty for fewer than two seeds.
 
     Args:
         row: a row of `compare`, or one of comparison.csv as text.
@@ -147,7 +148,8 @@ def in_text(row: Mapping[Any, Any]) -> tuple[str, str, str, str]:
     published, reproduced = (with_spread(*both, decimals) for both in zip(sides, spreads, strict=True))
     difference, seeds, interval = value("difference"), value("n_seeds"), ""
     if math.isfinite(difference) and math.isfinite(spreads[1]) and seeds >= 2:
-        ends = difference_interval(difference, spreads[1], int(seeds))
+        half = half_width(spreads[1], int(seeds))
+        ends = difference - half, difference + half
         interval = f"[{', '.join(signed(fixed(end, decimals)) for end in ends)}]"
     return published, reproduced, signed(fixed(difference, decimals)), interval
 

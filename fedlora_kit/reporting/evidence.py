@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations, product
 from statistics import fmean, stdev
@@ -74,6 +74,13 @@ class Source:
             and any(finite(row[name]) is not None for row in self.rows)
         ]
         self._stats: dict[tuple[Rows, str], tuple[float, float, int]] = {}
+
+    def at(self, coords: Mapping[str, str]) -> Rows:
+        """The rows that have these coordinates."""
+        rows: Rows = tuple(range(len(self.rows)))
+        for column, value in coords.items():
+            rows = self.where(rows, column, value)
+        return rows
 
     def where(self, rows: Rows, column: str, value: str) -> Rows:
         """Those of ``rows`` that have this coordinate, however it is spelt (6, 6.0)."""
@@ -163,11 +170,8 @@ def trace_cell(
     """
     kinds = {word: word in metric.replace(" ", "") for word in ("best", "last10")}
     for source in known:
-        at = [key for key in name if key in source.coords]
-        rows: Rows = tuple(range(len(source.rows)))
-        for key in at:
-            rows = source.where(rows, key, name[key])
-        if rows and len(at) == len(name):
+        rows = source.at(name) if name.keys() <= set(source.coords) else ()
+        if rows:
             columns = [
                 column
                 for column in source.values
@@ -180,7 +184,7 @@ def trace_cell(
     if not known:
         return None
     title = " · ".join(name.values())
-    return _evidence(fragment, f"{title}: {shown}", known[0], tuple(range(len(known[0].rows))), [])
+    return _evidence(fragment, f"{title}: {shown}", known[0], known[0].at({}), [])
 
 
 def _shared(table: Table, behind: dict[tuple[int, int], Behind]) -> str:
@@ -195,8 +199,7 @@ def _shared(table: Table, behind: dict[tuple[int, int], Behind]) -> str:
 
 def _at(source: Source, header: Sequence[str], row: Sequence[str]) -> list[int]:
     """Columns of a table that are coordinates of the source, and name some of its rows."""
-    every = tuple(range(len(source.rows)))
-    return [k for k, name in enumerate(header) if name in source.coords and source.where(every, name, row[k])]
+    return [k for k, name in enumerate(header) if name in source.coords and source.at({name: row[k]})]
 
 
 def _behind(table: Table, i: int, j: int, known: Sequence[Source]) -> Behind | None:
@@ -206,9 +209,7 @@ def _behind(table: Table, i: int, j: int, known: Sequence[Source]) -> Behind | N
         at = _at(source, table.header, table.raw[i])
         if j in at or not at:
             continue
-        rows: Rows = tuple(range(len(source.rows)))
-        for k in at:
-            rows = source.where(rows, table.header[k], table.raw[i][k])
+        rows = source.at({table.header[k]: table.raw[i][k] for k in at})
         free = [c for c in source.coords if c not in {table.header[k] for k in at}]
         named = rows
         for token in [table.header[j], *re.split(r"[,:]\s*|\s", table.header[j])]:
@@ -279,13 +280,6 @@ def _evidence(
             f"The {runs} of these coordinates in {source.table.name}.csv. The number is no plain mean of a "
             "column there; how the notebook makes it stands in the item's executed notebook.ipynb."
         )
-    value = columns[0] if columns else None
-    return Evidence(
-        fragment,
-        title,
-        said,
-        tuple(
-            (source.rows[i]["key"], source.rows[i]["seed"], source.rows[i][value] if value else "")
-            for i in rows
-        ),
-    )
+    named = [source.rows[i] for i in rows]
+    behind = tuple((row["key"], row["seed"], row[columns[0]] if columns else "") for row in named)
+    return Evidence(fragment, title, said, behind)

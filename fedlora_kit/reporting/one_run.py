@@ -18,6 +18,7 @@ from fedlora_kit.experiments.checkpoints import CheckpointFolder
 from fedlora_kit.experiments.entry import Entry
 from fedlora_kit.experiments.store import Store
 from fedlora_kit.numerals import MISSING, significant
+from fedlora_kit.reporting.runs import thinned
 
 _KEY = re.compile(r"[0-9a-f]{16}")
 _BARS = "▁▂▃▄▅▆▇█"
@@ -224,7 +225,7 @@ def history_table(history: Sequence[Mapping[str, Any]], most: int) -> tuple[list
             number(record.get("bytes_up")),
             *([number(record.get("epsilon"))] if epsilon else []),
         ]
-        for record in _thinned(history, most)
+        for record in thinned(history, most)
     ]
     return header + (["ε"] if epsilon else []), rows
 
@@ -233,13 +234,6 @@ def _clients(record: Mapping[str, Any]) -> str:
     drawn = len(record.get("cohort") or [])
     trained = record.get("training_clients", drawn)
     return str(drawn) if trained == drawn else f"{trained} of {drawn}"
-
-
-def _thinned(rows: Sequence[Mapping[str, Any]], most: int) -> Sequence[Mapping[str, Any]]:
-    if most <= 0 or len(rows) <= most:
-        return rows
-    last = len(rows) - 1
-    return [rows[0]] if most == 1 else [rows[round(i * last / (most - 1))] for i in range(most)]
 
 
 def spark(values: Sequence[float], plain: bool = False) -> str:

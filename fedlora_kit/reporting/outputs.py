@@ -12,7 +12,7 @@ import html
 import json
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -237,9 +237,24 @@ def read_claims(folder: Path) -> list[dict[str, str]]:
     return claims
 
 
-def count_claims(folder: Path) -> dict[str, int]:
-    """Verdict → number of claims of an item folder."""
-    found = [claim["status"] for claim in read_claims(folder)]
+def changed_files(folder: Path, digests: Mapping[str, str]) -> list[str]:
+    """Files of a folder that are not what their SHA-256 says, or are not there.
+
+    Args:
+        digests: file name -> SHA-256, of files directly in the folder; another path counts as changed.
+    """
+    return [
+        name
+        for name, digest in digests.items()
+        if Path(name).name != name
+        or not (folder / name).is_file()
+        or atomic.sha256_file(folder / name) != digest
+    ]
+
+
+def count_claims(claims: Sequence[Mapping[str, str]]) -> dict[str, int]:
+    """Verdict → number of claims, as `read_claims` gives them."""
+    found = [claim["status"] for claim in claims]
     return {verdict: found.count(verdict) for verdict in VERDICTS}
 
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from fedlora_kit.errors import FedloraError
 from fedlora_kit.experiments.entry import Entry
 from fedlora_kit.experiments.store import Store
 from fedlora_kit.numerals import rounded
 
+T = TypeVar("T")
 _POINTS, _FEWER, _MANY_RUNS = 80, 24, 3000
 """Points of a curve; of each where there are more runs than that."""
 _OWN = ("started_utc", "wall_seconds", "peak_memory_bytes", "resumed_after_round")
@@ -91,14 +92,15 @@ def curves(history: Sequence[Mapping[str, Any]], points: int = _POINTS) -> dict[
         for name, value in [*scores.items(), ("train loss", record.get("train_loss"))]:
             if isinstance(value, int | float) and math.isfinite(value):
                 found.setdefault(name, []).append([at, rounded(value, 4)])
-    return {name: _thinned(curve, points) for name, curve in found.items()}
+    return {name: list(thinned(curve, points)) for name, curve in found.items()}
 
 
-def _thinned(curve: list[list[float]], points: int) -> list[list[float]]:
-    if len(curve) <= points:
-        return curve
-    last = len(curve) - 1
-    return [curve[round(i * last / (points - 1))] for i in range(points)]
+def thinned(rows: Sequence[T], most: int) -> Sequence[T]:
+    """At most ``most`` of the rows, evenly, with both ends; all of them for 0."""
+    if most <= 0 or len(rows) <= most:
+        return rows
+    last = len(rows) - 1
+    return [rows[0]] if most == 1 else [rows[round(i * last / (most - 1))] for i in range(most)]
 
 
 def _short(value: Any) -> Any:

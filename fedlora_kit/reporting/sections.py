@@ -7,7 +7,6 @@ import json
 import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from hashlib import sha256
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,13 +15,8 @@ from fedlora_kit.numerals import MISSING, fixed
 from fedlora_kit.reporting import evidence, verdict_evidence
 from fedlora_kit.reporting.comparison import in_text
 from fedlora_kit.reporting.evidence import Evidence, Source
-from fedlora_kit.reporting.outputs import FIGURE_KINDS, VERDICTS, read_claims
-from fedlora_kit.reporting.tables import (
-    Table,
-    read_rows,
-    read_table,
-    written,
-)
+from fedlora_kit.reporting.outputs import FIGURE_KINDS, changed_files, count_claims, read_claims
+from fedlora_kit.reporting.tables import Table, read_rows, read_table, written
 from fedlora_kit.study.reported import coords
 
 _MIME = {"svg": "image/svg+xml", "png": "image/png"}
@@ -96,8 +90,7 @@ class Section:
     @property
     def verdicts(self) -> dict[str, int]:
         """Verdict → number of claims; empty where the item has no results."""
-        found = [claim["status"] for claim in self.claims]
-        return {verdict: found.count(verdict) for verdict in VERDICTS} if self.state == "ok" else {}
+        return count_claims(self.claims) if self.state == "ok" else {}
 
     @property
     def published(self) -> str:
@@ -162,12 +155,7 @@ def _read(section: Section, folder: Path) -> Section:
         section.problem = str(status["error"])
         section.earlier = (folder / "earlier" / "status.json").is_file()
         return section
-    changed = [
-        name
-        for name, digest in status["files"].items()
-        if not (folder / name).is_file() or sha256((folder / name).read_bytes()).hexdigest() != digest
-    ]
-    if changed:
+    if changed := changed_files(folder, status["files"]):
         raise ValueError(f"{', '.join(changed)} changed or vanished after the run; run the item again")
     section.state = "ok"
     names = {Path(name).stem for name in section.files if name.endswith(".csv")}

@@ -26,11 +26,6 @@ def method_colour(method: str) -> str:
     return looks.of_method(method).colour
 
 
-def method_marker(method: str) -> str:
-    """The matplotlib marker of a method, so that lines can be told apart without colour."""
-    return looks.of_method(method).marker
-
-
 def palette(methods: list[str]) -> dict[str, str]:
     """Method name → colour, in the form seaborn's ``palette=`` takes."""
     return {method: method_colour(method) for method in methods}

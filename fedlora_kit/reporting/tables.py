@@ -114,11 +114,3 @@ def written(text: str) -> str:
     """A number to four significant digits; integers, and what is no number, as they are."""
     value = number(text)
     return text if value is None or text.lstrip("+-").isdigit() else numerals.significant(value)
-
-
-def difference_interval(difference: float, spread: float, n: int) -> tuple[float, float]:
-    """The 95 % interval (Student's t) of mean − constant, from the standard deviation of ``n`` ≥ 2 values."""
-    from scipy import stats
-
-    half = float(stats.t.ppf(0.975, n - 1)) * spread / math.sqrt(n)
-    return difference - half, difference + half

@@ -137,10 +137,8 @@ def _largest(
     for source in known:
         if name not in source.values or wanted is None:
             continue
-        rows: Rows = tuple(range(len(source.rows)))
-        for column, value in zip(table.header, row, strict=True):
-            if column in source.coords:
-                rows = source.where(rows, column, value)
+        named = zip(table.header, row, strict=True)
+        rows = source.at({column: value for column, value in named if column in source.coords})
         once = tuple({source.rows[i]["key"]: i for i in reversed(rows)}.values())[::-1]
         values = [v for i in once if (v := finite(source.rows[i][name])) is not None]
         if values and abs(max(values) - wanted) <= _EXACT * max(1.0, abs(wanted)):

@@ -21,7 +21,7 @@ _WHOLE = 1000  # of a GPU, in thousandths
 
 
 class Pool(Protocol):
-    """Processes that work; `batch.warm.WarmPool` is one."""
+    """Processes that work; `engines.warm.WarmPool` is one."""
 
     def submit(self, work: Callable[..., Any], /, *given: Any) -> Future[Any]: ...
     def close(self) -> None: ...

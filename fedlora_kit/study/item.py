@@ -7,8 +7,23 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from fedlora_kit import paths
+from fedlora_kit.errors import UnknownName
 
 Kind = Literal["table", "figure", "lesson"]
+
+
+PROFILES = ("smoke", "small", "paper")
+
+
+def check_profile(name: str) -> str:
+    """The name of a profile.
+
+    Raises:
+        UnknownName: there is no such profile.
+    """
+    if name not in PROFILES:
+        raise UnknownName("profile", name, PROFILES)
+    return name
 
 
 @dataclass(frozen=True)

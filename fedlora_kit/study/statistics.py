@@ -40,8 +40,14 @@ def mean_interval(values: npt.ArrayLike) -> MeanInterval:
     if array.ndim != 1 or n < 2 or not np.isfinite(array).all():
         raise ValueError("an interval needs at least two finite values")
     mean, sd = float(array.mean()), float(array.std(ddof=1)) if np.ptp(array) else 0.0
-    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, n - 1)) * sd / n**0.5
+    half = half_width(sd, n)
     return MeanInterval(mean, mean - half, mean + half, sd, n)
+
+
+def half_width(sd: float, n: int) -> float:
+    """Half of that interval, from the standard deviation (n − 1) of ``n`` values, at least 2."""
+    half: float = float(stats.t.ppf((1 + CONFIDENCE) / 2, n - 1)) * sd / n**0.5
+    return half
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ import numpy as np
 import pandas as pd
 
 from fedlora_kit import notebook as kit
-from fedlora_kit.batch.shards import Shard
+from fedlora_kit.engines.shards import Shard
 from fedlora_kit.experiments.placing import tiny_device
 from fedlora_kit.experiments.remote import RemoteStore
 from fedlora_kit.experiments.setup import build

@@ -9,6 +9,15 @@ from pathlib import Path
 
 import fedlora_kit
 
+#: what keeps progress bars and notices of the libraries out of a log
+QUIET = {
+    "TQDM_DISABLE": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
+    "TRANSFORMERS_VERBOSITY": "error",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+
 
 @contextmanager
 def environment(changes: Mapping[str, str]) -> Iterator[None]:

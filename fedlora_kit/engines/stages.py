@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from fedlora_kit.experiments.spec import RunSpec
 from fedlora_kit.experiments.store import Store
+from fedlora_kit.numerals import clock
 from fedlora_kit.papers.runs_of import planned_runs
 from fedlora_kit.study.planned import Runs
 
@@ -44,8 +45,36 @@ class Planned:
         return None if specs is None else [Wanted(spec, self.device) for spec in specs]
 
 
+@dataclass(frozen=True)
+class Training:
+    """The training of all notebooks' runs, before the notebooks.
+
+    Attributes:
+        ended, failed: runs trained so far, and how many of them diverged.
+        total: those and what is still to come, as far as it is known.
+        elapsed, remaining: seconds; the latter estimated from the runs' sizes and what the ended ones took,
+            None before the first.
+    """
+
+    ended: int
+    failed: int
+    total: int
+    elapsed: float
+    remaining: float | None
+
+    def times(self) -> str:
+        failed = f", {self.failed} failed" if self.failed else ""
+        return f"{clock(self.elapsed)} elapsed, about {clock(self.remaining)} to go{failed}"
+
+
+def is_stored(store: Store, key: str) -> bool:
+    """Whether a run is finished and whole, or has failed."""
+    status = store.status(key)
+    return status == "failed" or (status == "finished" and store.load(key) is not None)
+
+
 class Trainer(Protocol):
-    """What trains runs: a cluster (`ray_engine.Batch`), or this machine (`local_engine.LocalBatch`)."""
+    """What trains runs: a cluster (`ray_engine.Batch`), or this machine (`local_batch.LocalBatch`)."""
 
     @property
     def store(self) -> Store:
@@ -65,13 +94,12 @@ def plan_item(item: str, profile: str, parameters: Mapping[str, Any]) -> Planned
     """An item's runs.
 
     Args:
-        parameters: of its notebook, typed; with or without ``profile``.
+        parameters: of its notebook, typed.
 
     Raises:
         UnknownName, BadValue: see `papers.runs_of.runs_of`.
     """
-    given = {name: value for name, value in parameters.items() if name != "profile"}
-    return Planned(planned_runs(item, profile, **given), str(given.get("device", "auto")))
+    return Planned(planned_runs(item, profile, **parameters), str(parameters.get("device", "auto")))
 
 
 def train_stages(planned: Mapping[str, Planned], trainer: Trainer) -> None:

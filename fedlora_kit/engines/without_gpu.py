@@ -39,10 +39,10 @@ def slow_without_gpu(
 
     if torch.cuda.is_available():
         return None
-    from fedlora_kit.cli.plan import rates
     from fedlora_kit.numerals import duration
     from fedlora_kit.running.places import default_jobs
     from fedlora_kit.study.plan import plan
+    from fedlora_kit.study.rates import rates
 
     try:
         total = plan(profile, planned_items(profile, planned), rate_of or rates(None, "auto")).totals

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from fedlora_kit.batch.stages import Wanted, plan_item
+from fedlora_kit.engines.stages import Wanted, plan_item
 from fedlora_kit.errors import BadValue
 from fedlora_kit.experiments.spec import RunSpec
 from fedlora_kit.experiments.store import Store

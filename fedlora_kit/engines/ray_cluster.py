@@ -9,8 +9,8 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any
 
-from fedlora_kit.batch.ray_worker import read_reply, train
 from fedlora_kit.devices import free_bytes
+from fedlora_kit.engines.ray_worker import read_reply, train
 from fedlora_kit.errors import FedloraError
 from fedlora_kit.running.shares import share_of_gpu
 

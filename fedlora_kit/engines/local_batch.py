@@ -9,9 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
 from dataclasses import dataclass, field, replace
 
-from fedlora_kit.batch.progress import Training
-from fedlora_kit.batch.stages import Planned, Wanted
-from fedlora_kit.batch.warm import Outcome, train
+from fedlora_kit.engines.stages import Planned, Training, Wanted, is_stored
+from fedlora_kit.engines.warm import Outcome, train
 from fedlora_kit.errors import FedloraError
 from fedlora_kit.experiments.placing import on_cpu, wanted_device
 from fedlora_kit.experiments.spec import RunSpec, external
@@ -84,7 +83,7 @@ class LocalBatch:
                 continue
             self._keys.add(key)
             try:
-                stored = self._stored(key)
+                stored = is_stored(self.store, key)
             except (FedloraError, OSError) as error:  # an entry that cannot be read
                 self.left[key] = str(error)
                 continue
@@ -151,10 +150,6 @@ class LocalBatch:
     def close(self) -> None:
         """End the processes, at once."""
         self._places.close()
-
-    def _stored(self, key: str) -> bool:
-        status = self.store.status(key)
-        return status == "failed" or (status == "finished" and self.store.load(key) is not None)
 
     def _open(self, run: Wanted) -> None:
         """Start processes where this run will be trained, if it is clear where that is."""

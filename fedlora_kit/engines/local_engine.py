@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fedlora_kit.batch.local_batch import LocalBatch, trains_on_cpu
-from fedlora_kit.batch.progress import Training
-from fedlora_kit.batch.stages import Planned, plan_item, train_stages
-from fedlora_kit.batch.warm import WarmPool
+from fedlora_kit.engines.local_batch import LocalBatch, trains_on_cpu
+from fedlora_kit.engines.stages import Planned, Training, plan_item, train_stages
+from fedlora_kit.engines.warm import WarmPool
 from fedlora_kit.experiments.store import Store
 from fedlora_kit.papers.runs_of import has_runs
 from fedlora_kit.running.places import Pool, default_jobs, jobs_on_gpus

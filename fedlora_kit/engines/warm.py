@@ -23,9 +23,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Literal, ParamSpec, TypeVar
 
-from fedlora_kit.batch.runner import QUIET
-from fedlora_kit.batch.surroundings import environment, python_path
 from fedlora_kit.errors import FedloraError
+from fedlora_kit.surroundings import QUIET, environment, python_path
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from fedlora_kit import paths
-from fedlora_kit.batch.ray_worker import job
-from fedlora_kit.batch.stages import Wanted, plan_item, train_stages
+from fedlora_kit.engines.ray_worker import job
+from fedlora_kit.engines.stages import Wanted, is_stored, plan_item, train_stages
 from fedlora_kit.errors import BadValue, FedloraError
 from fedlora_kit.experiments.placing import wanted_device
 from fedlora_kit.experiments.remote import RemoteStore
@@ -95,7 +95,8 @@ class Batch:
         """Take up runs with the device asked for, each once; what a store has already is not sent."""
         new = {key: run for run in runs if (key := run.spec.key()) not in self._specs}
         self._specs |= {key: run.spec for key, run in new.items()}
-        missing = [key for key in new if not self._stored(key)]
+        missing = [key for key in new if not is_stored(self.store, key)]
+        self._over |= new.keys() - set(missing)
         published = set(self._remote.keys(missing))
         for key in missing:
             spec, device = new[key].spec, new[key].device
@@ -157,12 +158,6 @@ class Batch:
     def _submit(self, key: str, text: str, *, alone: bool) -> None:
         reference = self._cluster.submit(text, self._memory(self._specs[key]), alone=alone)
         self._pending[reference] = (key, text, alone)
-
-    def _stored(self, key: str) -> bool:
-        status = self.store.status(key)
-        if status == "failed" or (status == "finished" and self.store.load(key) is not None):
-            self._over.add(key)
-        return key in self._over
 
     def _fetch(self, key: str) -> bool:
         return self._remote.fetch(key, self.store, self._specs[key].model_dump(mode="json")) is not None
