@@ -14,7 +14,7 @@ from acceptance.worlds import wait
 from fedlora_kit.devices import describe_gpu
 from fedlora_kit.experiments.provenance import collect
 from fedlora_kit.planning.gpus import recognised
-from fedlora_kit.training.precision import products
+from fedlora_kit.training.precision import passes_of, products
 
 
 def environment(bench: Bench) -> None:
@@ -28,6 +28,8 @@ def environment(bench: Bench) -> None:
         bench.note(f"device: {name}", value)
     if bench.device.type != "cuda":
         return
+    for precision in ("fp32", "tf32", "bf16"):
+        bench.note(f"settings during passes in {precision}", passes_of(precision, "fp32"))
     known = recognised(device["name"])
     bench.note("data sheet", known.name if known else None)
     for kernel in ("flash", "mem_efficient", "cudnn", "math"):

@@ -1,4 +1,4 @@
-"""The papers' sizes, with random weights: seconds a step, share of the device's rate, memory and the plan's."""
+"""The papers' sizes, with random weights: seconds a step, share of the device's rate, memory and plan."""
 
 from __future__ import annotations
 
