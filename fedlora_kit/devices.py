@@ -193,6 +193,13 @@ def peak_bytes(device: torch.device) -> dict[str, int | None]:
     }
 
 
+def gpu_name(device: torch.device) -> str:
+    """What the maker calls a GPU."""
+    import torch
+
+    return str(torch.cuda.get_device_name(device))
+
+
 def describe_gpu(device: torch.device) -> dict[str, Any]:
     """What a GPU is and how it computes, as JSON values.
 
@@ -207,7 +214,7 @@ def describe_gpu(device: torch.device) -> dict[str, Any]:
     uuid = getattr(properties, "uuid", None)
     return {
         "type": "cuda",
-        "name": torch.cuda.get_device_name(device),
+        "name": gpu_name(device),
         "index": device.index,
         "visible": os.environ.get("CUDA_VISIBLE_DEVICES"),
         "uuid": None if uuid is None else str(uuid),

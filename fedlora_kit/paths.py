@@ -41,6 +41,12 @@ def hub_dir() -> Path | None:
     return disk.folder(named, "FEDLORA_HUB") if named else None
 
 
+def style_file() -> Path | None:
+    """The user's own settings of figures, named by ``FEDLORA_STYLE``; ``None`` without them."""
+    named = os.environ.get("FEDLORA_STYLE")
+    return Path(named).expanduser() if named else None
+
+
 def inside(root: Path, relative: str | Path) -> Path:
     """``root / relative``, if that lies below ``root``, with all links followed; it need not exist.
 

@@ -283,18 +283,18 @@ def test_a_causal_backbone_keeps_its_own_head(mirror):
 
 def test_half_weights_go_straight_to_their_gpu(mirror, monkeypatch):
     """Past the host's memory and past the GPU that happens to be the current one."""
-    asked, load = [], backbones._from_anywhere
+    asked, load = [], backbones.from_anywhere
 
-    def watched(name, loader, options):
+    def watched(name, loader, options, files):
         asked.append(options.get("device_map"))
-        return load(name, loader, {**options, "device_map": {"": "cpu"}})
+        return load(name, loader, {**options, "device_map": {"": "cpu"}}, files)
 
-    monkeypatch.setattr(backbones, "_from_anywhere", watched)
+    monkeypatch.setattr(backbones, "from_anywhere", watched)
     gpu = torch.device("cuda:1")
     for dtype, device in (("bf16", gpu), ("fp32", gpu), ("bf16", torch.device("cpu")), ("bf16", None)):
         placed = backbones.load_backbone(mirror, 1, 0, dtype=dtype, device=device)
     assert asked == [{"": gpu}, None, None, None]
-    monkeypatch.setattr(backbones, "_from_anywhere", load)
+    monkeypatch.setattr(backbones, "from_anywhere", load)
     for name, value in backbones.load_backbone(mirror, 1, 0, dtype="bf16").state_dict().items():
         torch.testing.assert_close(placed.state_dict()[name], value, rtol=0, atol=0)
 

@@ -102,7 +102,7 @@ def test_a_killed_training_process_is_one_clear_error(world, tmp_path, monkeypat
     }
     here = os.getpid()
 
-    def dies(spec, *rest):
+    def dies(spec, *rest, **named):
         if os.getpid() != here:
             os.kill(os.getpid(), signal.SIGKILL)
 

@@ -179,7 +179,7 @@ def test_the_table_of_means():
 
 def test_deviations_name_what_differs():
     paper = table1.PROFILES["paper"]
-    assert len(deviations(paper, paper)) == 6
+    assert len(deviations(paper, paper)) == 7
     assert deviations(paper, paper, "Its own.")[0] == "Its own."
     smoke = "\n".join(deviations(table1.PROFILES["smoke"], paper))
     assert "stand-ins" in smoke

@@ -65,7 +65,9 @@ def gpus(monkeypatch):
     monkeypatch.setattr(cuda, "is_initialized", lambda: bool(started))
     monkeypatch.setattr(cuda, "init", lambda: started.append(("init", dict(os.environ))))
     monkeypatch.setattr(cuda, "set_device", lambda device: started.append(device))
-    monkeypatch.setattr(torch, "zeros", lambda *size, device=None: started.append(device) or zeros(*size))
+    monkeypatch.setattr(
+        torch, "zeros", lambda *size, device=None, **kind: started.append(device) or zeros(*size, **kind)
+    )
     for name in ("CUBLAS_WORKSPACE_CONFIG", "PYTORCH_CUDA_ALLOC_CONF", "CUDA_VISIBLE_DEVICES"):
         monkeypatch.setenv(name, "")  # so that what is set is put back
         monkeypatch.delenv(name)

@@ -147,13 +147,13 @@ def test_settings_of_the_machine_do_not_reach_a_figure(
     assert plt.get_backend() == backend
     own = tmp_path / "own.mplstyle"
     own.write_text("# mine\naxes.labelsize: 12\nsvg.fonttype: none  # letters\n")
-    monkeypatch.setenv(style.STYLE_VARIABLE, str(own))
+    monkeypatch.setenv("FEDLORA_STYLE", str(own))
     assert all(one != other for one, other in zip(drawn(), plain, strict=True))
     for wrong in ("axes.labelsise: 12", "axes.labelsize 12", "axes.labelsize: [", "\xff"):
         own.write_bytes(wrong.encode("latin-1"))
         with pytest.raises(FedloraError, match=r"FEDLORA_STYLE names .*own.mplstyle"):
             style.set_style()
-    monkeypatch.setenv(style.STYLE_VARIABLE, str(tmp_path / "absent"))
+    monkeypatch.setenv("FEDLORA_STYLE", str(tmp_path / "absent"))
     with pytest.raises(FedloraError, match="absent"):
         style.set_style()
 

@@ -14,6 +14,7 @@ from fedlora_kit.experiments import run as run_module
 from fedlora_kit.experiments.run import run
 from fedlora_kit.experiments.spec import RunSpec
 from fedlora_kit.experiments.store import Store
+from fedlora_kit.papers.runs_of import planned_items
 from fedlora_kit.planning.rate import given_rate
 from fedlora_kit.study.plan import plan
 from fedlora_kit.training import client_states
@@ -146,7 +147,12 @@ def test_the_second_of_two_gpus_is_recorded_as_such(hub, tmp_path):
 def test_a_run_on_the_cpu_and_a_plan_leave_the_gpus_alone(hub, tmp_path):
     with pretended(2) as machine:
         run(described("text, one by one"), device="cpu", store=Store(tmp_path))
-        made = plan("smoke", {"start_here": {"seeds": 1}}, lambda _: given_rate(1.0), Store(tmp_path))
+        made = plan(
+            "smoke",
+            planned_items("smoke", {"start_here": {"seeds": 1}}),
+            lambda _: given_rate(1.0),
+            Store(tmp_path),
+        )
         assert made.totals.missing
     assert machine.started is None, machine.started
     assert not machine.reads

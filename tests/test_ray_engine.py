@@ -23,7 +23,6 @@ from fedlora_kit.batch.ray_worker import PublishingStore, job, read_reply, train
 from fedlora_kit.batch.stages import Wanted
 from fedlora_kit.cli import app
 from fedlora_kit.errors import BadValue, FedloraError
-from fedlora_kit.experiments import placing
 from fedlora_kit.experiments import run as run_module
 from fedlora_kit.experiments.atomic import DamageWarning
 from fedlora_kit.experiments.checkpoints import CheckpointFolder
@@ -33,6 +32,7 @@ from fedlora_kit.experiments.spec import RunSpec
 from fedlora_kit.experiments.store import Store
 from fedlora_kit.papers.runs_of import planned_runs
 from fedlora_kit.planning.estimate import estimate
+from fedlora_kit.running import shares
 from fedlora_kit.running.shares import memory_bytes, share_of_gpu
 
 
@@ -379,12 +379,12 @@ def test_the_memory_of_a_run_is_told_to_the_cluster(remote):
 
 
 def test_the_memory_of_a_run_is_its_estimate_with_the_libraries(monkeypatch):
-    assert memory_bytes(spec()) == int(estimate(spec()).memory_bytes) + (1 << 30)
+    assert memory_bytes(spec()) == int(estimate(spec(), gpu=True).memory_bytes) + (1 << 30)
 
-    def unknown(_):
+    def unknown(*_, **__):
         raise FedloraError("the shape is not known here")
 
-    monkeypatch.setattr(placing, "estimate", unknown)
+    monkeypatch.setattr(shares, "estimate", unknown)
     assert memory_bytes(spec()) is None
 
 

@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from fedlora_kit.devices import computing_on, resolve_device
+from fedlora_kit.devices import computing_on, gpu_name, resolve_device
 from fedlora_kit.errors import BadValue, FedloraError
 from fedlora_kit.experiments.checkpoints import CheckpointFolder
 from fedlora_kit.models.backbones import Dtype
@@ -183,7 +183,7 @@ def _check_peak(flops: float, device: torch.device, precision: str, dtype: str) 
     """Refuse a measurement that the device cannot reach."""
     if device.type != "cuda":
         return
-    name = torch.cuda.get_device_name(device)
+    name = gpu_name(device)
     known = recognised(name)
     if known is not None and flops > known.peak(precision, dtype):
         raise FedloraError(

@@ -7,11 +7,10 @@ figure goes into LaTeX as it is, with letters of 7 to 8 points.
 from __future__ import annotations
 
 import io
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fedlora_kit import looks
+from fedlora_kit import looks, paths
 from fedlora_kit.errors import FedloraError
 from fedlora_kit.experiments import atomic
 from fedlora_kit.looks import DOUBLE as DOUBLE
@@ -21,7 +20,6 @@ from fedlora_kit.study.bands import mean_band as mean_band
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-STYLE_VARIABLE = "FEDLORA_STYLE"
 """Names a file of the user's own, in the form of a ``matplotlibrc``, whose lines come after the kit's."""
 
 
@@ -108,17 +106,17 @@ def own_settings() -> dict[Any, Any]:
     """
     import matplotlib as mpl
 
-    if not (path := os.environ.get(STYLE_VARIABLE)):
+    if (path := paths.style_file()) is None:
         return {}
     try:
-        lines = Path(path).expanduser().read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8").splitlines()
         names = [line.partition(":")[0].strip() for line in lines if line.partition("#")[0].strip()]
         if unknown := [name for name in names if name not in mpl.rcParams]:
             raise ValueError(f"unknown to matplotlib: {', '.join(unknown)}")
-        return dict(mpl.rc_params_from_file(Path(path).expanduser(), True, use_default_template=False))
+        return dict(mpl.rc_params_from_file(path, True, use_default_template=False))
     except (OSError, ValueError) as error:
-        remedy = f"write one 'name: value' a line, as in docs/figures.md, or unset {STYLE_VARIABLE}"
-        raise FedloraError(f"{STYLE_VARIABLE} names {path}: {error}", remedy) from error
+        remedy = "write one 'name: value' a line, as in docs/figures.md, or unset FEDLORA_STYLE"
+        raise FedloraError(f"FEDLORA_STYLE names {path}: {error}", remedy) from error
 
 
 def save(fig: Figure, folder: Path, stem: str = "figure") -> tuple[Path, Path, Path]:

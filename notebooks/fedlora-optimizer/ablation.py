@@ -36,7 +36,8 @@ eval_limit: int | None = None  # at most so many scored examples
 
 # %%
 from fedlora_kit import notebook as kit
-from fedlora_kit.experiments.setup import build, resolve_device
+from fedlora_kit.experiments.placing import device_for
+from fedlora_kit.experiments.setup import build
 from fedlora_kit.methods import method
 from fedlora_kit.papers.fedlora_optimizer import ablation
 
@@ -75,7 +76,7 @@ for name, settings in ablation.STRUCTURES.items():
 
 # %%
 planned = ablation.cells(setting, pairs)
-fed = build(planned[0].spec, resolve_device(device))
+fed = build(planned[0].spec, device_for(planned[0].spec, device))
 print("clients:", [len(c) for c in fed.clients])
 print(
     "held out:", [len(c) if c else 0 for c in fed.held_out], "server:", len(fed.server) if fed.server else 0

@@ -42,8 +42,9 @@ from IPython.display import display
 
 from fedlora_kit import notebook as kit
 from fedlora_kit.adapter import AdapterSlot
+from fedlora_kit.experiments.placing import device_for
 from fedlora_kit.experiments.run import run
-from fedlora_kit.experiments.setup import build, resolve_device
+from fedlora_kit.experiments.setup import build
 from fedlora_kit.methods import ClientUpdate, FedIT, method
 from fedlora_kit.models.components import compose, decompose, decomposed, part_of, vector_dim
 from fedlora_kit.papers.fedlora_optimizer import method as flo_method
@@ -73,7 +74,8 @@ setting
 # %%
 one_round = dataclasses.replace(setting, rounds=1)
 spec = flo_setting.spec(one_round, "fedlora-optimizer", 0, axis=axis)
-fed = build(spec, resolve_device(device))
+place = device_for(spec, device)
+fed = build(spec, place)
 start = AdapterSlot(fed.model).read()
 module = next(n for n in start if part_of(n) == "A").removesuffix(".lora_A.weight")
 names = kit.get_task(setting.task).label_names
@@ -84,7 +86,7 @@ print("at the server:", len(fed.server) if fed.server else 0, "examples;", "the 
 
 # %%
 after, weights = {}, {}
-alone = build(flo_setting.spec(one_round, "local-only", 0), resolve_device(device))
+alone = build(flo_setting.spec(one_round, "local-only", 0), place)
 personal = run_federation(alone).personal
 for k in (0, 1):
     after[k], weights[k] = {**start, **personal[k]}, len(alone.clients[k])
