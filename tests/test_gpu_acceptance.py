@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from fedlora_kit.experiments import run as run_module
+from fedlora_kit.experiments.setup import build
 from fedlora_kit.training import stacked
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tools"))
@@ -21,6 +22,14 @@ from acceptance.frame import Bench, Check
 
 CPU = torch.device("cpu")
 NAMES = [check.name for check in gpu_acceptance.CHECKS]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def warm():
+    """What every forked process would otherwise read and encode anew."""
+    for spec in (processes.small_run(), processes.small_run(private=True)):
+        spec.key()
+        build(spec, CPU)
 
 
 def report(out):

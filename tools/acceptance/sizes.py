@@ -34,12 +34,14 @@ from fedlora_kit.training.fisher import fisher_scores
 from fedlora_kit.training.generation import generate
 
 
-def paced(bench: Bench, name: str, spec: RunSpec, fed: Federation, compare: bool = True) -> Pace:
+def paced(bench: Bench, name: str, spec: RunSpec, fed: Federation) -> Pace:
     """Measure a federation's local steps, and keep them beside the plan and the device's own rate.
+
+    The peak of memory is held to the plan's, within a factor of 2; not in the tiny form, where what the
+    libraries take is most of it.
 
     Args:
         spec: the run, of one round.
-        compare: hold the peak of memory to the plan's: within a factor of 2.
     """
     trainer = Trainer(fed)
     pace = trainer.pace()
@@ -53,10 +55,13 @@ def paced(bench: Bench, name: str, spec: RunSpec, fed: Federation, compare: bool
         bench.note(f"{name}: peak, of tensors", pace.peak / 1e9, "GB")
         bench.note(f"{name}: peak, taken from the GPU", pace.reserved / 1e9, "GB")
         bench.note(f"{name}: peak in the plan", cost.memory_bytes / 1e9, "GB")
-        if compare:
+        if not bench.tiny:
             bench.at_most(f"{name}: peak / the plan's", pace.peak / cost.memory_bytes, 2.0)
             bench.at_least(f"{name}: peak / the plan's, the other way", pace.peak / cost.memory_bytes, 0.5)
-        _kernels(bench, name, trainer)
+        try:
+            _kernels(bench, name, trainer)
+        except (RuntimeError, AssertionError) as error:  # a machine may forbid profiling
+            bench.note(f"{name}: not profiled", str(error)[:200])
     return pace
 
 
