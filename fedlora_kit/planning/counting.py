@@ -294,11 +294,7 @@ def drawn(lengths: Lengths, count: float, seed: int = 0) -> Lengths:
 
 
 def batches_of(lengths: Lengths, count: float, budget: int, price: int) -> tuple[float, float]:
-    """Physical batches, and padded tokens in all, of ``count`` examples as long as those of a sample.
-
-    Args:
-        price: of a further pass on the device that is planned for (see `data.batches.cuts`).
-    """
+    """Physical batches, and padded tokens in all, of ``count`` examples as long as those of a sample."""
     draws = 3 if count < 256 else 1
     batches, tokens, size = 0.0, 0.0, 1
     for draw in range(draws):
