@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -74,11 +75,12 @@ def test_a_killed_run_goes_on_and_a_run_that_forgets_does_not_pass(tmp_path, mon
 
     monkeypatch.setattr(run_module, "_unpack", forgets)
     wrong = Check("resume", "", 60, processes.resumed).run(bench(tmp_path / "wrong"), 60)
-    assert missed(wrong) == ["text, DP by rows: adapter and history are the same"]
+    assert missed(wrong) == ["text, DP by rows, deterministic: the same adapter and history"]
 
 
 def test_a_process_that_fails_or_dies_is_told(tmp_path):
     assert processes.ask(CPU, max, (1, 2), (5, 4)) == [2, 5]
+    assert [str(end) for end in processes.ask_all(CPU, (os._exit, 3))] == ["exit code 3"]
     with pytest.raises(processes.Ended, match="ZeroDivisionError"):
         processes.ask(CPU, divmod, (1, 0))
 

@@ -48,7 +48,7 @@ CHECKS = (
     Check("attention", "which kernels", 20, ways.attention),
     Check("plan", "planned steps against trained ones", 40, ways.plans, in_tiny=SLOW),
     Check("waits", "the host's waits for the GPU", 15, ways.waits, on_cpu=NO_GPU),
-    Check("side by side", "1, 2, 4 and 8 processes", 75, processes.side_by_side),
+    Check("side by side", "1, 2, 4 and 8 processes", 100, processes.side_by_side),
     Check("stacks", "clients in one pass", 20, ways.stacks),
     Check("compiled", "torch.compile", 60, ways.compiled, in_tiny=SLOW),
     Check("4 bits", "bitsandbytes", 20, ways.four_bits, on_cpu="4-bit weights need a GPU"),

@@ -7,12 +7,14 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+
+from fedlora_kit.devices import release
 
 Status = Literal["passed", "failed", "skipped", "not run"]
 
@@ -57,12 +59,15 @@ class Bench:
         tiny: the smoke profile's sizes, to try the script itself.
         folder: for files that a check needs.
         rates: number format -> measured operations a second of a large product, from the check "ceilings".
+        name: of the device.
+        result: of the check that runs.
     """
 
     device: torch.device
     tiny: bool
     folder: Path
     rates: dict[str, float] = field(default_factory=dict)
+    name: str = "CPU"
     result: Result = field(default_factory=lambda: Result("", ""))
 
     @property
@@ -153,27 +158,28 @@ def _at_most(seconds: float) -> Iterator[None]:
 def run_all(checks: Sequence[Check], bench: Bench, minutes: float, out: Path) -> list[Result]:
     """Every check in turn, as far as the time goes; both files are complete after each."""
     end = time.monotonic() + 60 * minutes
+    if bench.device.type == "cuda":
+        bench.name = torch.cuda.get_device_name(bench.device)
     results = [Result(check.name, check.about, reason="not reached") for check in checks]
     for place, check in enumerate(checks):
         results[place] = check.run(bench, end - time.monotonic())
         write(results, bench, out)
-        if bench.device.type == "cuda":
-            torch.cuda.empty_cache()
+        with suppress(RuntimeError):  # a kernel that broke leaves a GPU that answers nothing more
+            release()
     return results
 
 
 def write(results: Sequence[Result], bench: Bench, out: Path) -> None:
     """``acceptance.json`` and ``acceptance.md``, each replaced in one go."""
-    name = torch.cuda.get_device_name(bench.device) if bench.device.type == "cuda" else "CPU"
     found = {
         "device": str(bench.device),
-        "name": name,
+        "name": bench.name,
         "tiny": bench.tiny,
         "checks": [asdict(result) for result in results],
     }
     for file, text in (
         ("acceptance.json", json.dumps(found, indent=1, default=str)),
-        ("acceptance.md", _table(results, name, bench.tiny)),
+        ("acceptance.md", _table(results, bench.name, bench.tiny)),
     ):
         fresh = out / f".{file}"
         fresh.write_text(text + "\n", encoding="utf-8")

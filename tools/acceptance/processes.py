@@ -40,31 +40,36 @@ def ask(device: torch.device, body: Callable[..., Any], *each: Sequence[Any]) ->
     Raises:
         Ended: one failed, or was killed; with its traceback or exit code.
     """
+    answers = ask_all(device, *((body, *arguments) for arguments in each))
+    for answer in answers:
+        if isinstance(answer, Ended):
+            raise answer
+    return answers
+
+
+def ask_all(device: torch.device, *each: Sequence[Any]) -> list[Any]:
+    """The same for several functions, each with its arguments; an `Ended` for one without an answer."""
     context: Any = multiprocessing.get_context("spawn" if device.type == "cuda" else "fork")
-    running = []
-    for arguments in each:
-        mine, theirs = context.Pipe(duplex=False)
-        process = context.Process(target=_answer, args=(theirs, body, *arguments), daemon=True)
-        process.start()
-        theirs.close()
-        running.append((process, mine))
-    answers, problem = [], ""
+    running, answers = [], []
     try:
+        for call in each:
+            mine, theirs = context.Pipe(duplex=False)
+            process = context.Process(target=_answer, args=(theirs, *call), daemon=True)
+            process.start()
+            theirs.close()
+            running.append((process, mine))
         for process, line in running:
             try:
                 done, answer = line.recv()
+                answers.append(answer if done else Ended(answer))
+                process.join()
             except EOFError:
                 process.join()
-                done, answer = False, f"exit code {process.exitcode}"
-            problem = problem or ("" if done else answer)
-            answers.append(answer)
-            process.join()
+                answers.append(Ended(f"exit code {process.exitcode}"))
     finally:
         for process, _ in running:
             if process.is_alive():
                 process.kill()
-    if problem:
-        raise Ended(problem)
     return answers
 
 
@@ -145,22 +150,29 @@ def resumed(bench: Bench) -> None:
     modes = (True, False) if bench.device.type == "cuda" else (True,)
     if bench.tiny:
         kinds = {name: spec for name, spec in kinds.items() if name == "text, DP by rows"}
-    for deterministic in modes:
-        how = "deterministic" if deterministic else "not deterministic"
-        for place, (name, spec) in enumerate(kinds.items()):
-            text, folder = spec.model_dump_json(), bench.folder / f"resume-{place}-{deterministic}"
-            where = (text, str(bench.device))
-            [whole] = ask(bench.device, trained, (*where, str(folder / "whole"), False, deterministic))
-            try:
-                ask(bench.device, trained, (*where, str(folder / "cut"), True, deterministic))
-            except Ended as end:
-                bench.equal(f"{name}, {how}: killed", str(end), "exit code -9")
-            [after] = ask(bench.device, trained, (*where, str(folder / "cut"), False, deterministic))
-            bench.equal(f"{name}, {how}: goes on after round", after["resumed"], 0)
-            if deterministic:
-                bench.equal(f"{name}: adapter and history are the same", after["end"] == whole["end"], True)
-            else:
-                bench.note(f"{name}, {how}: adapter and history are the same", after["end"] == whole["end"])
+    cases = [(name, spec, on) for on in modes for name, spec in kinds.items()]
+
+    def call(place: int, folder: str, kill: bool = False) -> tuple[Any, ...]:
+        _, spec, deterministic = cases[place]
+        root = str(bench.folder / f"resume-{place}" / folder)
+        return trained, spec.model_dump_json(), str(bench.device), root, kill, deterministic
+
+    places = range(len(cases))
+    first = ask_all(bench.device, *(call(p, f, f == "cut") for p in places for f in ("whole", "cut")))
+    second = ask_all(bench.device, *(call(p, "cut") for p in places))
+    for place, (name, _, deterministic) in enumerate(cases):
+        whole, cut, after = first[2 * place], first[2 * place + 1], second[place]
+        how = f"{name}, {'deterministic' if deterministic else 'not deterministic'}"
+        bench.equal(f"{how}: killed", str(cut), "exit code -9")
+        for part in (whole, after):
+            if isinstance(part, Ended):
+                raise part
+        bench.equal(f"{how}: goes on after round", after["resumed"], 0)
+        same = after["end"] == whole["end"]
+        if deterministic:
+            bench.equal(f"{how}: the same adapter and history", same, True)
+        else:
+            bench.note(f"{how}: the same adapter and history", same)
 
 
 def _rounds(description: str, device: str, times: int, together: Barrier) -> tuple[float, float]:

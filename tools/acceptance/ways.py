@@ -43,13 +43,13 @@ def determinism(bench: Bench) -> None:
     """A step with deterministic algorithms and without; a few layers at the real width."""
     for name, spec in _runs(bench).items():
         fed = federation(spec, bench.device, shape=narrow(spec, 4))
-        taken = {}
+        taken, before = {}, torch.are_deterministic_algorithms_enabled()
         for on in (True, False):
             torch.use_deterministic_algorithms(on)
             try:
                 taken[on] = Trainer(fed).pace().step
             finally:
-                torch.use_deterministic_algorithms(True)
+                torch.use_deterministic_algorithms(before)
         bench.note(f"{name}: deterministic / not", taken[True] / taken[False])
 
 

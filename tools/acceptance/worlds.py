@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -43,11 +44,16 @@ def paper_run(
     Raises:
         LookupError: it has none.
     """
-    for spec in planned_runs(item, profile).specs():
+    for spec in _runs(item, profile):
         wanted = (task or spec.data.task, method_name, private)
         if (spec.data.task, spec.method.name, spec.privacy is not None) == wanted:
             return spec
     raise LookupError(f"{item} has no run of {method_name} on {task}, private={private}, in {profile}")
+
+
+@lru_cache(maxsize=16)
+def _runs(item: str, profile: str) -> list[RunSpec]:
+    return planned_runs(item, profile).specs()
 
 
 def changed(spec: RunSpec, **parts: Any) -> RunSpec:
