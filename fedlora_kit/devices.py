@@ -205,8 +205,8 @@ def describe_gpu(device: torch.device) -> dict[str, Any]:
 
     Returns:
         type, name, index (as this process counts), visible (``CUDA_VISIBLE_DEVICES``), uuid, memory_bytes,
-        capability ("9.0"), driver, cuda, cudnn (versions), tf32 (PyTorch's settings of fp32 products and
-        convolutions: "ieee", "tf32" or "none"), deterministic (whether deterministic algorithms are on).
+        capability ("9.0"), driver, cuda, cudnn (versions), deterministic (whether deterministic
+        algorithms are on).
     """
     import torch
 
@@ -223,10 +223,6 @@ def describe_gpu(device: torch.device) -> dict[str, Any]:
         "driver": driver_version(),
         "cuda": torch.version.cuda or torch.version.hip,
         "cudnn": torch.backends.cudnn.version(),  # type: ignore[no-untyped-call]
-        "tf32": {
-            "matmul": str(torch.backends.cuda.matmul.fp32_precision),
-            "conv": str(torch.backends.cudnn.conv.fp32_precision),  # type: ignore[attr-defined]
-        },
         "deterministic": torch.are_deterministic_algorithms_enabled(),
     }
 

@@ -215,7 +215,7 @@ def test_the_record_is_of_the_gpu_that_computed(gpus, monkeypatch):
     assert (known["type"], known["name"], known["index"], known["uuid"]) == ("cuda", "one", 1, "GPU-1")
     assert (known["capability"], known["visible"], known["deterministic"]) == ("9.1", "5,7", True)
     assert known["memory_bytes"] == 80 << 30
-    assert {"driver", "cuda", "cudnn", "tf32"} <= known.keys()
+    assert {"driver", "cuda", "cudnn"} <= known.keys()
     assert (record["peak_memory_bytes"]["cuda"], record["peak_memory_bytes"]["cuda_reserved"]) == (2, 4)
 
 

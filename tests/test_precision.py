@@ -13,6 +13,9 @@ from torch import nn
 from fedlora_kit.adapter import digest
 from fedlora_kit.data.batches import pass_tokens, physical_batches
 from fedlora_kit.errors import BadValue, NonFinite
+from fedlora_kit.experiments.run import run
+from fedlora_kit.experiments.spec import RunSpec
+from fedlora_kit.experiments.store import Store
 from fedlora_kit.models.lora import LoraSettings, attach_lora
 from fedlora_kit.papers.ffa_lora import food101 as ffa_food101
 from fedlora_kit.papers.ffa_lora import table1 as ffa_table1
@@ -51,6 +54,22 @@ def test_products_are_set_on_purpose_and_put_back_also_after_an_error(precision,
     with pytest.raises(ZeroDivisionError):
         fails()
     assert flags() == before
+    torch.get_float32_matmul_precision()  # PyTorch's older question, which raises where the two kinds differ
+
+
+@pytest.mark.parametrize(("precision", "inside"), [("tf32", "tf32"), ("fp32", "ieee"), ("bf16", "ieee")])
+def test_a_record_names_the_formats_of_the_passes(precision, inside, tmp_path):
+    model = {"backbone": "kit/text-tiny"}
+    described = {
+        "model": model,
+        "data": {"task": "polarity", "train_limit": 9, "eval_limit": 2},
+        "method": {"name": "lora"},
+        "local": {"lr": 0.1, "steps": 1, "batch_size": 2},
+        "rounds": {"rounds": 1},
+        "precision": precision,
+    }
+    record = run(RunSpec.parse(described), device="cpu", store=Store(tmp_path)).provenance["precision"]
+    assert record == {"passes": precision, "weights": "fp32", "matmul": inside, "conv": inside}
 
 
 @pytest.fixture

@@ -26,6 +26,7 @@ from fedlora_kit.experiments.store import Entry, Store, Work
 from fedlora_kit.models.backbones import backbone_fingerprint
 from fedlora_kit.training.client_states import ClientStates
 from fedlora_kit.training.federation import Federation, Outcome, Snapshot, trained_names
+from fedlora_kit.training.precision import passes_of
 from fedlora_kit.training.rounds import run_federation
 
 
@@ -115,6 +116,7 @@ def _train(spec: RunSpec, work: Work, device: torch.device) -> Entry:
             started,
             resumed_after_round=checkpoint.round_index if checkpoint else None,
             devices=devices,
+            precision=passes_of(spec.precision, spec.model.dtype),
             seed=spec.seed,
             data="; ".join(fingerprint(get_task(name)) for name in spec.tasks()),
             model=backbone_fingerprint(spec.model.backbone),

@@ -34,6 +34,7 @@ from fedlora_kit.flower.support import check_support
 from fedlora_kit.models.backbones import backbone_fingerprint
 from fedlora_kit.training.checks import check
 from fedlora_kit.training.federation import Federation
+from fedlora_kit.training.precision import passes_of
 
 #: names the file where `launch` looks for the outcome; beside it, with ".lines", lie the lines about rounds
 REPORT = "FEDLORA_FLOWER_REPORT"
@@ -111,6 +112,7 @@ def _train(
             time.perf_counter() - clock,
             started,
             resumed_after_round=None,
+            precision=passes_of(spec.precision, spec.model.dtype),
             seed=spec.seed,
             data="; ".join(fingerprint(get_task(name)) for name in spec.tasks()),
             model=backbone_fingerprint(spec.model.backbone),

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from fedlora_kit.adapter import AdapterSlot
-from fedlora_kit.data.batches import PASS_TOKENS, cuts, pass_tokens
+from fedlora_kit.data.batches import cuts, pass_tokens
 from fedlora_kit.data.tasks import get_task
 from fedlora_kit.experiments.spec import RunSpec
 from fedlora_kit.methods import method
@@ -293,7 +293,7 @@ def drawn(lengths: Lengths, count: float, seed: int = 0) -> Lengths:
     return found
 
 
-def batches_of(lengths: Lengths, count: float, budget: int, price: int = PASS_TOKENS) -> tuple[float, float]:
+def batches_of(lengths: Lengths, count: float, budget: int, price: int) -> tuple[float, float]:
     """Physical batches, and padded tokens in all, of ``count`` examples as long as those of a sample."""
     draws = 3 if count < 256 else 1
     batches, tokens, size = 0.0, 0.0, 1

@@ -28,7 +28,7 @@ def products(precision: str) -> Iterator[None]:
     for the forward and the backward passes that run inside, and are put back at the end.
     """
     wanted = "tf32" if precision == "tf32" else "ieee"
-    flags: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn.conv)  # type: ignore[attr-defined]
+    flags = _flags()
     before = [flag.fp32_precision for flag in flags]
     for flag in flags:
         flag.fp32_precision = wanted
@@ -37,6 +37,27 @@ def products(precision: str) -> Iterator[None]:
     finally:
         for flag, value in zip(flags, before, strict=True):
             flag.fp32_precision = value
+
+
+def _flags() -> tuple[Any, Any]:
+    return torch.backends.cuda.matmul, torch.backends.cudnn.conv  # type: ignore[attr-defined]
+
+
+def passes_of(precision: str, dtype: str) -> dict[str, str]:
+    """A run's number formats, for its provenance: JSON values.
+
+    PyTorch's settings are read as they are during the passes; a process has others before and after. Its
+    older questions (``torch.get_float32_matmul_precision``, ``allow_tf32``) may raise while they are set.
+
+    Args:
+        precision, dtype: of the run: its passes, and its frozen weights.
+
+    Returns:
+        passes, weights: as given. matmul, conv: of fp32 products and convolutions on a GPU, "ieee" or "tf32".
+    """
+    with products(precision):
+        matmul, conv = (str(flag.fp32_precision) for flag in _flags())
+    return {"passes": precision, "weights": dtype, "matmul": matmul, "conv": conv}
 
 
 def forward(device: torch.device, precision: str) -> AbstractContextManager[Any]:

@@ -1,0 +1,1 @@
+"""What `tools/gpu_acceptance.py` checks: one kind of question a file."""
