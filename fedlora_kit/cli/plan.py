@@ -119,9 +119,9 @@ def rates(tflops: float | None, device: str, gpu: str | None = None, share: floa
     """The speed for a run: as given, by a GPU's data sheet, or measured once for each shape and format."""
     from fedlora_kit.data.tasks import get_task
     from fedlora_kit.experiments.placing import wanted_device
+    from fedlora_kit.planning.architectures import architecture
     from fedlora_kit.planning.gpus import gpu as known_gpu
     from fedlora_kit.planning.rate import given_rate, measured_rate, published_rate
-    from fedlora_kit.planning.shapes import shape_of
 
     if tflops is not None:
         fixed = given_rate(tflops)
@@ -134,7 +134,7 @@ def rates(tflops: float | None, device: str, gpu: str | None = None, share: floa
     def measured(spec: RunSpec) -> Rate:
         kind = get_task(spec.data.task)
         labels = 0 if kind.modality == "causal" else kind.num_labels
-        shape, where = shape_of(spec.model.backbone), wanted_device(spec, device)
+        shape, where = architecture(spec.model.backbone), wanted_device(spec, device)
         return measured_rate(shape, labels, where, precision=spec.precision, dtype=spec.model.dtype)
 
     return measured
