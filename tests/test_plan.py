@@ -20,10 +20,10 @@ from fedlora_kit.planning import estimate as estimate_
 from fedlora_kit.planning import gpus
 from fedlora_kit.planning import rate as rate_
 from fedlora_kit.planning.amounts import PUBLISHED, amounts
+from fedlora_kit.planning.architectures import PUBLISHED as SHAPES
+from fedlora_kit.planning.architectures import architecture, image_tokens, published
 from fedlora_kit.planning.estimate import estimate
 from fedlora_kit.planning.rate import Rate, given_rate, measured_rate, published_rate
-from fedlora_kit.planning.shapes import PUBLISHED as SHAPES
-from fedlora_kit.planning.shapes import shape_of
 from fedlora_kit.study.plan import downloads, plan
 from fedlora_kit.study.plan_check import by_kind, compare_with_records
 
@@ -179,24 +179,24 @@ def test_a_rate_adds_up():
 
 
 def test_this_machine_can_be_measured():
-    rate = measured_rate(shape_of("kit/text-tiny"), 2, "cpu")
+    rate = measured_rate(architecture("kit/text-tiny"), 2, "cpu")
     assert rate.how == "measured"
     assert 1e8 < rate.flops < 1e13
     assert all(0 <= x < 1 for x in (rate.forward, rate.backward, rate.round, rate.run))
     assert rate.forward > 0
-    assert measured_rate(shape_of("kit/text-tiny"), 2, "cpu") is rate
+    assert measured_rate(architecture("kit/text-tiny"), 2, "cpu") is rate
 
 
 @pytest.mark.parametrize("name", sorted(n for n in SHAPES if not n.startswith("kit/")))
 @pytest.mark.parametrize(("host", "tflops"), [(4e-3, 45), (4e-3, 300), (20e-3, 600), (4e-3, 17), (1e-3, 10)])
 def test_the_rate_of_a_modelled_device_is_found(name, host, tflops):
     """A device that computes while the host prepares: max(host, operations / rate), two per cent of noise."""
-    shape = rate_._probe_shape(SHAPES[name], rate_.WIDEST["cuda"])
+    shape = rate_._probe_shape(published(name), rate_.WIDEST["cuda"])
     rng = np.random.default_rng(0)
 
     def seconds(rows, tokens, train):
         share = 1 if train else 1 / 3
-        work = share * rows * rate_._step_flops(shape, shape.image_tokens or tokens, 2) / (tflops * 1e12)
+        work = share * rows * rate_._step_flops(shape, image_tokens(shape) or tokens, 2) / (tflops * 1e12)
         return max(share * host, work) * (1 + 0.02 * rng.standard_normal())
 
     flops, forward, backward = rate_._fit(seconds, shape, 2)
@@ -208,7 +208,7 @@ def test_the_rate_of_a_modelled_device_is_found(name, host, tflops):
 
 
 def test_a_measurement_that_cannot_be_is_refused(monkeypatch):
-    shape = rate_._probe_shape(SHAPES["FacebookAI/roberta-large"], 4096)
+    shape = rate_._probe_shape(published("FacebookAI/roberta-large"), 4096)
     with pytest.raises(FedloraError, match="twice the batch took no longer"):
         rate_._fit(lambda rows, tokens, train: 0.004, shape, 2)
     gpu_ = torch.device("cuda:0")
@@ -224,7 +224,7 @@ def test_a_measurement_that_cannot_be_is_refused(monkeypatch):
 
 
 def test_memory_that_ends_stops_the_growth():
-    shape = rate_._probe_shape(SHAPES["FacebookAI/roberta-large"], 4096)
+    shape = rate_._probe_shape(published("FacebookAI/roberta-large"), 4096)
     tried = []
 
     def seconds(rows, tokens, train):

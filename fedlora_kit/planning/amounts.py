@@ -25,7 +25,7 @@ from fedlora_kit.errors import FedloraError
 from fedlora_kit.experiments.spec import RunSpec
 from fedlora_kit.models.backbones import backbone_folder
 from fedlora_kit.models.tokenizer import load_tokenizer
-from fedlora_kit.planning.shapes import shape_of
+from fedlora_kit.planning.architectures import architecture, image_tokens
 
 #: examples that are tokenised to learn how long they are
 SAMPLE = 256
@@ -153,7 +153,7 @@ def _parts(
             "set FEDLORA_HUB to a mirror that holds its data",
         )
     size = PUBLISHED[task]
-    tokens = size.tokens if size.tokens is not None else shape_of(backbone).image_tokens
+    tokens = size.tokens if size.tokens is not None else image_tokens(architecture(backbone))
     lengths = _spread(tokens, max_length) if size.tokens else np.array([tokens], dtype=np.int64)
     prompts = (lengths * (size.prompt / tokens)).astype(np.int64) if size.prompt else lengths[:0]
     parts = {name: Part(count, lengths, prompts) for name, count in size.evals.items()}
@@ -184,7 +184,7 @@ def _look(kind: Task, split: str, backbone: str, max_length: int, prompt: str) -
     """One split: its number of examples, and the lengths of a sample."""
     nothing = np.empty(0, dtype=np.int64)
     if kind.modality == "image":
-        tokens = np.array([shape_of(backbone).image_tokens], dtype=np.int64)
+        tokens = np.array([image_tokens(architecture(backbone))], dtype=np.int64)
         hub = paths.hub_dir()
         if kind.loader is None and hub is not None:
             return Part(_rows(kind, mirror_file(hub, kind, split)), tokens, nothing)

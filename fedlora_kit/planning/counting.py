@@ -18,12 +18,12 @@ from fedlora_kit.methods import method
 from fedlora_kit.models.lora import LoraSettings, attach_lora
 from fedlora_kit.models.targets import layer_index
 from fedlora_kit.planning.amounts import Lengths, Part, amounts
-from fedlora_kit.planning.operations import Adapters, backward_flops, forward_flops, generation_flops
-from fedlora_kit.planning.shapes import Shape, random_model, shape_of
+from fedlora_kit.planning.architectures import Architecture, architecture, empty_model, random_model
+from fedlora_kit.planning.operations import operations
 from fedlora_kit.randomness import Streams
 from fedlora_kit.training.federation import Federation, cohort_of, trained_names
 from fedlora_kit.training.scores import scores_own
-from fedlora_kit.training.stackable import limits
+from fedlora_kit.training.stackable import limits, why_not_together
 
 #: rounds that stand for all of a run, where layers are drawn anew
 ROUNDS = 4
@@ -61,7 +61,7 @@ class _Roster:
 
 
 @lru_cache(maxsize=16)
-def _adapted(shape: Shape, labels: int, lora: LoraSettings) -> Any:
+def _adapted(shape: Architecture, labels: int, lora: LoraSettings) -> Any:
     return attach_lora(random_model(shape, labels, "meta"), lora, seed=0)
 
 
@@ -70,7 +70,7 @@ class Counter:
 
     Attributes:
         spec, shape, amounts: the run, its backbone, its data.
-        adapters: LoRA as operations see it.
+        operations: of one example.
         fed, slot: the federation, for `training.costs`.
         stacked: clients that train in one pass.
         reads_first_token: the last layer computes one token's state (`models.first_token`).
@@ -78,7 +78,7 @@ class Counter:
     """
 
     def __init__(self, spec: RunSpec, gpu: bool = False) -> None:
-        self.spec, self.shape = spec, shape_of(spec.model.backbone)
+        self.spec, self.shape = spec, architecture(spec.model.backbone)
         device = torch.device("cuda" if gpu else "cpu")
         self.price, self._together = pass_tokens(device), limits(device)
         self.amounts = amounts(spec)
@@ -86,8 +86,8 @@ class Counter:
         self.labels = 0 if kind.modality == "causal" else kind.num_labels
         self.causal = kind.modality == "causal"
         lora = spec.model.lora
-        self.adapters = Adapters(lora.rank, lora.targets)
-        self.reads_first_token = self.shape.family != "llama"
+        self.operations = operations(self.shape, self.labels, lora, spec.model.gradient_checkpointing)
+        self.reads_first_token = self.operations.reads_first_token
         self._merges = method(spec.method.name, **spec.method.settings).merges
         self.fed = self.federation(spec.split.clients)
         self.slot = AdapterSlot(self.fed.model)
@@ -157,30 +157,18 @@ class Counter:
         layers = sorted(present) if present is not None else list(range(self.shape.layers))
         above = [layer for layer in layers if trained and layer >= min(trained)]
         first = self.reads_first_token and layers[-1:] == [self.shape.layers - 1]
-        flops = forward_flops(
-            self.shape,
-            self.adapters,
+        cost = self.operations.step(
             each,
-            layers=len(layers),
-            labels=self.labels,
-            first_token=first,
-            scored=self.answer(self.amounts.train),
-        )
-        flops += backward_flops(
-            self.shape,
-            self.adapters,
-            each,
-            trained,
-            present=layers,
-            labels=self.labels,
+            [layer in trained for layer in layers],
             frozen_a=frozen_a,
-            checkpointing=self.spec.model.gradient_checkpointing,
             first_token=first,
             scored=self.answer(self.amounts.train),
         )
         again = len(above) - first if self.spec.model.gradient_checkpointing else 0
         return Work(
-            batch * flops, (len(layers) + 1 + again) * passes / group, (len(above) + 1) * passes / group
+            batch * (cost.forward_flops + cost.backward_flops),
+            (len(layers) + 1 + again) * passes / group,
+            (len(above) + 1) * passes / group,
         )
 
     def stacked(self, clients: int) -> float:
@@ -193,7 +181,7 @@ class Counter:
             or spec.model.gradient_checkpointing
             or (spec.precision == "bf16" and spec.privacy is None)
             or spec.model.lora.dropout > 0
-            or self.shape.dropout > 0
+            or why_not_together(empty_model(self.shape, self.labels)) is not None
             or spec.model.lora.use_dora
             or self.fed.method.merges
             or self.fed.method.penalises
@@ -256,19 +244,17 @@ class Counter:
             return Work()
         budget = self.spec.rounds.eval_max_tokens
         passes, tokens = self._batches(part.lengths, count, budget)
-        flops = forward_flops(
-            self.shape,
-            self.adapters,
+        flops = self.operations.step(
             tokens / count,
-            labels=self.labels,
+            [False] * self.shape.layers,
             first_token=self.reads_first_token,
             scored=self.answer(part),
-        )
+        ).forward_flops
         work = Work(count * flops, (self.shape.layers + 1) * passes)
         if self.causal:
             new = self.amounts.new_tokens
             passes, padded = self._batches(part.prompts + new, count, budget)
-            flops = generation_flops(self.shape, self.adapters, max(1.0, padded / count - new), new)
+            flops = self.operations.generation(max(1.0, padded / count - new), new, self.shape.layers)
             work += Work(count * flops, (self.shape.layers + 1) * passes * new)
         return work
 

@@ -14,9 +14,9 @@ from typing import Any
 from fedlora_kit import paths
 from fedlora_kit.experiments.spec import RunSpec
 from fedlora_kit.models.targets import head_prefix
+from fedlora_kit.planning.architectures import empty_model, weights_bytes
 from fedlora_kit.planning.counting import Counter
-from fedlora_kit.planning.operations import activation_bytes, scoring_bytes
-from fedlora_kit.planning.shapes import empty_model, weights_bytes
+from fedlora_kit.planning.operations import operations
 from fedlora_kit.training.costs import client_costs
 from fedlora_kit.training.federation import trained_names
 
@@ -128,19 +128,25 @@ def _training(count: Counter, layers: int) -> float:
         size = min(len(clients[0]), round(size + 4 * size**0.5))
     together = size * count.stacked(len(clients))
     rows, width = count.largest_piece(count.amounts.train.lengths, together, spec.local.max_tokens)
-    inside = rows * activation_bytes(
-        count.shape,
-        count.adapters,
-        width,
-        layers,
-        bytes_each=_bytes_each(count),
-        checkpointing=spec.model.gradient_checkpointing,
-        scored=count.answer(count.amounts.train),
-    )
+    passed = [True] * max(1, layers)
+    kept = count.operations.step(width, passed, first_token=count.reads_first_token, kept=True)
+    inside = rows * kept.activation_bytes * _bytes_each(count) / 4
+    if spec.model.gradient_checkpointing:
+        inside += rows * _layer_bytes(count, width)
+    scored = count.answer(count.amounts.train)
+    if scored is not None:  # its scores as computed, in float32, and their gradient
+        inside += rows * scored * count.shape.config.vocab_size * (_bytes_each(count) + 8)
     if spec.privacy is None:
         return inside
     trained = sum(count.slot.parameters[n].numel() for n in trained_names(count.fed, count.slot, 0, 0))
     return inside + 4.0 * PRIVATE_COPIES * rows * trained
+
+
+def _layer_bytes(count: Counter, width: float) -> float:
+    """What one layer keeps of an example for its backward pass; about what it holds at a time."""
+    plain = operations(count.shape, count.labels, count.spec.model.lora)
+    one, two = (plain.step(width, [True] * n, kept=True).activation_bytes for n in (1, 2))
+    return (two - one) * _bytes_each(count) / 4
 
 
 def _scoring(count: Counter) -> float:
@@ -150,13 +156,11 @@ def _scoring(count: Counter) -> float:
         if not part.count:
             continue
         rows, width = count.largest_piece(part.lengths, part.count, budget)
-        held = scoring_bytes(count.shape, rows * width, _bytes_each(count))
+        held = rows * _layer_bytes(count, width)
         if count.causal:
             rows, width = count.largest_piece(part.prompts + count.amounts.new_tokens, part.count, budget)
-            numbers = 2.0 * count.shape.layers * count.shape.kv_width * rows * width
-            prompts = scoring_bytes(
-                count.shape, rows * (width - count.amounts.new_tokens), _bytes_each(count)
-            )
+            numbers = float(count.shape.layers * count.operations.cache_numbers * rows * width)
+            prompts = rows * _layer_bytes(count, width - count.amounts.new_tokens)
             held = max(held, numbers * _bytes_each(count) + prompts)
         largest = max(largest, held)
     return largest

@@ -1,212 +1,181 @@
-"""Floating-point operations of a transformer with LoRA, forward and backward, in closed form.
+"""Floating-point operations and kept activations of a transformer with LoRA, forward and backward.
 
-Counted are matrix products, a multiplication and an addition as two (the rule of PyTorch's own counter, which
-`planning.step_costs` reads and the tests compare with). With N entries in a layer's matrices, n tokens and
-width d, the forward pass of a layer takes 2 N n + 4 n² d. Of a frozen layer above the lowest trained one the
-backward pass takes as much for the matrices (no gradient with respect to weights, only to activations) and
-twice as much for attention; below the lowest trained layer it takes nothing. A classifier's last layer,
-which computes the first token's state alone (`models.first_token`), has one token at q, o and the MLP.
+Counted by PyTorch itself (`planning.step_costs`), on the architecture cut down to a few layers and a few
+tokens. The layers of a transformer are alike, so that a layer more costs what it costs there; and the cost of
+a layer is a polynomial of degree two in the tokens, which three lengths tell. That is exact, and as quick for
+a model of 7 billion parameters as for a small one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import replace
+from functools import cached_property, lru_cache
 
-import numpy as np
+import torch
 
-from fedlora_kit.planning.shapes import Shape
+from fedlora_kit.adapter import AdapterSlot
+from fedlora_kit.data.encoded_causal import AnswerTokens
+from fedlora_kit.models.first_token import read_first_token
+from fedlora_kit.models.lora import LoraSettings, attach_lora
+from fedlora_kit.models.memory import checkpoint_gradients
+from fedlora_kit.models.targets import layer_index
+from fedlora_kit.planning.architectures import Architecture, empty_image, random_model
+from fedlora_kit.planning.step_costs import FusedAttention, StepCost, cost_of
+from fedlora_kit.training.depth import only_layers
+from fedlora_kit.training.objective import answer_logits
 
-#: the order in which a layer passes through its matrices
-_PLACE = {"q": 0, "k": 0, "v": 0, "o": 1, "gate": 2, "up": 2, "down": 3}
+#: lengths that are counted, in tokens
+LENGTHS = (4, 8, 12)
+
+#: whether each layer trains; frozen A; a last layer of one token; bytes and not operations
+_Case = tuple[tuple[bool, ...], bool, bool, bool]
 
 
-@dataclass(frozen=True)
-class Adapters:
-    """LoRA as operations see it: rank and adapted matrices, by their short names."""
-
-    rank: int
-    targets: tuple[str, ...]
-
-    def entries(self, shape: Shape) -> int:
-        """Entries of A and B in one layer: r (in + out) a matrix."""
-        return sum(self.rank * sum(shape.matrix(t)) for t in self.targets)
+def operations(
+    shape: Architecture, labels: int, lora: LoraSettings, checkpointing: bool = False
+) -> Operations:
+    """The counter of an architecture with LoRA; equal ones are one, with all that it has counted."""
+    lora = LoraSettings(rank=lora.rank, targets=lora.targets, dropout=lora.dropout, use_dora=lora.use_dora)
+    return _operations(shape.changed(num_hidden_layers=4), labels, lora, checkpointing)
 
 
-def forward_flops(
-    shape: Shape,
-    adapters: Adapters,
-    tokens: float,
-    *,
-    layers: int | None = None,
-    labels: int = 0,
-    first_token: bool = False,
-    scored: float | None = None,
-) -> float:
-    """One example's forward pass.
+class Operations:
+    """Counts one example's step. A classifier's head is taken to be frozen: its own gradients are next to
+    nothing.
 
     Args:
-        tokens: of the example.
-        layers: that are passed through; None for all.
+        shape: of four layers.
         labels: outputs of a classification head; ignored for a causal model.
-        first_token: the last of the layers computes the first token's state alone.
-        scored: tokens at which a causal model scores its vocabulary; None for all.
+        checkpointing: each layer's forward pass is done again in the backward pass (see `models.memory`).
+
+    Attributes:
+        reads_first_token: the model's last layer computes the first token's state alone
+            (`models.first_token`).
     """
-    count = shape.layers if layers is None else layers
-    each = _layer_forward(shape, adapters, tokens, tokens)
-    last = _layer_forward(shape, adapters, tokens, 1) if first_token and count else each
-    inside = each * (count - 1) + last if count else 0.0
-    return inside + embedding_flops(shape, tokens) + head_flops(shape, _scored(tokens, scored), labels)
+
+    def __init__(self, shape: Architecture, labels: int, lora: LoraSettings, checkpointing: bool) -> None:
+        self._shape, self._checkpointing = shape, checkpointing
+        model = attach_lora(random_model(shape, labels, "meta"), lora, seed=0).train()
+        self.reads_first_token = read_first_token(model)
+        self._model = checkpoint_gradients(model) if checkpointing else model
+        self._slot = AdapterSlot(model)
+        self._seen: dict[object, StepCost] = {}
+
+    def step(
+        self,
+        tokens: float,
+        layers: Sequence[bool],
+        *,
+        frozen_a: bool = False,
+        first_token: bool = False,
+        scored: float | None = None,
+        kept: bool = False,
+    ) -> StepCost:
+        """One example's step.
+
+        Args:
+            tokens: of the example; ignored for images, which have all the same.
+            layers: the layers that are passed through, from the lowest: whether their adapters train. None
+                does: there is no backward pass.
+            frozen_a: only B trains (FFA-LoRA): A has no gradient of its own.
+            first_token: the topmost of them computes the first token's state alone.
+            scored: tokens at which a causal model scores its vocabulary; None for all.
+            kept: count what fused attention keeps, in float32, a causal model's scores not counted; and not
+                the operations.
+        """
+        if not layers:  # what a layer less than one costs
+            one, two = (self.step(tokens, [False] * n, scored=scored, kept=kept) for n in (1, 2))
+            return one * 2 - two
+
+        def count(some: Sequence[bool]) -> StepCost:
+            return self._at(tokens, scored, (tuple(some), frozen_a, first_token, kept))
+
+        # below the lowest that trains there is no backward pass; with checkpoints it goes all the way down
+        low = 0 if self._checkpointing else next((i for i, t in enumerate(layers) if t), len(layers) - 1)
+        ends = list(layers[low:] if len(layers) - low == 1 else (layers[low], layers[-1]))
+        total = few = count(ends)
+        if low:
+            total += (count([False, *ends]) - few) * low
+        for trains in (False, True):
+            between = list(layers[low + 1 : -1]).count(trains)
+            if between:
+                total += (count([ends[0], trains, ends[1]]) - few) * between
+        return total
+
+    def generation(self, prompt: float, new: int, layers: int) -> float:
+        """Operations of one greedy answer of ``new`` tokens after a prompt, with a cache of keys and values:
+        the prompt gives the first one, and each but the last is read."""
+        none = [False] * layers
+        read = self.step(prompt, none, scored=1).forward_flops
+        # a + b n + c n² of n tokens: what one token takes after n - 1 others is b + c n
+        one, two, three = (self.step(n, none, scored=1).forward_flops for n in (1, 2, 3))
+        c = (three - 2 * two + one) / 2
+        b = two - one - 3 * c
+        head = self.step(1, none, scored=2).forward_flops - one
+        context = sum(prompt + t for t in range(1, new))
+        return read + max(0, new - 1) * (b + head) + c * context
+
+    @cached_property
+    def cache_numbers(self) -> int:
+        """Keys and values that a causal model keeps of a token in a layer."""
+        with torch.no_grad():
+            cache = self._model.eval()(input_ids=self._ids(1), use_cache=True).past_key_values
+        self._model.train()
+        kept = sum(t.numel() for layer in cache.layers for t in (layer.keys, layer.values))
+        return int(kept) // len(cache.layers)
+
+    def _at(self, tokens: float, scored: float | None, case: _Case) -> StepCost:
+        """By interpolation in the tokens (Lagrange's), linear in those that are scored."""
+        if self._shape.kind == "image":
+            return self._count(0, 0, case)
+        causal = self._shape.kind == "causal"
+        total = StepCost()
+        for n in LENGTHS:
+            weight = 1.0
+            for m in LENGTHS:
+                weight *= 1.0 if m == n else (tokens - m) / (n - m)
+            total += self._count(n, int(causal), case) * weight
+        if causal:
+            some = [self._count(LENGTHS[0], s, case) for s in (1, 2)]
+            total += (some[1] - some[0]) * ((tokens if scored is None else scored) - 1)
+        return total
+
+    def _count(self, tokens: int, scored: int, case: _Case) -> StepCost:
+        key = (tokens, scored, case)
+        if key in self._seen:
+            return self._seen[key]
+        layers, frozen_a, first_token, kept = case
+        top = (
+            4 if first_token or not self.reads_first_token else 3
+        )  # the last of four is the one that is short
+        present = range(top - len(layers), top)
+        trained = {at for at, trains in zip(present, layers, strict=True) if trains}
+        self._slot.set_trainable(
+            [n for n in self._slot.names if layer_index(n) in trained and not (frozen_a and ".lora_A" in n)]
+        )
+        attention = FusedAttention() if kept else nullcontext()  # type: ignore[no-untyped-call]
+        with only_layers(self._model, frozenset(present)), attention:
+            cost = cost_of(self._model, lambda: self._logits(tokens, scored))
+        self._seen[key] = StepCost(cost.activation_bytes) if kept else replace(cost, activation_bytes=0.0)
+        return self._seen[key]
+
+    def _logits(self, tokens: int, scored: int) -> torch.Tensor:
+        if self._shape.kind == "image":
+            return self._model(pixel_values=empty_image(self._shape)).logits  # type: ignore[no-any-return]
+        if not scored:
+            return self._model(input_ids=self._ids(tokens)).logits  # type: ignore[no-any-return]
+        places = torch.zeros(scored, dtype=torch.int64, device="meta")
+        answer = AnswerTokens(places, places, places, places[:1], tokens)
+        whole = torch.ones(1, 1, tokens, tokens, dtype=torch.bool, device="meta")  # nothing to look for in it
+        inputs = {"input_ids": self._ids(tokens), "attention_mask": whole}
+        return answer_logits(self._model, inputs, answer)
+
+    def _ids(self, tokens: int) -> torch.Tensor:
+        return torch.zeros(1, tokens, dtype=torch.int64, device="meta")
 
 
-def backward_flops(
-    shape: Shape,
-    adapters: Adapters,
-    tokens: float,
-    trained: Collection[int],
-    *,
-    present: Sequence[int] | None = None,
-    labels: int = 0,
-    frozen_a: bool = False,
-    checkpointing: bool = False,
-    first_token: bool = False,
-    scored: float | None = None,
-) -> float:
-    """One example's backward pass.
-
-    Args:
-        trained: layers whose adapters train; none of them: nothing is done.
-        present: layers that are passed through, ascending; None for all.
-        frozen_a: only B trains (FFA-LoRA): A has no gradient of its own.
-        checkpointing: each layer's forward pass is done again first (see `models.memory`).
-        first_token: the last of the layers computes the first token's state alone.
-        scored: tokens at which a causal model scores its vocabulary; None for all.
-    """
-    passed = list(range(shape.layers)) if present is None else sorted(present)
-    reached = [layer for layer in passed if layer in set(trained)]
-    if not reached:
-        return 0.0
-    total = head_flops(shape, _scored(tokens, scored), labels)
-    for layer in passed:
-        states = 1.0 if first_token and layer == passed[-1] else tokens
-        if checkpointing and states == tokens:  # run again; the gradient goes all the way down
-            total += _layer_forward(shape, adapters, tokens, states)
-        if layer > reached[0] or checkpointing:
-            total += _layer_backward(shape, adapters, tokens, states)
-            total += _own_gradients(shape, adapters, tokens, states, frozen_a) if layer in reached else 0.0
-        elif layer == reached[0]:
-            total += _lowest_backward(shape, adapters, tokens, states, frozen_a)
-    return total
-
-
-def _scored(tokens: float, scored: float | None) -> float:
-    return tokens if scored is None else scored
-
-
-def _rows(target: str, tokens: float, states: float) -> float:
-    """Tokens that pass through a matrix: keys and values take all, the others those whose state is wanted."""
-    return tokens if target in ("k", "v") else states
-
-
-def _layer_forward(shape: Shape, adapters: Adapters, tokens: float, states: float) -> float:
-    """One layer, which computes the states of ``states`` of its tokens."""
-    inside = attention_flops(shape, states, tokens)
-    for target in shape.matrices:
-        a, b = shape.matrix(target)
-        entries = a * b + (adapters.rank * (a + b) if target in adapters.targets else 0)
-        inside += 2 * _rows(target, tokens, states) * entries
-    return inside
-
-
-def _layer_backward(shape: Shape, adapters: Adapters, tokens: float, states: float) -> float:
-    """Gradients with respect to a layer's activations: each matrix once, attention twice."""
-    attention = attention_flops(shape, states, tokens)
-    return _layer_forward(shape, adapters, tokens, states) + attention
-
-
-def _own_gradients(shape: Shape, adapters: Adapters, tokens: float, states: float, frozen_a: bool) -> float:
-    """Gradients of A and B themselves."""
-    total = 0.0
-    for target in adapters.targets:
-        a, b = shape.matrix(target)
-        total += 2 * _rows(target, tokens, states) * adapters.rank * (b if frozen_a else a + b)
-    return total
-
-
-def _lowest_backward(shape: Shape, adapters: Adapters, tokens: float, states: float, frozen_a: bool) -> float:
-    """The lowest trained layer: nothing goes further down than to the first adapted matrices."""
-    first = min(_PLACE[t] for t in adapters.targets)
-    total = _own_gradients(shape, adapters, tokens, states, frozen_a)
-    for target in shape.matrices:
-        a, b = shape.matrix(target)
-        adapted, rows = target in adapters.targets, 2 * _rows(target, tokens, states)
-        if _PLACE[target] > first:
-            total += rows * (a * b + (adapters.rank * (a + b) if adapted else 0))
-        elif adapted and not frozen_a:
-            total += rows * adapters.rank * b
-    if first == 0:  # of queries, keys and values those that are not adapted need no gradient
-        needless = sum(t not in adapters.targets for t in ("q", "k", "v"))
-        total += (2 - needless / 2) * attention_flops(shape, states, tokens)
-    return total
-
-
-def generation_flops(shape: Shape, adapters: Adapters, prompt: float, new: int) -> float:
-    """One greedy answer of ``new`` tokens after a prompt, with a cache of keys and values."""
-    inside = shape.layers * (shape.layer_weights + adapters.entries(shape)) + shape.width * shape.vocabulary
-    context = prompt + np.arange(1, new)
-    attention = shape.layers * float(sum(attention_flops(shape, 1, float(c)) for c in context))
-    read = shape.layers * (
-        2 * prompt * (shape.layer_weights + adapters.entries(shape)) + attention_flops(shape, prompt, prompt)
-    )
-    return read + 2 * inside * new + attention
-
-
-def attention_flops(shape: Shape, queries: float, keys: float) -> float:
-    """Products of queries with keys, and of weights with values, in one layer."""
-    return 4 * queries * keys * shape.width
-
-
-def embedding_flops(shape: Shape, tokens: float) -> float:
-    """An image's patches through their projection; looking a word up is no product."""
-    if not shape.patch:
-        return 0.0
-    return 2 * (tokens - 1) * shape.channels * shape.patch**2 * shape.width
-
-
-def head_flops(shape: Shape, tokens: float, labels: int) -> float:
-    """The head: a causal model's vocabulary at each of the tokens, a classifier's outputs once."""
-    if shape.family == "llama":
-        return 2 * tokens * shape.width * shape.vocabulary
-    hidden = shape.width if shape.family in ("bert", "roberta") else 0
-    return 2 * shape.width * (hidden + labels)
-
-
-def activation_bytes(
-    shape: Shape,
-    adapters: Adapters,
-    tokens: float,
-    layers: int,
-    *,
-    bytes_each: int = 4,
-    checkpointing: bool = False,
-    scored: float | None = None,
-) -> float:
-    """What autograd keeps of one example for the backward pass of the ``layers`` topmost layers, about.
-
-    In a layer: the inputs of two norms and of attention's and the MLP's nonlinear parts, queries, keys,
-    values and attention's output, what goes into A and what comes out of it; and the attention weights, which
-    fused kernels do not keep. A causal model's scores of its vocabulary come on top: as computed, in float32,
-    and their gradient, at ``scored`` tokens (None: at all).
-    """
-    width = 8 * shape.width + (4 if shape.gated else 2) * shape.inner
-    inside = tokens * (width + len(adapters.targets) * adapters.rank)
-    kept = shape.width * tokens * layers + inside if checkpointing else layers * inside
-    vocabulary = (
-        _scored(tokens, scored) * shape.vocabulary * (bytes_each + 8) if shape.family == "llama" else 0.0
-    )
-    return kept * bytes_each + vocabulary
-
-
-def scoring_bytes(shape: Shape, tokens: float, bytes_each: int = 4) -> float:
-    """What a forward pass without gradients holds at a time, about: one layer's inside, of all tokens."""
-    return tokens * (6 * shape.width + 3 * shape.inner) * bytes_each
+@lru_cache(maxsize=256)
+def _operations(shape: Architecture, labels: int, lora: LoraSettings, checkpointing: bool) -> Operations:
+    return Operations(shape, labels, lora, checkpointing)

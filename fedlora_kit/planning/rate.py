@@ -11,7 +11,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from statistics import median
@@ -24,10 +24,10 @@ from fedlora_kit.errors import BadValue, FedloraError
 from fedlora_kit.experiments.checkpoints import CheckpointFolder
 from fedlora_kit.models.backbones import Dtype
 from fedlora_kit.models.lora import LoraSettings, attach_lora
+from fedlora_kit.planning.architectures import Architecture, empty_image, image_tokens, random_model
 from fedlora_kit.planning.estimate import Estimate
 from fedlora_kit.planning.gpus import SHARE, Gpu, recognised
-from fedlora_kit.planning.operations import Adapters, backward_flops, forward_flops
-from fedlora_kit.planning.shapes import Shape, random_model
+from fedlora_kit.planning.operations import operations
 from fedlora_kit.training.precision import Precision, forward, products
 
 #: with a rate that is not measured: seconds of a layer in a forward and in a backward pass, of a round and of
@@ -102,7 +102,7 @@ def published_rate(gpu: Gpu, precision: str = "fp32", dtype: str = "fp32", share
 
 @lru_cache(maxsize=64)
 def measured_rate(
-    shape: Shape,
+    shape: Architecture,
     labels: int,
     device: str = "auto",
     threads: int = 1,
@@ -127,7 +127,7 @@ def measured_rate(
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            bare = random_model(small, max(1, labels))
+            bare = random_model(small, labels)
             model = attach_lora(bare.to(torch.bfloat16) if dtype == "bf16" else bare, _LORA, seed=0).to(where)
 
         def seconds(rows: int, tokens: int, train: bool) -> float:
@@ -142,7 +142,9 @@ def measured_rate(
         torch.set_num_threads(before)
 
 
-def _fit(seconds: Callable[[int, int, bool], float], shape: Shape, labels: int) -> tuple[float, float, float]:
+def _fit(
+    seconds: Callable[[int, int, bool], float], shape: Architecture, labels: int
+) -> tuple[float, float, float]:
     """Operations a second, and seconds of a layer in a forward and in a backward pass.
 
     The rate is that between two large batches, one twice the other. The passes' own time is the same in both,
@@ -154,7 +156,7 @@ def _fit(seconds: Callable[[int, int, bool], float], shape: Shape, labels: int) 
     Raises:
         FedloraError: the larger batch took no longer.
     """
-    tokens = shape.image_tokens or 64
+    tokens = image_tokens(shape) or 64
     once, step = seconds(1, 4, False), seconds(1, 4, True)
     end = time.perf_counter() + BUDGET
     rows, taken = 8, seconds(8, tokens, True)
@@ -174,7 +176,7 @@ def _fit(seconds: Callable[[int, int, bool], float], shape: Shape, labels: int) 
         )
     flops = half / longer
     # the short batch has operations of its own, about a third of them forward
-    one = _step_flops(shape, shape.image_tokens or 4, labels)
+    one = _step_flops(shape, image_tokens(shape) or 4, labels)
     alone, whole = max(0.0, once - one / 3 / flops), max(0.0, step - one / flops)
     return flops, alone / (LAYERS + 1), max(0.0, whole - alone) / (LAYERS + 1)
 
@@ -193,32 +195,33 @@ def _check_peak(flops: float, device: torch.device, precision: str, dtype: str) 
         )
 
 
-def _probe_shape(shape: Shape, widest: int) -> Shape:
+def _probe_shape(shape: Architecture, widest: int) -> Architecture:
     """The same family and width with few layers; a narrower one if that is too wide to try."""
-    factor = max(1, -(-shape.width // widest))
-    heads = max(1, shape.heads // factor)
-    return replace(
-        shape,
-        layers=LAYERS,
-        width=shape.width // shape.heads * heads,
-        heads=heads,
-        key_value_heads=min(heads, shape.key_value_heads),
-        inner=max(1, shape.inner // factor),
-        vocabulary=min(shape.vocabulary, 2000),
-        positions=130 if shape.positions else 0,
-    )
+    config = shape.config
+    factor = max(1, -(-config.hidden_size // widest))
+    heads = max(1, config.num_attention_heads // factor)
+    fields = {
+        "num_hidden_layers": LAYERS,
+        "hidden_size": config.hidden_size // config.num_attention_heads * heads,
+        "num_attention_heads": heads,
+        "intermediate_size": max(1, config.intermediate_size // factor),
+    }
+    if getattr(config, "num_key_value_heads", None):
+        fields["num_key_value_heads"] = min(heads, config.num_key_value_heads)
+    if shape.kind != "image":
+        fields["vocab_size"] = min(config.vocab_size, 2000)
+        fields["max_position_embeddings"] = max(130, config.max_position_embeddings)
+    return shape.changed(**fields)
 
 
-def _step_flops(shape: Shape, tokens: int, labels: int) -> float:
-    adapters = Adapters(_LORA.rank, _LORA.targets)
-    return forward_flops(shape, adapters, tokens, labels=labels) + backward_flops(
-        shape, adapters, tokens, range(shape.layers), labels=labels
-    )
+def _step_flops(shape: Architecture, tokens: int, labels: int) -> float:
+    cost = operations(shape, labels, _LORA).step(tokens, [True] * shape.layers)
+    return cost.forward_flops + cost.backward_flops
 
 
-def _batch(shape: Shape, rows: int, tokens: int, device: torch.device) -> dict[str, Any]:
-    if shape.patch:
-        return {"pixel_values": torch.zeros(rows, shape.channels, shape.image, shape.image, device=device)}
+def _batch(shape: Architecture, rows: int, tokens: int, device: torch.device) -> dict[str, Any]:
+    if shape.kind == "image":
+        return {"pixel_values": empty_image(shape, rows, device)}
     ids = torch.full((rows, tokens), 5, device=device)
     return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
 
@@ -264,7 +267,7 @@ def _checkpoint_seconds(model: torch.nn.Module) -> float:
     return median(taken)
 
 
-def _build_seconds(shape: Shape, labels: int) -> float:
+def _build_seconds(shape: Architecture, labels: int) -> float:
     start = time.process_time()
-    attach_lora(random_model(shape, max(1, labels)), _LORA, seed=0)
+    attach_lora(random_model(shape, labels), _LORA, seed=0)
     return time.process_time() - start

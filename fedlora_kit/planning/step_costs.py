@@ -1,4 +1,4 @@
-"""What one training step of an image model computes and keeps, counted without computing anything.
+"""What one training step computes and keeps, counted without computing anything.
 
 On PyTorch's meta device a model has shapes and no weights. Its forward and backward pass run all the same,
 and autograd decides, as in a real step, what is kept and which layers need a backward pass.
@@ -6,11 +6,13 @@ and autograd decides, as in a real step, what is kept and which layers need a ba
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
@@ -26,9 +28,24 @@ class StepCost:
             multiplication and an addition count as two.
     """
 
-    activation_bytes: float
-    forward_flops: float
-    backward_flops: float
+    activation_bytes: float = 0.0
+    forward_flops: float = 0.0
+    backward_flops: float = 0.0
+
+    def __add__(self, other: StepCost) -> StepCost:
+        return StepCost(
+            self.activation_bytes + other.activation_bytes,
+            self.forward_flops + other.forward_flops,
+            self.backward_flops + other.backward_flops,
+        )
+
+    def __sub__(self, other: StepCost) -> StepCost:
+        return self + other * -1
+
+    def __mul__(self, times: float) -> StepCost:
+        return StepCost(
+            self.activation_bytes * times, self.forward_flops * times, self.backward_flops * times
+        )
 
 
 def step_cost(model: nn.Module, images: torch.Tensor) -> StepCost:
@@ -37,6 +54,14 @@ def step_cost(model: nn.Module, images: torch.Tensor) -> StepCost:
     Args:
         model: takes ``pixel_values``, gives ``logits``; on any device (on "meta" nothing is computed).
         images: (n, channels, height, width), on the model's device.
+    """
+    return cost_of(model, lambda: model(pixel_values=images).logits)
+
+
+def cost_of(model: nn.Module, logits: Callable[[], torch.Tensor]) -> StepCost:
+    """The cost of a forward pass of ``model`` that gives ``logits``, and of its backward pass.
+
+    No backward pass if nothing trains. Attention is computed as its formula stands: its weights are kept.
     """
     weights = {p.untyped_storage()._cdata for p in model.parameters()}
     kept: dict[int, torch.UntypedStorage] = {}  # holds on to the storages, so that no address is used twice
@@ -47,17 +72,40 @@ def step_cost(model: nn.Module, images: torch.Tensor) -> StepCost:
             kept[storage._cdata] = storage
         return tensor
 
-    with (
-        torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
-        _Flops() as forward,  # type: ignore[no-untyped-call]
-    ):
-        loss = model(pixel_values=images).logits.sum()
-    with _Flops() as backward:  # type: ignore[no-untyped-call]
-        loss.backward()
+    backward = flops = _Flops()  # type: ignore[no-untyped-call]
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), flops:
+        loss = logits().sum()
+    if loss.requires_grad:
+        with (backward := _Flops()):  # type: ignore[no-untyped-call]
+            loss.backward()  # type: ignore[no-untyped-call]
     for parameter in model.parameters():
         parameter.grad = None
     total = sum(storage.nbytes() for storage in kept.values())
-    return StepCost(total, forward.total, backward.total)
+    return StepCost(total, flops.total, 0.0 if backward is flops else backward.total)
+
+
+class FusedAttention(TorchFunctionMode):
+    """Within the block attention keeps what fused kernels keep: queries, keys, values and its output, and not
+    its weights. Its numbers are not computed, and its products not counted: for shapes on the meta device."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func is nn.functional.scaled_dot_product_attention:
+            return _Fused.apply(*args[:3])  # type: ignore[no-untyped-call]
+        return func(*args, **(kwargs or {}))
+
+
+class _Fused(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+        out = query.new_empty(*query.shape[:-1], value.shape[-1])
+        ctx.save_for_backward(query, key, value, out)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *_: torch.Tensor) -> Any:
+        return tuple(torch.empty_like(tensor) for tensor in ctx.saved_tensors[:3])
 
 
 class _Flops(TorchDispatchMode):  # type: ignore[no-untyped-call]

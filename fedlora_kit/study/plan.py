@@ -13,9 +13,9 @@ from fedlora_kit.experiments.spec import RunSpec
 from fedlora_kit.experiments.store import Store
 from fedlora_kit.models.backbones import backbone
 from fedlora_kit.planning.amounts import PUBLISHED
+from fedlora_kit.planning.architectures import architecture, weights_bytes
 from fedlora_kit.planning.estimate import Estimate, estimate
 from fedlora_kit.planning.rate import Rate
-from fedlora_kit.planning.shapes import shape_of, weights_bytes
 from fedlora_kit.study.planned import Runs
 
 Stage = Literal["first", "chosen", "to be chosen"]
@@ -202,7 +202,7 @@ def model_bytes(name: str) -> float | None:
     """Bytes of a model's weights on the Hub, about: in 16 bits for causal models, in 32 for the others."""
     dtype: Literal["fp32", "bf16"] = "bf16" if backbone(name).kind == "causal" else "fp32"
     try:
-        return float(weights_bytes(shape_of(name), 2, dtype))
+        return float(weights_bytes(architecture(name), 2, dtype))
     except FedloraError:
         return None
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from fedlora_kit.data.tasks import get_task
 from fedlora_kit.experiments.placing import wanted_device
 from fedlora_kit.experiments.spec import RunSpec
+from fedlora_kit.planning.architectures import architecture
 from fedlora_kit.planning.gpus import SHARE
 from fedlora_kit.planning.gpus import gpu as known_gpu
 from fedlora_kit.planning.rate import Rate, given_rate, measured_rate, published_rate
-from fedlora_kit.planning.shapes import shape_of
 from fedlora_kit.study.plan import RateOf
 
 
@@ -25,7 +25,7 @@ def rates(tflops: float | None, device: str, gpu: str | None = None, share: floa
     def measured(spec: RunSpec) -> Rate:
         kind = get_task(spec.data.task)
         labels = 0 if kind.modality == "causal" else kind.num_labels
-        shape, where = shape_of(spec.model.backbone), wanted_device(spec, device)
+        shape, where = architecture(spec.model.backbone), wanted_device(spec, device)
         return measured_rate(shape, labels, where, precision=spec.precision, dtype=spec.model.dtype)
 
     return measured

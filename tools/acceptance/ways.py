@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import warnings
 from collections import Counter
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -28,8 +27,8 @@ from acceptance.worlds import (
 )
 from fedlora_kit.data.tasks import get_task
 from fedlora_kit.experiments.spec import RunSpec
+from fedlora_kit.planning.architectures import architecture
 from fedlora_kit.planning.rate import measured_rate
-from fedlora_kit.planning.shapes import shape_of
 from fedlora_kit.training.precision import forward, products
 
 NAMES = {"text": TEXT, "image": IMAGE, "causal": CAUSAL}
@@ -59,7 +58,8 @@ def stacks(bench: Bench) -> None:
         spec = changed(plain(paper_run(TEXT, bench.profile)), local={"batch_size": 4 if bench.tiny else 16})
         shape = narrow(spec, 4)
         if width:
-            shape = replace(shape, width=width, heads=max(1, width // 64), key_value_heads=0, inner=4 * width)
+            heads = max(1, width // 64)
+            shape = shape.changed(hidden_size=width, num_attention_heads=heads, intermediate_size=4 * width)
         model = without_dropout(model_of(spec, bench.device, shape))
         taken = {}
         for stack in ("never", "auto"):
@@ -135,7 +135,7 @@ def plans(bench: Bench) -> None:
         labels = 0 if kind.modality == "causal" else kind.num_labels
         spec = changed(spec, split={"clients": 1}, rounds={"cohort": None})
         rate = measured_rate(
-            shape_of(spec.model.backbone),
+            architecture(spec.model.backbone),
             labels,
             str(bench.device),
             precision=spec.precision,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -25,8 +25,8 @@ from fedlora_kit.models.lora import attach_lora
 from fedlora_kit.models.memory import checkpoint_gradients
 from fedlora_kit.papers.runs_of import planned_runs
 from fedlora_kit.planning.amounts import amounts
+from fedlora_kit.planning.architectures import Architecture, architecture, image_tokens, random_model
 from fedlora_kit.planning.estimate import Estimate, estimate
-from fedlora_kit.planning.shapes import Shape, random_model, shape_of
 from fedlora_kit.randomness import Streams
 from fedlora_kit.training.cohort import Cohort
 from fedlora_kit.training.federation import Federation
@@ -81,25 +81,25 @@ class Words:
         return " ".join(map(str, tokens))
 
 
-def examples(spec: RunSpec, n: int, seed: int = 0, shape: Shape | None = None) -> EncodedData:
+def examples(spec: RunSpec, n: int, seed: int = 0, shape: Architecture | None = None) -> EncodedData:
     """Random tokens or pixels, as many an example as the run's data has (`planning.amounts`)."""
     rng, kind, shape = (
         np.random.default_rng(seed),
         get_task(spec.data.task),
-        shape or shape_of(spec.model.backbone),
+        shape or architecture(spec.model.backbone),
     )
     labels = rng.integers(0, max(1, kind.num_labels), size=n).astype(np.int64)
     if kind.modality == "image":
-        side = min(32, shape.image)
-        pixels = rng.integers(0, 256, size=(n, shape.channels, side, side), dtype=np.uint8)
-        half = (0.5,) * shape.channels
-        wanted = ImageInput(shape.image, shape.channels, half, half, shape.image_tokens)
+        image, channels = shape.config.image_size, shape.config.num_channels
+        pixels = rng.integers(0, 256, size=(n, channels, min(32, image), min(32, image)), dtype=np.uint8)
+        half = (0.5,) * channels
+        wanted = ImageInput(image, channels, half, half, image_tokens(shape))
         return EncodedImages(pixels, labels, wanted=wanted, augment=spec.data.augment)
     part = amounts(spec).train
     rows = rng.integers(0, len(part.lengths), size=n)
     lengths = np.maximum(4, part.lengths[rows])
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-    tokens = rng.integers(5, shape.vocabulary, size=int(offsets[-1])).astype(np.int32)
+    tokens = rng.integers(5, shape.config.vocab_size, size=int(offsets[-1])).astype(np.int32)
     if kind.modality == "text":
         return EncodedText({"input_ids": tokens}, offsets, labels, {"input_ids": 1})
     prompts = np.clip(part.prompts[rows], 1, lengths - 2)
@@ -109,19 +109,19 @@ def examples(spec: RunSpec, n: int, seed: int = 0, shape: Shape | None = None) -
 
 
 def model_of(
-    spec: RunSpec, device: torch.device, shape: Shape | None = None, drawn_on: torch.device | None = None
+    spec: RunSpec,
+    device: torch.device,
+    shape: Architecture | None = None,
+    drawn_on: torch.device | None = None,
 ) -> nn.Module:
     """The run's model with LoRA and random weights, drawn on the device itself unless another is named."""
-    shape, origin = shape or shape_of(spec.model.backbone), drawn_on or device
+    shape, origin = shape or architecture(spec.model.backbone), drawn_on or device
     kind = get_task(spec.data.task)
-    before = torch.get_default_dtype()
     with torch.random.fork_rng(devices=[origin] if origin.type == "cuda" else []):
         torch.manual_seed(0)
-        torch.set_default_dtype(torch.bfloat16 if spec.model.dtype == "bf16" else torch.float32)
-        try:
-            bare = random_model(shape, 0 if kind.modality == "causal" else kind.num_labels, str(origin))
-        finally:
-            torch.set_default_dtype(before)
+        bare = random_model(shape, 0 if kind.modality == "causal" else kind.num_labels, str(origin))
+    if spec.model.dtype == "bf16":
+        bare = bare.to(torch.bfloat16)
     read_first_token(bare)
     if spec.model.gradient_checkpointing:
         checkpoint_gradients(bare)
@@ -135,7 +135,7 @@ def federation(
     clients: int = 1,
     size: int | None = None,
     model: nn.Module | None = None,
-    shape: Shape | None = None,
+    shape: Architecture | None = None,
     drawn_on: torch.device | None = None,
 ) -> Federation:
     """The run's federation in memory, with so many clients, all of which train in each round.
@@ -163,10 +163,12 @@ def federation(
     )
 
 
-def narrow(spec: RunSpec, layers: int = 2) -> Shape:
+def narrow(spec: RunSpec, layers: int = 2) -> Architecture:
     """The backbone's own width with few layers and a small vocabulary."""
-    shape = shape_of(spec.model.backbone)
-    return replace(shape, layers=min(layers, shape.layers), vocabulary=min(2000, shape.vocabulary))
+    shape = architecture(spec.model.backbone)
+    words: int | None = getattr(shape.config, "vocab_size", None)
+    small = {} if words is None else {"vocab_size": min(2000, words)}
+    return shape.changed(num_hidden_layers=min(layers, shape.layers), **small)
 
 
 @dataclass(frozen=True)
