@@ -286,7 +286,7 @@ def batch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Batch]:
             patch.delenv(name, raising=False)
         patch.setattr(pool, "_cores", lambda: 7)
         recorder = Recorder()
-        order = Order(ITEMS, jobs=2, settings={"rounds": "5"}, timeout=10)
+        order = Order(ITEMS, jobs=2, settings={"rounds": "5"}, timeout=20)
         statuses = reproduce(order, recorder).statuses
         assert [status.item for status in statuses] == [item.id for item in ITEMS]
         yield Batch(home, {status.item: status for status in statuses}, recorder.lines)
@@ -359,7 +359,7 @@ def test_the_saved_notebook_names_no_scratch_folder(batch: Batch) -> None:
     [
         ("p/bad", "ValueError: seven (cell 4)"),
         ("p/killed", "kernel died"),
-        ("p/slow", "longer than 10 s"),
+        ("p/slow", "longer than 20 s"),
         ("p/nothing", "wrote no table.csv"),
         (
             "own/copy",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pretend_cuda
 import pytest
 import torch
@@ -177,7 +179,7 @@ def owners_on_the_cpu(monkeypatch):
 
     def left(self, *args):
         made = piece(self, *args)
-        return made._replace(owners=made.owners.cpu())
+        return replace(made, owners=made.owners.cpu())
 
     monkeypatch.setattr(StackLoader, "_piece", left)
 

@@ -13,6 +13,7 @@ from fedlora_kit.data.builtin import text as builtin_text
 from fedlora_kit.data.builtin.digits import digits
 from fedlora_kit.errors import FedloraError, UnknownName
 from fedlora_kit.pretraining import build as pretrain
+from fedlora_kit.pretraining import common
 from fedlora_kit.pretraining.image import Recipe as ImageRecipe
 from fedlora_kit.pretraining.image import build_image_tiny
 from fedlora_kit.pretraining.text import Recipe, build_text_tiny
@@ -160,7 +161,7 @@ def test_unknown_backbone(tmp_path):
 
 
 def test_cool_down():
-    factors = [pretrain.cool_down(s, 1000) for s in range(1000)]
+    factors = [common.cool_down(s, 1000) for s in range(1000)]
     assert factors[0] == pytest.approx(0.01)
     assert factors[100:600] == [1.0] * 500
     assert min(factors[100:]) == 0.02
@@ -184,4 +185,4 @@ def test_weights_that_overflow_half_precision_are_refused(tmp_path):
     with torch.no_grad():
         layer.weight.fill_(np.float32(1e6))
     with pytest.raises(FedloraError, match="float16"):
-        pretrain.save_backbone(layer, RobertaConfig(), tmp_path / "x")
+        common.save_backbone(layer, RobertaConfig(), tmp_path / "x")

@@ -294,18 +294,6 @@ outputs.table(pd.DataFrame({{"value": [{value}, 3.5]}}), "second")
 """
 
 
-@dataclass(frozen=True)
-class Notebook:
-    """What `batch.order.Order` needs to know of an item."""
-
-    id: str
-    kind: str = "table"
-
-    @property
-    def notebook(self) -> str | None:
-        return f"{self.id}.ipynb"
-
-
 def family(pid: int) -> list[int]:
     """A process and all that it has started, by /proc."""
     parents: dict[int, list[int]] = {}
@@ -331,9 +319,10 @@ def kill_batches(figures: Figures, kills: int, rng: random.Random, folder: Path)
     from fedlora_kit.batch.order import Order
     from fedlora_kit.batch.pipeline import reproduce
     from fedlora_kit.batch.status import read_status
+    from fedlora_kit.study.item import Item
 
     home, log = folder / "home", folder / "batches.log"
-    items = [Notebook("p/one"), Notebook("p/two")]
+    items = [Item(one, "table", "", "", "") for one in ("p/one", "p/two")]
     parameters = 'profile: str = "smoke"  # size\noutput_dir: str = "figures"  # top of all outputs\n'
     for value, item in enumerate(items):
         node = nbformat.v4.new_notebook()
