@@ -65,9 +65,14 @@ def gpus(monkeypatch):
     monkeypatch.setattr(cuda, "is_initialized", lambda: bool(started))
     monkeypatch.setattr(cuda, "init", lambda: started.append(("init", dict(os.environ))))
     monkeypatch.setattr(cuda, "set_device", lambda device: started.append(device))
-    monkeypatch.setattr(
-        torch, "zeros", lambda *size, device=None, **kind: started.append(device) or zeros(*size, **kind)
-    )
+
+    def first(*size, device=None, **kind):
+        if device is not None and torch.device(device).type == "cuda":
+            started.append(device)
+            device = None
+        return zeros(*size, device=device, **kind)
+
+    monkeypatch.setattr(torch, "zeros", first)
     for name in ("CUBLAS_WORKSPACE_CONFIG", "PYTORCH_CUDA_ALLOC_CONF", "CUDA_VISIBLE_DEVICES"):
         monkeypatch.setenv(name, "")  # so that what is set is put back
         monkeypatch.delenv(name)
