@@ -91,7 +91,7 @@ def setting(profile: str, **overrides: Any) -> Setting:
     """The setting of a profile.
 
     Raises:
-        UnknownName, BadValue: see `fed_hello_grid.setting`.
+        UnknownName, BadValue: see `fed_hello.grid.setting`.
     """
     return grid.setting(ITEM, PROFILES, profile, **overrides)
 

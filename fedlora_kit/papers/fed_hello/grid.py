@@ -72,7 +72,7 @@ class Setting:
         lr, lr_decay: AdamW's rate is lr · lr_decay^t in round t, one for all methods.
         train_limit, eval_limit: at most so many examples; None for all.
         max_tokens: image patches or tokens a physical batch.
-        mode: "as_described" or "as_released" (see `fed_hello_modes`).
+        mode: "as_described" or "as_released" (see `fed_hello.modes`).
     """
 
     task: str

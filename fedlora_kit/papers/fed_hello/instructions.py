@@ -36,7 +36,7 @@ ROC = "1:1:1"
 
 @dataclass(frozen=True)
 class Setting(grid.Setting):
-    """`fed_hello_grid.Setting`, and what a causal language model needs besides.
+    """`fed_hello.grid.Setting`, and what a causal language model needs besides.
 
     Attributes:
         steps: AdamW steps a client and round, each on ``batch_size`` examples.

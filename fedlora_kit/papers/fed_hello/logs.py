@@ -95,7 +95,7 @@ def agreements(split: str, method: str, replayed: Sequence[ReplayedRound]) -> li
     then logged as 100). Fed-HeLLo: the median number of trained layers (rounds 3-49, nearest integer).
 
     Args:
-        replayed: from `fed_hello_replay.replay`, for the same split and method.
+        replayed: from `fed_hello.replay.replay`, for the same split and method.
     """
     logs = curves()
     run = logs[(logs["split"] == split) & (logs["method"] == method)]

@@ -52,7 +52,7 @@ def setting(profile: str, split: str | None = None, **overrides: object) -> Sett
     """The setting of a profile on one split.
 
     Raises:
-        UnknownName, BadValue: see `fed_hello_grid.setting`.
+        UnknownName, BadValue: see `fed_hello.grid.setting`.
     """
     item = "fed-hello/proxy_data"
     return grid.setting(item, PROFILES, profile, splits=[SPLIT if split is None else split], **overrides)

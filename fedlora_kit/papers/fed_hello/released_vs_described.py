@@ -40,7 +40,7 @@ def setting(profile: str, split: str | None = None, **overrides: Any) -> Setting
     """The setting of a profile on one split.
 
     Raises:
-        UnknownName, BadValue: see `fed_hello_grid.setting`.
+        UnknownName, BadValue: see `fed_hello.grid.setting`.
     """
     item = "fed-hello/released_vs_described"
     return grid.setting(item, PROFILES, profile, splits=[SPLIT if split is None else split], **overrides)
@@ -77,7 +77,7 @@ def claims(variants: Sequence[str], depth: int | None = None) -> list[Claim]:
     """That each defect costs accuracy: an expectation of ours, which no source states.
 
     Args:
-        depth: layers of the model (`fed_hello_importance.depth`). Where no layer's number holds another's,
+        depth: layers of the model (`fed_hello.importance.depth`). Where no layer's number holds another's,
             the freezing defect cannot act, and what it costs is not testable.
     """
     return [

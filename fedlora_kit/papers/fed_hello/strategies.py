@@ -40,7 +40,7 @@ def setting(profile: str, split: str | None = None, **overrides: Any) -> Setting
     """The setting of a profile on one split.
 
     Raises:
-        UnknownName, BadValue: see `fed_hello_grid.setting`.
+        UnknownName, BadValue: see `fed_hello.grid.setting`.
     """
     return grid.setting(
         "fed-hello/strategies", PROFILES, profile, splits=[SPLIT if split is None else split], **overrides

@@ -49,7 +49,7 @@ SMOKE: dict[str, Any] = {"steps": 2, "batch_size": 8, "eval_limit": 16, "client_
 
 
 def setting(item: str, profile: str, **changes: Any) -> Setting:
-    """`flo_setting.setting`, smaller in the smoke profile (`SMOKE`).
+    """`setting.setting`, smaller in the smoke profile (`SMOKE`).
 
     Raises:
         UnknownName, BadValue: see there; or a task without ROUGE-L.

@@ -48,7 +48,7 @@ RATIOS = {
 
 
 def setting(profile: str, **changes: Any) -> Setting:
-    """`flo_setting.setting`, with few scored examples: nothing is scored here.
+    """`setting.setting`, with few scored examples: nothing is scored here.
 
     Raises:
         UnknownName, BadValue: see there.
@@ -86,7 +86,7 @@ def frame(done: Sequence[tuple[int, int, Finished]], tasks: Mapping[int, Sequenc
         tasks: seed -> name of each client's task.
 
     Returns:
-        The columns of `flo_variation.variation`, and axis, reference, seed.
+        The columns of `variation.variation`, and axis, reference, seed.
 
     Raises:
         BadValue: a run failed.

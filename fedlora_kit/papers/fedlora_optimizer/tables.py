@@ -64,7 +64,7 @@ class Setting:
         tasks: causal tasks with categories; there are as many clients as categories.
         splits: of `SPLITS`.
         methods: of `VARIANTS`, or any registered one by its name.
-        prompt, max_new_tokens: see `experiments.spec.DataSpec`. Others: see `flo_setting.Setting`.
+        prompt, max_new_tokens: see `experiments.spec.DataSpec`. Others: see `setting.Setting`.
     """
 
     tasks: tuple[str, ...]
@@ -102,7 +102,7 @@ _PAPER = Setting(
     server_examples=160,
     eval_limit=400,
 )
-#: profile -> setting; what the paper does not say is as in `flo_setting`
+#: profile -> setting; what the paper does not say is as in `setting`
 PROFILES: dict[str, Setting] = {
     "paper": _PAPER,
     "small": replace(

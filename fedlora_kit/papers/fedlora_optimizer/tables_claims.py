@@ -65,7 +65,7 @@ def gains(results: pd.DataFrame, *, local: bool) -> pd.DataFrame:
 
 
 def claims(*, local: bool) -> list[Claim]:
-    """The abstract's claims of one item, as predicates over `flo_tables.frame`."""
+    """The abstract's claims of one item, as predicates over `scores.frame`."""
     which = "own adapters of the clients" if local else "global adapter"
     prefix, scope = ("local_", "local") if local else ("", "global")
     made = [

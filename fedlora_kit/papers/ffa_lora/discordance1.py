@@ -83,7 +83,7 @@ def sweep(profile: str, local_steps: Sequence[int] | None = None, **overrides: A
     """The sweep of a profile, with some values replaced.
 
     Raises:
-        UnknownName, BadValue: see `ffa_overrides.apply`.
+        UnknownName, BadValue: see `overrides.apply`.
     """
     item = "ffa-lora/discordance1"
     base = apply(item, {name: one.base for name, one in PROFILES.items()}, profile, overrides)

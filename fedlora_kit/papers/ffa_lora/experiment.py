@@ -28,7 +28,7 @@ class Experiment:
         return [*self.axes, "dataset"]
 
     def setting(self, profile: str, **overrides: Any) -> Setting:
-        """The setting of a profile with some values replaced; see `ffa_overrides.apply`."""
+        """The setting of a profile with some values replaced; see `overrides.apply`."""
         return apply(self.item, self.profiles, profile, overrides)
 
     def comparable(self, s: Setting) -> bool:
