@@ -14,7 +14,10 @@ from fedlora_kit.partition import partition_figure as partition_figure
 from fedlora_kit.partition import partitioner as partitioner
 from fedlora_kit.reporting.comparison import compare as compare
 from fedlora_kit.reporting.outputs import ItemOutputs
+from fedlora_kit.reporting.rounds import runs_frame as runs_frame
 from fedlora_kit.reporting.style import set_style
+from fedlora_kit.reporting.two_lines import latex_table as latex_table
+from fedlora_kit.reporting.two_lines import score_over_rounds as score_over_rounds
 from fedlora_kit.study.claims import judge_all as judge_all
 from fedlora_kit.study.grid import choose as choose
 from fedlora_kit.study.grid import grid_frame as grid_frame

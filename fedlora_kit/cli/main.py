@@ -12,6 +12,7 @@ from fedlora_kit import __version__
 from fedlora_kit.batch import own_code
 from fedlora_kit.cli import backbones, completion, queries, replay
 from fedlora_kit.cli.common import Commands, JsonFlag, print_json
+from fedlora_kit.cli.export import export
 from fedlora_kit.cli.federate import federate
 from fedlora_kit.cli.fetch import fetch
 from fedlora_kit.cli.new import new
@@ -53,6 +54,7 @@ app.command()(queries.noise)
 app.command()(queries.runs)
 app.command()(show)
 app.command()(compare)
+app.command()(export)
 app.command()(tensorboard)
 app.command()(new)
 app.add_typer(backbones.app, name="backbones")

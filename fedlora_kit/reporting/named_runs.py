@@ -18,6 +18,11 @@ from fedlora_kit.reporting.tables import read_table
 _KEY = re.compile(r"[0-9a-fA-F]{1,16}|.*/[0-9a-f]{16}(/.*)?")
 
 
+def is_key(text: str) -> bool:
+    """Whether it names a run by its key, and not an item."""
+    return _KEY.fullmatch(text) is not None
+
+
 def finished_runs(
     wanted: Sequence[str], store: Store, profile: str, results: Path, warn: Callable[[str], object]
 ) -> list[Entry]:
@@ -35,7 +40,7 @@ def finished_runs(
         return list(store.entries())
     keys: dict[str, None] = {}
     for text in wanted:
-        if not _KEY.fullmatch(text):
+        if not is_key(text):
             keys.update(dict.fromkeys(_of_items(text, store, profile, results, warn)))
             continue
         key = find_key(text, store)
