@@ -32,9 +32,9 @@ def runs_frame(store: Store | None = None, **where: Any) -> pd.DataFrame:
         Columns ``key``, ``method``, ``seed``, then the fields in which the runs differ, then ``round`` (from
         1), ``train_loss``, and by scored part and metric, such as ``"validation accuracy"``: accuracies and
         other shares in %, losses in nats; NaN in rounds that were not scored. ``"local accuracy"`` is the
-        mean over the clients of their own adapters. ``frame.attrs["differ"]`` names the fields, seed and method
-        apart, in which the runs differ: a line drawn by method alone would mix them. Runs stand in order of
-        method, of these fields and of seed.
+        mean over the clients of their own adapters. ``frame.attrs["differ"]`` names the fields, seed and
+        method apart, in which the runs differ: a line drawn by method alone would mix them. Runs stand in
+        order of method, of these fields and of seed.
 
     Raises:
         BadValue: no finished run has these settings; a field of that name is there more than once.
