@@ -1,9 +1,8 @@
-"""``kit/causal-tiny``, ``kit/instruct-tiny`` and their mirror forms: small Llamas, trained from nothing.
+"""``kit/causal-tiny`` and ``kit/instruct-tiny``: small Llamas, trained from nothing.
 
-One recipe for all: a byte-level BPE tokenizer that keeps every digit a token of its own (as LLaMA's does),
+One recipe for both: a byte-level BPE tokenizer that keeps every digit a token of its own (as LLaMA's does),
 and next-token prediction on the lines, one line a sequence (``<s> line </s>``). The first is trained on the
-built-in arithmetic text, ``kit/causal-mirror`` on the questions and answers of GSM8K's *training* split; see
-`pretraining.instruct` for the other two.
+built-in arithmetic text; see `pretraining.instruct` for the other.
 """
 
 from __future__ import annotations
@@ -199,22 +198,3 @@ def build_causal_tiny(out: Path, seed: int, progress: Progress) -> dict[str, Any
     from fedlora_kit.data.builtin.arithmetic import corpus
 
     return build_causal_backbone(corpus(40_000, seed), out, Recipe(), seed=seed, progress=progress)
-
-
-#: for GSM8K's longer text
-MIRROR = Recipe(vocabulary=1500, steps=1000, tokens=2400, gate=4.5, max_length=1024, context=1.0)
-
-
-def build_causal_mirror(out: Path, seed: int, progress: Progress) -> dict[str, Any]:
-    """``kit/causal-mirror``: pre-trained on the questions and answers of GSM8K's training split.
-
-    For machines without a Hub: the text comes from the mirror that ``FEDLORA_HUB`` names. The test split is
-    not read. A model of this size learns the form of the answers, not how to solve the problems.
-    """
-    from fedlora_kit.data.sources import load_split
-    from fedlora_kit.data.tasks import get_task
-
-    task = get_task("gsm8k")
-    questions, answers = load_split(task, task.train_split).columns
-    lines = [(f"{question}\n", str(answer)) for question, answer in zip(questions, answers, strict=True)]
-    return build_causal_backbone(lines, out, MIRROR, seed=seed, progress=progress)
