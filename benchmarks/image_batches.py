@@ -50,7 +50,7 @@ class Case:
 
 
 CASES = (
-    Case("cifar100, kit/image-mirror", 32, 32, 4, 96, 4, 4, 32, "crop_flip"),
+    Case("cifar100, a small ViT", 32, 32, 4, 96, 4, 4, 32, "crop_flip"),
     Case("cifar100, ViT-B/16", 32, 224, 16, 768, 12, 12, 2, "crop_flip"),
     Case("food101, ViT-B/16", 256, 224, 16, 768, 12, 12, 2, "zoom_flip"),
 )

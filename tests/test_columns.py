@@ -258,7 +258,8 @@ def test_images_are_labelled_by_name_also_from_the_cache(tmp_path, monkeypatch):
     for _ in range(2):
         whole = stored_images(task, "train", "a", lambda: table)
         assert whole.labels.tolist() == [99, 98, 26, 0]
-        some = stored_images(tasks.get_task("cifar100_rest"), "train", "a", lambda: table)
+        half = dataclasses.replace(task, label_names=task.label_names[50:], classes=tuple(range(50, 100)))
+        some = stored_images(half, "train", "a", lambda: table)
         assert some.labels.tolist() == [
             99,
             98,

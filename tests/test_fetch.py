@@ -355,9 +355,11 @@ def test_a_name_that_leads_out_is_refused(hub):
 def test_what_items_need():
     specs = planned_runs("fedlora-optimizer/ablation", "small", seeds=1).specs()
     needed = wanted(specs)
-    assert [piece.repo for piece in needed.pieces] == ["databricks/databricks-dolly-15k"]
-    assert any("natural-instructions" in chore.text for chore in needed.by_hand)
-    assert any("fedlora backbones build kit/instruct-mirror" in chore.text for chore in needed.by_hand)
+    pieces = [piece.repo for piece in needed.pieces]
+    assert pieces == ["TinyLlama/TinyLlama-1.1B-Chat-v1.0", "databricks/databricks-dolly-15k"]
+    assert needed.by_hand == ()
+    by_hand = wanted(planned_runs("fed-hello/natural_instructions", "small", seeds=1).specs()).by_hand
+    assert ["natural-instructions" in chore.text for chore in by_hand] == [True]
     paper = wanted(planned_runs("ffa-lora/table1", "paper", seeds=1).specs())
     assert {p.repo for p in paper.pieces} == {"FacebookAI/roberta-large", "nyu-mll/glue"}
     assert len(paper.pieces) == 5

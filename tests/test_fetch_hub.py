@@ -243,7 +243,6 @@ def test_what_was_put_there_by_hand_is_not_asked_for_by_a_sentence(tmp_path):
     assert not chore.done(tmp_path)
     (tmp_path / "tasks/b.json").touch()
     assert chore.done(tmp_path)
-    assert not Chore("build it").done(tmp_path)
 
 
 # --- faults

@@ -1,4 +1,4 @@
-"""Runs on images: the backbone's input, pre-training from a mirror, resuming with random views."""
+"""Runs on images: the backbone's input, resuming with random views."""
 
 import json
 from dataclasses import replace
@@ -7,29 +7,21 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from test_images import mirror  # noqa: F401 - a fixture
 from tiny import federation
 
-from fedlora_kit import paths
 from fedlora_kit.data.encoded import encode_images
 from fedlora_kit.data.image_ops import ImageInput
-from fedlora_kit.data.sources import load_task
 from fedlora_kit.data.task import Examples
-from fedlora_kit.data.tasks import get_task
 from fedlora_kit.errors import BadValue, FedloraError
 from fedlora_kit.experiments.run import run
 from fedlora_kit.experiments.spec import RunSpec
 from fedlora_kit.models import backbones
 from fedlora_kit.models.backbones import Backbone
 from fedlora_kit.models.image_input import image_input
-from fedlora_kit.pretraining.build import build_backbone
-from fedlora_kit.pretraining.image_mirror import Recipe, build_image_mirror
 from fedlora_kit.privacy.settings import PrivacySettings
 from fedlora_kit.training.federation import Snapshot
 from fedlora_kit.training.rounds import run_federation
 from fedlora_kit.training.settings import FederationSettings, LocalSettings
-
-TOY = Recipe(layers=1, hidden=16, heads=2, inner=16, steps=3, batch=4, gate=0.0)
 
 
 def views_of(n, seed):
@@ -129,39 +121,3 @@ def test_augmentation_is_for_images():
         RunSpec.parse(description("polarity", "kit/text-tiny", augment="flip"))
     with pytest.raises(BadValue, match="augment"):
         RunSpec.parse(description("digits", "kit/image-tiny", augment="blur"))
-
-
-# --- pre-training from a mirror --------------------------------------------------------------------
-
-
-def test_the_pretraining_sees_no_class_of_the_task(mirror, tmp_path):  # noqa: F811
-    record = build_image_mirror(tmp_path / "made", 0, lambda line: None, TOY)
-    everything = load_task(get_task("cifar100")).train
-    assert record["images"] == int((everything.labels < 50).sum()) == 12
-    rest = load_task(get_task("cifar100_rest")).train
-    assert record["images"] + len(rest) == len(everything)
-
-
-def test_built_and_run(mirror, tmp_path, monkeypatch):  # noqa: F811
-    from fedlora_kit.pretraining import image_mirror as pretrain_image_mirror
-
-    monkeypatch.setattr(pretrain_image_mirror, "Recipe", lambda: TOY)
-    out = paths.data_dir() / "cache" / "backbones" / "image-mirror"
-    record = build_backbone("kit/image-mirror", out, 0, lambda line: None)
-    assert record["command"] == "fedlora backbones build kit/image-mirror"
-    assert (record["sha256"], record["seed"]) == (
-        build_backbone("kit/image-mirror", tmp_path / "again", 0, lambda line: None)["sha256"],
-        0,
-    )
-    assert image_input("kit/image-mirror").size == 32
-    spec = description("cifar100_rest", "kit/image-mirror", augment="crop_flip", holdout=4)
-    entry = run(RunSpec.parse(spec))
-    assert entry.results["scores"]["test"]["examples"] == 8
-    assert entry.results["scores"]["holdout"]["examples"] == 4
-    assert len(transformers.AutoConfig.from_pretrained(str(out)).id2label) == 10
-
-
-def test_pretraining_that_learned_nothing_leaves_no_file(mirror, tmp_path):  # noqa: F811
-    with pytest.raises(FedloraError, match="plateau"):
-        build_image_mirror(tmp_path / "made", 0, lambda line: None, replace(TOY, gate=1.1))
-    assert not (tmp_path / "made").exists()

@@ -25,7 +25,6 @@ from fedlora_kit.data.prompts import PROMPTS, template
 from fedlora_kit.data.sources import fingerprint
 from fedlora_kit.data.task import Examples
 from fedlora_kit.errors import BadValue, FedloraError, UnknownName
-from fedlora_kit.pretraining.instruct import mirror_lines
 from fedlora_kit.training import any_script, scoring
 from fedlora_kit.training.any_script import AnyScript
 from fedlora_kit.training.evaluation import evaluate
@@ -466,30 +465,3 @@ def test_what_natural_instructions_needs(tmp_path, monkeypatch):
         with pytest.raises(BadValue, match="task files"):
             own_task(*names)
     assert replace(task, name="x").layout == "task_files"
-
-
-def test_the_mirrors_backbone_reads_training_text_only(tmp_path, monkeypatch):
-    monkeypatch.setenv("FEDLORA_HUB", str(tmp_path))
-    write_dolly(
-        tmp_path,
-        context=lambda c: [f"This context belongs to row {i} or to {i // 24}." for i in range(48)],
-        response=lambda r: [f"This response belongs to row {i} alone. " * 12 for i in range(48)],
-    )
-    for name in NATURAL_INSTRUCTIONS:
-        shared = "A passage that all of the questions share. " * 11
-        rows = [{"input": f"{shared}What is {i} of {name}?", "output": ["short"]} for i in range(12)]
-        write_ni(tmp_path, name, rows)
-    lines = [line for context, line in mirror_lines() if not context]
-    text = "\n".join(lines)
-    assert max(map(len, lines)) <= 800
-    for name in ("dolly", "natural_instructions"):
-        loaded = load_task(get_task(name))
-        for given in loaded.train.columns[1]:
-            assert given.split(". ")[-1] in text
-        for given in loaded.evals["test"].columns[1]:
-            assert given.split(". ")[-1] not in text
-    dolly = load_task(get_task("dolly"))
-    for said in dolly.evals["test"].columns[2]:
-        assert said.split(". ")[0] not in text
-    for instruction in dolly.train.columns[0]:
-        assert instruction not in text

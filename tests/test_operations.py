@@ -27,10 +27,6 @@ from fedlora_kit.planning.architectures import (
 )
 from fedlora_kit.planning.operations import operations
 from fedlora_kit.planning.step_costs import FusedAttention, cost_of, step_cost
-from fedlora_kit.pretraining import causal as pretrain_causal
-from fedlora_kit.pretraining import image_mirror as pretrain_image_mirror
-from fedlora_kit.pretraining import instruct as pretrain_instruct
-from fedlora_kit.pretraining import lines as pretrain_lines
 from fedlora_kit.training.depth import only_layers
 from fedlora_kit.training.objective import answer_logits
 
@@ -204,24 +200,6 @@ def test_the_table_holds_the_published_numbers_of_parameters():
     for name, millions in told.items():
         assert weights_bytes(published(name), 2) / 4e6 == pytest.approx(millions, rel=0.01)
     assert image_tokens(published("google/vit-base-patch16-224-in21k")) == 197
-
-
-def sizes(name):
-    c = published(name).config
-    return c.num_hidden_layers, c.hidden_size, c.num_attention_heads, c.intermediate_size
-
-
-def test_the_kits_backbones_have_the_shapes_of_their_recipes():
-    image, lines = pretrain_image_mirror.Recipe(), pretrain_lines.Recipe()
-    assert sizes("kit/image-mirror") == (image.layers, image.hidden, image.heads, image.inner)
-    config = published("kit/image-mirror").config
-    assert (config.patch_size, config.image_size) == (image.patch, pretrain_image_mirror.SIDE)
-    assert sizes("kit/text-mirror") == (lines.layers, lines.hidden, lines.heads, lines.intermediate)
-    assert published("kit/text-mirror").config.max_position_embeddings == lines.max_length + 2
-    for name, recipe in (("causal", pretrain_causal.MIRROR), ("instruct", pretrain_instruct.MIRROR)):
-        ours = recipe.layers, recipe.hidden, recipe.heads, recipe.inner
-        assert sizes(f"kit/{name}-mirror") == ours
-        assert published(f"kit/{name}-mirror").config.vocab_size == recipe.vocabulary
 
 
 @pytest.mark.parametrize("name", ["text-tiny", "image-tiny", "causal-tiny", "instruct-tiny"])

@@ -185,4 +185,4 @@ def test_weights_that_overflow_half_precision_are_refused(tmp_path):
     with torch.no_grad():
         layer.weight.fill_(np.float32(1e6))
     with pytest.raises(FedloraError, match="float16"):
-        common.save_backbone(layer, RobertaConfig(), tmp_path / "x")
+        common.save_backbone(layer.state_dict(), RobertaConfig(), tmp_path / "x")

@@ -52,7 +52,6 @@ def cache_key(notebook: Path, profile: str, parameters: Mapping[str, Any]) -> st
         "package": package_digest(),
         "reported": _contents(paths.data_dir() / "reported"),
         "backbones": _contents(paths.data_dir() / "backbones"),
-        "built backbones": _contents(paths.data_dir() / "cache" / "backbones"),
         "parameters": {name: value for name, value in parameters.items() if name != "output_dir"},
         "profile": profile,
         "versions": {name: found.partition("+")[0] for name, found in versions().items()},

@@ -67,11 +67,8 @@ def build(
         raise BadValue(
             f"{name} is not pre-trained by the kit", "it is loaded from the Hub, or from FEDLORA_HUB"
         )
-    short = name.removeprefix("kit/")
-    # Those in git lie in data/backbones; what a user builds from other text is not the repository's to keep.
-    places = (paths.data_dir() / "backbones" / short, paths.data_dir() / "cache" / "backbones" / short)
-    out = places[1] if short.endswith("-mirror") else places[0]
-    if any((place / "model.safetensors").is_file() for place in places) and not force:
+    out = paths.data_dir() / "backbones" / name.removeprefix("kit/")
+    if (out / "model.safetensors").is_file() and not force:
         raise BadValue(f"{name} is built already", "--force builds it again")
     from fedlora_kit.pretraining.build import build_backbone
 

@@ -35,39 +35,6 @@ def _glue(name: str, columns: tuple[str, ...], labels: tuple[str, ...], **extra:
     )
 
 
-def _cifar100(name: str, classes: tuple[int, ...] = ()) -> Task:
-    names = tuple(class_names.CIFAR100[c] for c in classes) or class_names.CIFAR100
-    return Task(
-        name,
-        "image",
-        names,
-        ("img",),
-        eval_splits={"test": "test"},
-        hub_id="uoft-cs/cifar100",
-        revision=CIFAR100_REVISION,
-        label_column="fine_label",
-        classes=classes,
-        external=f"{name}_proxy",
-    )
-
-
-def _cifar100_proxy(of: Task) -> Task:
-    """One photograph a class, of any size (columns as the released code reads them; classes by name)."""
-    return Task(
-        of.external,
-        "image",
-        of.label_names,
-        ("image",),
-        eval_splits={},
-        hub_id="TNILab/cifar100_proxydata",
-        config="default",
-        revision=CIFAR100_PROXY_REVISION,
-        classes=of.classes,
-        store_side=256,
-        store_fit="stretch",  # as the released code
-    )
-
-
 def _builtin_text(kind: str) -> Loader:
     def load(split: str) -> Examples:
         from fedlora_kit.data.builtin import text as builtin_text
@@ -206,11 +173,30 @@ TASKS: dict[str, Task] = {
         Task("digits", "image", tuple("0123456789"), ("image",), loader=_digits, external="digits_proxy"),
         # the backbone has seen these images, but never in this pose
         Task("digits_proxy", "image", tuple("0123456789"), ("image",), loader=_digits_proxy, eval_splits={}),
-        _cifar100("cifar100"),
-        # Without the classes that kit/image-mirror is pre-trained on: it has seen none of these images.
-        _cifar100("cifar100_rest", tuple(range(50, 100))),
-        _cifar100_proxy(_cifar100("cifar100")),
-        _cifar100_proxy(_cifar100("cifar100_rest", tuple(range(50, 100)))),
+        Task(
+            "cifar100",
+            "image",
+            class_names.CIFAR100,
+            ("img",),
+            eval_splits={"test": "test"},
+            hub_id="uoft-cs/cifar100",
+            revision=CIFAR100_REVISION,
+            label_column="fine_label",
+            external="cifar100_proxy",
+        ),
+        # one photograph a class, of any size (columns as the released code reads them; classes by name)
+        Task(
+            "cifar100_proxy",
+            "image",
+            class_names.CIFAR100,
+            ("image",),
+            eval_splits={},
+            hub_id="TNILab/cifar100_proxydata",
+            config="default",
+            revision=CIFAR100_PROXY_REVISION,
+            store_side=256,
+            store_fit="stretch",  # as the released code
+        ),
         Task(
             "food101",
             "image",

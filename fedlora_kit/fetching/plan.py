@@ -17,14 +17,6 @@ from fedlora_kit.hub import CONFIGURATION, TOKENIZER, WEIGHTS
 from fedlora_kit.models.backbones import backbone
 from fedlora_kit.study.plan import model_bytes, task_bytes
 
-#: the kit's backbones that are built from a mirror's own data -> the tasks whose data that is
-BUILT_FROM = {
-    "kit/text-mirror": ("sst2", "qnli"),
-    "kit/image-mirror": ("cifar100",),
-    "kit/causal-mirror": ("gsm8k",),
-    "kit/instruct-mirror": ("dolly", "natural_instructions"),
-}
-
 
 @dataclass(frozen=True)
 class RemoteFile:
@@ -111,15 +103,15 @@ class Chore:
     """What `fedlora fetch` cannot do: a sentence about it.
 
     Attributes:
-        places: files below the mirror that are there once it is done; empty where it leaves none there.
+        places: files below the mirror that are there once it is done.
     """
 
     text: str
-    places: tuple[str, ...] = ()
+    places: tuple[str, ...]
 
     def done(self, hub: Path) -> bool:
         """Whether its files are in place."""
-        return bool(self.places) and all((hub / place).is_file() for place in self.places)
+        return all((hub / place).is_file() for place in self.places)
 
 
 @dataclass(frozen=True)
@@ -128,7 +120,7 @@ class Wanted:
 
     Attributes:
         pieces: from the Hub.
-        by_hand: what is not on the Hub, or is built on the machine itself.
+        by_hand: what is not on the Hub as a table.
     """
 
     pieces: tuple[Piece, ...]
@@ -145,10 +137,6 @@ def wanted(specs: Iterable[RunSpec]) -> Wanted:
         tasks.update(dict.fromkeys(spec.tasks()))
         if not known.name.startswith("kit/"):
             pieces[("model", known.name)] = Piece("model", known.name, known.revision)
-        elif known.name in BUILT_FROM:
-            tasks.update(dict.fromkeys(BUILT_FROM[known.name]))
-            text = f"build {known.name} from the mirror: fedlora backbones build {known.name}"
-            by_hand[Chore(text)] = None
     for name in tasks:
         kind = get_task(name)
         if kind.loader is not None:

@@ -46,16 +46,8 @@ BACKBONES: dict[str, Backbone] = {
     for b in (
         Backbone("kit/text-tiny", "text", note="masked LM on the built-in text; in the repository"),
         Backbone("kit/image-tiny", "image", note="small ViT on part of the digits; in the repository"),
-        Backbone("kit/text-mirror", "text", note="masked LM on the mirror's own text; built on demand"),
-        Backbone(
-            "kit/image-mirror", "image", note="small ViT on half of CIFAR-100's classes; built on demand"
-        ),
         Backbone("kit/causal-tiny", "causal", note="small Llama on built-in sums; in the repository"),
-        Backbone("kit/causal-mirror", "causal", note="small Llama on GSM8K's training text; built on demand"),
         Backbone("kit/instruct-tiny", "causal", note="small Llama on built-in statements; in the repository"),
-        Backbone(
-            "kit/instruct-mirror", "causal", note="small Llama on Dolly's and NI's training text; on demand"
-        ),
         Backbone("FacebookAI/roberta-base", "text", "e2da8e2f811d1448a5b465c236feacd80ffbac7b"),
         Backbone("FacebookAI/roberta-large", "text", "722cf37b1afa9454edce342e7895e588b6ff1d59"),
         Backbone("google-bert/bert-base-uncased", "text", "86b5e0934494bd15c9632b12f734a8a67f723594"),
@@ -112,13 +104,9 @@ def backbone_folder(name: str) -> Path | None:
     """
     known = backbone(name)
     if name.startswith("kit/"):
-        short = name.removeprefix("kit/")
-        for folder in (
-            paths.data_dir() / "backbones" / short,
-            paths.data_dir() / "cache" / "backbones" / short,
-        ):
-            if (folder / "model.safetensors").is_file():
-                return folder
+        folder = paths.data_dir() / "backbones" / name.removeprefix("kit/")
+        if (folder / "model.safetensors").is_file():
+            return folder
         raise FedloraError(f"backbone {name} has not been built", f"build it: fedlora backbones build {name}")
     mirrored = paths.hub_dir()
     if mirrored is None:

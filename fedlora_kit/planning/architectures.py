@@ -99,27 +99,6 @@ PUBLISHED: dict[str, tuple[Kind, dict[str, Any]]] = {
     "huggyllama/llama-7b": _published("causal", "llama", 32, 4096, 32, 11008, vocab_size=32000),
     "meta-llama/Llama-2-7b-hf": _published("causal", "llama", 32, 4096, 32, 11008, vocab_size=32000),
     "deepseek-ai/deepseek-llm-7b-base": _published("causal", "llama", 30, 4096, 32, 11008, vocab_size=102400),
-    # not built yet on this machine: the defaults of `pretraining`
-    "kit/text-mirror": _published(
-        "text",
-        "roberta",
-        2,
-        128,
-        4,
-        256,
-        vocab_size=6000,
-        max_position_embeddings=66,
-        type_vocab_size=1,
-        hidden_dropout_prob=0.0,
-        attention_probs_dropout_prob=0.0,
-    ),
-    "kit/image-mirror": _published("image", "vit", 4, 96, 4, 192, image_size=32, patch_size=4),
-    "kit/causal-mirror": _published(
-        "causal", "llama", 3, 96, 4, 256, vocab_size=1500, tie_word_embeddings=True
-    ),
-    "kit/instruct-mirror": _published(
-        "causal", "llama", 4, 128, 4, 352, vocab_size=2000, tie_word_embeddings=True
-    ),
 }
 
 

@@ -18,23 +18,17 @@ import torch
 
 from fedlora_kit.devices import computing_on
 from fedlora_kit.errors import UnknownName
-from fedlora_kit.pretraining.causal import build_causal_mirror, build_causal_tiny
+from fedlora_kit.pretraining.causal import build_causal_tiny
 from fedlora_kit.pretraining.common import Progress
 from fedlora_kit.pretraining.image import build_image_tiny
-from fedlora_kit.pretraining.image_mirror import build_image_mirror
-from fedlora_kit.pretraining.instruct import build_instruct_mirror, build_instruct_tiny
-from fedlora_kit.pretraining.lines import build_text_mirror
+from fedlora_kit.pretraining.instruct import build_instruct_tiny
 from fedlora_kit.pretraining.text import build_text_tiny
 
 _BUILDERS: dict[str, Callable[[Path, int, Progress], dict[str, Any]]] = {
     "kit/text-tiny": build_text_tiny,
     "kit/image-tiny": build_image_tiny,
-    "kit/text-mirror": build_text_mirror,
-    "kit/image-mirror": build_image_mirror,
     "kit/causal-tiny": build_causal_tiny,
-    "kit/causal-mirror": build_causal_mirror,
     "kit/instruct-tiny": build_instruct_tiny,
-    "kit/instruct-mirror": build_instruct_mirror,
 }
 NAMES = tuple(_BUILDERS)
 
@@ -43,9 +37,7 @@ def build_backbone(name: str, out: Path, seed: int = 0, progress: Progress = pri
     """Pre-train one of the kit's backbones from nothing, on one thread.
 
     Args:
-        name: one of `NAMES`; ``kit/text-mirror`` needs GLUE's SST-2 and QNLI, ``kit/image-mirror`` CIFAR-100,
-            ``kit/causal-mirror`` GSM8K, from the mirror or the Hub; ``kit/instruct-mirror`` Dolly and Natural
-            Instructions.
+        name: one of `NAMES`.
         out: the folder to write; it is made if need be, and its files are replaced.
         seed: seed of the corpus, the initial weights and the batches.
         progress: called with one line of text now and then.

@@ -1,9 +1,8 @@
-"""``kit/causal-tiny``, ``kit/instruct-tiny`` and their mirror forms: small Llamas, trained from nothing.
+"""``kit/causal-tiny`` and ``kit/instruct-tiny``: small Llamas, trained from nothing.
 
-One recipe for all: a byte-level BPE tokenizer that keeps every digit a token of its own (as LLaMA's does),
+One recipe for both: a byte-level BPE tokenizer that keeps every digit a token of its own (as LLaMA's does),
 and next-token prediction on the lines, one line a sequence (``<s> line </s>``). The first is trained on the
-built-in arithmetic text, ``kit/causal-mirror`` on the questions and answers of GSM8K's *training* split; see
-`pretraining.instruct` for the other two.
+built-in arithmetic text; see `pretraining.instruct` for the other.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ import torch
 from torch.nn import functional as F
 
 from fedlora_kit.errors import BadValue, FedloraError
-from fedlora_kit.pretraining.common import Progress, cool_down, save_backbone
+from fedlora_kit.pretraining.common import Progress, save_backbone, train
 from fedlora_kit.randomness import Streams
 
 SPECIAL = ("<s>", "<pad>", "</s>")
@@ -133,7 +132,7 @@ def build_causal_backbone(
             "build it with another seed",
         )
     tensors = {k: v for k, v in model.state_dict().items() if k != "lm_head.weight"}  # tied to the embedding
-    save_backbone(_Tensors(tensors), config, out)
+    save_backbone(tensors, config, out)
     tokenizer.save_pretrained(str(out))
     parameters = sum(p.numel() for p in model.parameters())
     return {"recipe": asdict(recipe), "parameters": parameters, "loss": round(loss, 3)}
@@ -150,15 +149,11 @@ def _encode(tokenizer: Any, lines: Sequence[Line], max_length: int) -> list[Row]
 def _train(
     model: Any, rows: list[Row], recipe: Recipe, rng: np.random.Generator, progress: Progress
 ) -> float:
-    """Train in place; returns the moving average of the loss."""
+    """Train in place; returns the moving average of the loss, nats a token."""
     lengths = np.array([len(row) for row, _ in rows])
     contexts = np.array([context for _, context in rows])
-    optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.rate, weight_decay=0.01, betas=(0.9, 0.98))
-    model.train()
-    average = 0.0
-    for step in range(recipe.steps):
-        for group in optimizer.param_groups:
-            group["lr"] = recipe.rate * cool_down(step, recipe.steps)
+
+    def loss_of(_step: int) -> torch.Tensor:
         start = int(rng.integers(len(rows)))  # lines of about equal length: neighbours in the sorted list
         size = max(4, recipe.tokens // int(lengths[start]))
         low = max(0, min(start, len(rows) - 8 * size))
@@ -171,27 +166,9 @@ def _train(
         inside = np.arange(ids.shape[1])[None, 1:] < contexts[chosen][:, None]
         weights = torch.from_numpy(np.where(inside, recipe.context, 1.0) * (ids[:, 1:] != PAD)).float()
         losses = F.cross_entropy(logits.transpose(1, 2), tokens[:, 1:], reduction="none")  # (b, width - 1)
-        loss = (losses * weights).sum() / weights.sum()
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        average = loss.item() if step == 0 else 0.98 * average + 0.02 * loss.item()
-        if (step + 1) % 100 == 0:
-            progress(f"step {step + 1} of {recipe.steps}: {average:.3f} nats a token")
-    return average
+        return (losses * weights).sum() / weights.sum()
 
-
-class _Tensors(torch.nn.Module):
-    """A bare state dict in the shape that `save_backbone` takes."""
-
-    def __init__(self, tensors: dict[str, torch.Tensor]) -> None:
-        super().__init__()
-        self._tensors = tensors
-
-    def state_dict(self, *_: Any, **__: Any) -> dict[str, torch.Tensor]:  # type: ignore[override]
-        """The tensors, as they were given."""
-        return self._tensors
+    return train(model, recipe.steps, recipe.rate, loss_of, progress)
 
 
 def build_causal_tiny(out: Path, seed: int, progress: Progress) -> dict[str, Any]:
@@ -199,22 +176,3 @@ def build_causal_tiny(out: Path, seed: int, progress: Progress) -> dict[str, Any
     from fedlora_kit.data.builtin.arithmetic import corpus
 
     return build_causal_backbone(corpus(40_000, seed), out, Recipe(), seed=seed, progress=progress)
-
-
-#: for GSM8K's longer text
-MIRROR = Recipe(vocabulary=1500, steps=1000, tokens=2400, gate=4.5, max_length=1024, context=1.0)
-
-
-def build_causal_mirror(out: Path, seed: int, progress: Progress) -> dict[str, Any]:
-    """``kit/causal-mirror``: pre-trained on the questions and answers of GSM8K's training split.
-
-    For machines without a Hub: the text comes from the mirror that ``FEDLORA_HUB`` names. The test split is
-    not read. A model of this size learns the form of the answers, not how to solve the problems.
-    """
-    from fedlora_kit.data.sources import load_split
-    from fedlora_kit.data.tasks import get_task
-
-    task = get_task("gsm8k")
-    questions, answers = load_split(task, task.train_split).columns
-    lines = [(f"{question}\n", str(answer)) for question, answer in zip(questions, answers, strict=True)]
-    return build_causal_backbone(lines, out, MIRROR, seed=seed, progress=progress)

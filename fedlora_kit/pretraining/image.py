@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from fedlora_kit.data.builtin.digits import digits
 from fedlora_kit.errors import FedloraError
-from fedlora_kit.pretraining.common import Progress, cool_down, save_backbone
+from fedlora_kit.pretraining.common import Progress, save_backbone, train
 
 TURNS = (0, 2, 3)
 
@@ -60,23 +60,16 @@ def build_image_tiny(
     model = ViTForImageClassification(config)
     images, labels = _turned("pretrain")
     rng = np.random.default_rng(seed)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.rate, weight_decay=0.05)
-    model.train()
-    for step in range(recipe.steps):
-        for group in optimizer.param_groups:
-            group["lr"] = recipe.rate * cool_down(step, recipe.steps)
+
+    def loss_of(_step: int) -> torch.Tensor:
         rows = rng.integers(0, len(labels), recipe.batch)
         shift = tuple(int(s) for s in rng.integers(-1, 2, 2))
         batch = torch.from_numpy(np.roll(images[rows], shift, axis=(2, 3)))
-        loss = F.cross_entropy(
+        return F.cross_entropy(
             model(pixel_values=batch).logits, torch.from_numpy(labels[rows]), label_smoothing=0.1
         )
-        optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        if (step + 1) % 250 == 0:
-            progress(f"step {step + 1} of {recipe.steps}: loss {loss.item():.3f}")
+
+    train(model, recipe.steps, recipe.rate, loss_of, progress, weight_decay=0.05, betas=(0.9, 0.999))
     accuracy = _upright_accuracy(model)
     progress(f"accuracy on upright images it has not seen: {accuracy}")
     if accuracy < recipe.gate:
@@ -87,7 +80,7 @@ def build_image_tiny(
     config.initializer_range = recipe.head_range
     config.num_labels = 10
     config.architectures = ["ViTModel"]
-    save_backbone(model.vit, config, out)
+    save_backbone(model.vit.state_dict(), config, out)
     parameters = sum(p.numel() for p in model.vit.parameters())
     return {"recipe": asdict(recipe), "upright_accuracy": accuracy, "parameters": parameters}
 

@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from fedlora_kit.data.builtin import text as builtin_text
 from fedlora_kit.data.builtin.grammar import REMARKS
 from fedlora_kit.errors import FedloraError
-from fedlora_kit.pretraining.common import Progress, cool_down, save_backbone
+from fedlora_kit.pretraining.common import Progress, save_backbone, train
 
 SPECIAL = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
 START, PAD, END, UNKNOWN, MASK = range(5)
@@ -83,13 +83,13 @@ def build_text_tiny(out: Path, seed: int, progress: Progress, recipe: Recipe | N
         )
     model.config.initializer_range = recipe.head_range
     model.config.architectures = ["RobertaModel"]
-    save_backbone(model.roberta, model.config, out)
-    save_word_tokenizer(vocabulary, out)
+    save_backbone(model.roberta.state_dict(), model.config, out)
+    _save_tokenizer(vocabulary, out)
     parameters = sum(p.numel() for p in model.roberta.parameters())
     return {"recipe": asdict(recipe), "cloze_accuracy": figures, "parameters": parameters}
 
 
-def save_word_tokenizer(vocabulary: list[str], out: Path, max_length: int = MAX_LENGTH) -> None:
+def _save_tokenizer(vocabulary: list[str], out: Path) -> None:
     """A word-level tokenizer that joins pairs as RoBERTa does, as ``AutoTokenizer`` reads it.
 
     Args:
@@ -104,14 +104,9 @@ def save_word_tokenizer(vocabulary: list[str], out: Path, max_length: int = MAX_
     tokenizer.post_processor = processors.RobertaProcessing(
         ("</s>", END), ("<s>", START), trim_offsets=False, add_prefix_space=False
     )
-    save_tokenizer(PreTrainedTokenizerFast, tokenizer, out, max_length)
-
-
-def save_tokenizer(wrapper: Any, tokenizer: Any, out: Path, max_length: int) -> None:
-    """Wrap a tokenizer with RoBERTa's special tokens and write its files."""
     names = {"bos_token": "<s>", "cls_token": "<s>", "eos_token": "</s>", "sep_token": "</s>"}
     names |= {"pad_token": "<pad>", "unk_token": "<unk>", "mask_token": "<mask>"}
-    wrapped = wrapper(tokenizer_object=tokenizer, model_max_length=max_length, **names)
+    wrapped = PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=MAX_LENGTH, **names)
     out.mkdir(parents=True, exist_ok=True)
     wrapped.save_pretrained(str(out))
 
@@ -223,26 +218,16 @@ def _new_model(words: int, recipe: Recipe) -> Any:
 
 
 def _train(model: Any, corpus: _Corpus, recipe: Recipe, rng: np.random.Generator, progress: Progress) -> None:
-    optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.rate, weight_decay=0.01, betas=(0.9, 0.98))
-    model.train()
-    average = 0.0
-    for step in range(recipe.steps):
-        for group in optimizer.param_groups:
-            group["lr"] = recipe.rate * cool_down(step, recipe.steps)
+    def loss_of(step: int) -> torch.Tensor:
         along = max(0.0, (step / recipe.steps - recipe.fragments) / recipe.ramp)
         reach = min(1.0, recipe.shortest + (1 - recipe.shortest) * along)
         rows = rng.integers(0, int(len(corpus) * reach), recipe.batch)
         tokens, targets = corpus.batch(rows, recipe.word_lines, rng)
         hidden = model.roberta(tokens, attention_mask=(tokens != PAD).long()).last_hidden_state
         scored = targets != IGNORED
-        loss = F.cross_entropy(model.lm_head(hidden[scored]), targets[scored])
-        optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        average = loss.item() if step == 0 else 0.98 * average + 0.02 * loss.item()
-        if (step + 1) % 400 == 0:
-            progress(f"step {step + 1} of {recipe.steps}: loss {average:.3f}")
+        return F.cross_entropy(model.lm_head(hidden[scored]), targets[scored])
+
+    train(model, recipe.steps, recipe.rate, loss_of, progress)
 
 
 def _whole_lines(n: int, seed: int) -> list[builtin_text.Line]:

@@ -20,16 +20,16 @@
 #
 # The `paper` profile is ViT-B/16 on Food-101 by their Hub ids. The `smoke` profile keeps the experiment's
 # structure on handwritten digits and a small ViT of the kit's own: **its figures say whether the machinery works,
-# not what a ViT does on Food-101.** With a mirror that holds CIFAR-100, the kit can pre-train a small ViT on half
-# of its classes and run the item on the other half (`task` and `backbone` below; see the README).
+# not what a ViT does on Food-101.** `task="cifar100"` and a small real ViT
+# (`backbone="facebook/dinov2-small"`) lie between the two.
 
 # %% tags=["parameters"]
 profile: str = "smoke"  # smoke | small | paper
 seeds: int | None = None  # number of reported seeds, from 0; none: the profile's own
 device: str = "auto"  # auto | cpu | cuda
 output_dir: str = "figures"  # where the table goes, relative to the repository
-task: str | None = None  # food101, cifar100, cifar100_rest or digits
-backbone: str | None = None  # such as kit/image-mirror or google/vit-base-patch16-224-in21k
+task: str | None = None  # food101, cifar100 or digits
+backbone: str | None = None  # such as facebook/dinov2-small or google/vit-base-patch16-224-in21k
 epsilons: list[float] | None = None  # privacy levels; 0 stands for no DP
 rounds: int | None = None  # federated rounds
 steps: int | None = None  # local steps a round

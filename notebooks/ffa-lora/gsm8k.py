@@ -19,8 +19,7 @@
 # The `paper` profile is LLaMA-7B with the federation that FederatedScope-LLM declares for GSM8K; `small` is
 # TinyLlama on a part of it. The `smoke` profile keeps the experiment's structure with a Llama of 0.4 M parameters,
 # pre-trained by the kit, and built-in word problems: **its figures say whether the machinery works; they cannot
-# be compared with the paper's.** With a mirror of the data but no Hub, `backbone="kit/causal-mirror"` and
-# `tasks=["gsm8k"]` take real GSM8K.
+# be compared with the paper's.**
 
 # %% tags=["parameters"]
 profile: str = "smoke"  # smoke | small | paper
@@ -28,7 +27,7 @@ seeds: int | None = None  # number of reported seeds, from 0; none: the profile'
 device: str = "auto"  # auto | cpu | cuda
 output_dir: str = "figures"  # where the table goes, relative to the repository
 tasks: list[str] | None = None  # gsm8k, or its built-in stand-in arithmetic; one of them
-backbone: str | None = None  # such as kit/causal-mirror or huggyllama/llama-7b
+backbone: str | None = None  # such as TinyLlama/TinyLlama-1.1B-Chat-v1.0 or huggyllama/llama-7b
 prompt: str | None = None  # template around the question, alpaca or plain
 rounds: int | None = None  # federated rounds
 steps: int | None = None  # local steps a round

@@ -43,7 +43,6 @@ SCORING_METHODS = ("fed-hello", "fim-hla")
 #: task -> {column of the tables: scored part}
 COLUMNS: dict[str, dict[str, str]] = {
     "cifar100": {"cifar100": "test"},
-    "cifar100_rest": {"cifar100_rest": "test"},
     "digits": {"digits": "validation"},
     "domainnet": {"domainnet": "test"},
     "digits_domains": {"digits_domains": "validation"},

@@ -74,11 +74,6 @@ def deviations(data_set: str, s: Setting) -> list[str]:
         if s.task == "instructions"
         else ["Other sizes than the paper-size setting: figures cannot be compared one to one."]
     )
-    if s.backbone.endswith("-mirror"):
-        first.append(
-            "The backbone is a small Llama that the kit pre-trained for minutes on the same data sets' "
-            "training texts: it knows what such text looks like, and can follow hardly any instruction."
-        )
     changes = [
         f"{f.name}: {getattr(s, f.name)!r} (paper-size setting: {getattr(paper, f.name)!r})"
         for f in dataclasses.fields(Setting)

@@ -22,8 +22,8 @@ SOURCES: dict[str, str] = {
     "external": "a set that no client holds; the clients keep all of theirs",
     TRAINED: "none: the same examples stay with the clients, and layers are drawn by RGD-HLA alone",
 }
-#: task -> examples of its external set, where that is small: all of them are taken then
-EXTERNAL_SIZES = {"cifar100": 100, "cifar100_rest": 50}
+#: images of CIFAR-100's external set: at most all of them are taken
+EXTERNAL_IMAGES = 100
 OWN = (
     "The four sources are variants in the released code (one of them commented out there); that the paper "
     "compares them is inferred, and its numbers, split and data sets are not known. The split here is "
@@ -78,8 +78,8 @@ def cells(s: Setting, sources: Sequence[str]) -> list[Cell]:
             more: dict[str, object] = (
                 {"proxy": source} if source in ("balanced", "external") else {"pattern": "bottleneck"}
             )
-            if source == "external" and s.task in EXTERNAL_SIZES:
-                more["proxy_examples"] = min(s.proxy_examples, EXTERNAL_SIZES[s.task])
+            if source == "external" and s.task == "cifar100":
+                more["proxy_examples"] = min(s.proxy_examples, EXTERNAL_IMAGES)
             made += [grid.cell(s, split, ROC, method, seed, coords, **more) for seed in s.seeds]
     return made
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from fedlora_kit.errors import BadValue
@@ -63,15 +63,13 @@ _PAPER = Setting(
 #: profile -> setting; rate, rank, alpha and targets of the paper's profile are those of its neighbours
 PROFILES: dict[str, Setting] = {
     "paper": _PAPER,
-    "small": Setting(
-        task="dolly",
-        backbone="kit/instruct-mirror",
-        clients=8,
+    "small": replace(
+        _PAPER,
+        backbone="TinyLlama/TinyLlama-1.1B-Chat-v1.0",
         rounds=5,
         steps=10,
         batch_size=8,
-        lr=2e-3,
-        seeds=(0, 1, 2),
+        server_examples=64,
         train_limit=3000,
         eval_limit=80,
         max_length=512,
@@ -153,12 +151,4 @@ def deviations(s: Setting) -> list[str]:
         f"rates, steps and rounds are not known. Here: {s.clients} clients, rank {s.rank}, α {s.alpha:g} on "
         f"{', '.join(s.targets)}, AdamW at {s.lr:g}, {s.steps} steps of {s.batch_size} examples a round, "
         f"{s.rounds} rounds.",
-        *(
-            [
-                "The kit pre-trained that backbone on the plain text of the same training parts: it has read "
-                "the clients' held-out examples and the server's, each as text of its own."
-            ]
-            if s.backbone.endswith("-mirror")
-            else []
-        ),
     ]

@@ -180,12 +180,6 @@ def deviations(s: Setting) -> list[str]:
         )
     if len(s.backbones) < 2:
         first.append(f"One model, {s.backbones[0]}, not two: nothing stands in for the second.")
-    if any(name.endswith("-mirror") for name in s.backbones):
-        first.append(
-            "The backbone is a small Llama that the kit pre-trained for minutes on the same data sets' "
-            "training texts, the clients' held-out examples and the server's among them (as text of their "
-            "own): it can follow hardly any instruction."
-        )
     left_out = [m for m in paper.methods if m not in s.methods]
     if left_out:
         first.append(f"Left out here: {', '.join(left_out)}.")

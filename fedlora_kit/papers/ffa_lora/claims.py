@@ -70,12 +70,6 @@ def deviations(s: Setting, paper: Setting, *own: str) -> list[str]:
             "where an equal third gives the paper's 0.99.",
             "The runs of the grid use the same private examples; their privacy is not accounted for.",
         ]
-        if s.backbone == "kit/text-mirror":
-            common.append(
-                "kit/text-mirror was pre-trained, without DP, on the training sentences of SST-2 and QNLI, "
-                "which are "
-                "the clients' examples here: ε covers the fine-tuning only."
-            )
     if "answerable" in s.tasks:
         common.append(
             "On answerable, QNLI's stand-in, many settings score exactly 84.00 %: as many scored examples "

@@ -29,7 +29,6 @@ from fedlora_kit.study.planned import Runs
 COLUMNS: dict[str, dict[str, str]] = {
     "food101": {"food101": "validation"},
     "cifar100": {"cifar100": "test"},
-    "cifar100_rest": {"cifar100_rest": "test"},
     "digits": {"digits": "validation"},
 }
 #: "similarly", in points of accuracy; the paper gives no figure: declared here, before any run
@@ -254,8 +253,6 @@ def deviations(profile: str, s: Setting) -> list[str]:
             "Smoke profile: 8 × 8 grey digits turned by a quarter stand in for Food-101, on the kit's own "
             "small ViT; no picture is resized, cut or mirrored in the runs (a mirrored digit is no digit)."
         ]
-    if s.task == "cifar100_rest":
-        first.append("cifar100_rest: the 50 classes of CIFAR-100 that kit/image-mirror has not seen.")
     return [*first, *lines]
 
 

@@ -73,12 +73,6 @@ def deviations(profile: str, s: Setting) -> list[str]:
         first.append(
             "The task is a built-in stand-in of the same form (a story, worked sums, '#### n'), not GSM8K."
         )
-    if s.backbone == "kit/causal-mirror":
-        first.append(
-            "The backbone was pre-trained by this kit for minutes on GSM8K's own training questions and "
-            "answers (the test split left out). It learns the form of answers and solves next to nothing: "
-            "read the loss of the answers, not the exact match. Clients train on text that it has seen."
-        )
     if s.backbone == "kit/causal-tiny":
         first.append(
             "The backbone was pre-trained on statements of the task's own world with the same kind of sums, "
