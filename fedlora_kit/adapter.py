@@ -185,10 +185,10 @@ def save_peft(model: nn.Module, state: Mapping[str, torch.Tensor], folder: Path)
     from safetensors.torch import save_file
 
     from fedlora_kit.models.residual import factorised
-    from fedlora_kit.models.targets import head_prefix
+    from fedlora_kit.models.targets import head_modules
 
     base: nn.Module = model.get_base_model()  # type: ignore[operator]
-    head = head_prefix(base)
+    head = head_modules(base)
     plain, rank = factorised(state)
     tensors = {_exported(name): t.contiguous() for name, t in on_host(plain).items()}
     config: Any = copy.copy(model.peft_config["default"])  # type: ignore[index]
@@ -197,10 +197,10 @@ def save_peft(model: nn.Module, state: Mapping[str, torch.Tensor], folder: Path)
     config.inference_mode = True
     config.target_modules = sorted(config.target_modules)  # PEFT keeps a set: its order is not stable
     config.base_model_name_or_path = None
-    if head is not None:
-        config.modules_to_save = [head]
-        for name, value in getattr(base, head).state_dict().items():
-            tensors.setdefault(f"{_PREFIX}{head}.{name}", value.detach().cpu().contiguous())
+    config.modules_to_save = head or None
+    for part in head:
+        for name, value in getattr(base, part).state_dict().items():
+            tensors.setdefault(f"{_PREFIX}{part}.{name}", value.detach().cpu().contiguous())
     folder.mkdir(parents=True, exist_ok=True)
     save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
     config.save_pretrained(str(folder))

@@ -14,7 +14,7 @@ from hub_server import HEAD, HubServer
 from safetensors.torch import load, save
 
 from fedlora_kit.data.tasks import get_task
-from fedlora_kit.models.backbones import backbone
+from fedlora_kit.models.names import backbone
 
 Files = dict[str, bytes]
 

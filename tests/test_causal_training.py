@@ -16,7 +16,7 @@ from fedlora_kit.methods import method
 from fedlora_kit.models import backbones
 from fedlora_kit.models.lora import LoraSettings, attach_lora
 from fedlora_kit.models.memory import checkpoint_gradients, four_bit_config
-from fedlora_kit.models.targets import head_prefix
+from fedlora_kit.models.targets import head_modules
 from fedlora_kit.privacy import PerExampleGradients, private_step
 from fedlora_kit.privacy.dpsgd import private_optimizer
 from fedlora_kit.privacy.settings import PrivacySettings
@@ -272,7 +272,7 @@ def mirror(tmp_path, monkeypatch):
 def test_a_causal_backbone_keeps_its_own_head(mirror):
     model = backbones.load_backbone(mirror, 1, 0)
     assert type(model).__name__ == "LlamaForCausalLM"
-    assert head_prefix(model) is None
+    assert head_modules(model) == []
     for name, value in causal_model().state_dict().items():
         torch.testing.assert_close(model.state_dict()[name], value)
     half = backbones.load_backbone(mirror, 1, 0, dtype="bf16")

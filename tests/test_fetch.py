@@ -26,7 +26,8 @@ from fedlora_kit.fetching import tables as fetch_tables
 from fedlora_kit.fetching.fetch import STAGING, Missed, by_hand, fetch, look, missing
 from fedlora_kit.fetching.plan import Listing, Piece, RemoteFile, targets, wanted
 from fedlora_kit.hub_errors import Unreachable
-from fedlora_kit.models.backbones import BACKBONES, Backbone, load_backbone, register_backbone
+from fedlora_kit.models.backbones import load_backbone
+from fedlora_kit.models.names import BACKBONES, Backbone
 from fedlora_kit.papers.runs_of import planned_runs
 
 KIT = Path(__file__).resolve().parent.parent / "data" / "backbones" / "text-tiny"
@@ -90,7 +91,7 @@ class Stand:
 
 @pytest.fixture
 def hub(tmp_path, monkeypatch):
-    monkeypatch.setitem(BACKBONES, "somebody/small", Backbone("somebody/small", "text", COMMIT))
+    monkeypatch.setitem(BACKBONES, "somebody/small", Backbone("somebody/small", COMMIT))
     return tmp_path / "hub"
 
 
@@ -405,13 +406,12 @@ def test_bad_input_is_told(words, said):
     assert said in result.stderr
 
 
-def test_a_registered_model_is_fetched_by_its_own_revision():
-    register_backbone(Backbone("somebody/else", "text", "r7"))
-    try:
-        made = RunSpec.parse({**SPEC, "model": {"backbone": "somebody/else"}})
-        assert wanted([made]).pieces[0].revision == "r7"
-    finally:
-        del BACKBONES["somebody/else"]
+def test_a_model_is_fetched_at_the_revision_in_its_name_and_a_folder_is_not(tmp_path):
+    made = RunSpec.parse({**SPEC, "model": {"backbone": "somebody/else@r7"}})
+    piece = wanted([made]).pieces[0]
+    assert (piece.repo, piece.revision) == ("somebody/else", "r7")
+    own = RunSpec.parse({**SPEC, "model": {"backbone": str(tmp_path)}})
+    assert {p.kind for p in wanted([own]).pieces} == {"dataset"}
 
 
 def test_staging_left_by_somebody_else_does_no_harm(hub):

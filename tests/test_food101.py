@@ -115,7 +115,7 @@ def test_the_grid_and_the_table():
 
 def test_the_paper_profile_names_food101_by_its_hub_id():
     from fedlora_kit.data.tasks import get_task
-    from fedlora_kit.models.backbones import backbone
+    from fedlora_kit.models.names import backbone
 
     s = food101.PROFILES["paper"]
     assert get_task(s.task).hub_id == "ethz/food101"

@@ -23,7 +23,8 @@ from fedlora_kit.data.task import Task
 from fedlora_kit.data.tasks import CIFAR100_PROXY_REVISION, DOLLY_REVISION, GLUE_REVISION, TASKS, get_task
 from fedlora_kit.errors import FedloraError
 from fedlora_kit.hub_errors import Unreachable
-from fedlora_kit.models.backbones import BACKBONES, Backbone, backbone_fingerprint, load_backbone
+from fedlora_kit.models.backbones import backbone_fingerprint, load_backbone
+from fedlora_kit.models.names import BACKBONES
 from fedlora_kit.models.tokenizer import load_tokenizer
 from fedlora_kit.papers.runs_of import planned_runs
 
@@ -168,11 +169,16 @@ def test_without_a_pin_and_without_the_hub_there_is_no_key_and_no_second_wait(hu
         load_task(OWN)
 
 
-def test_a_model_without_a_pin_has_its_commit_in_the_key(hub_server, monkeypatch):
-    monkeypatch.setitem(BACKBONES, "somebody/small", Backbone("somebody/small", "text"))
+def test_any_model_has_its_commit_in_the_key(hub_server):
+    hub_server.add("somebody/small", roberta(2), commit="2" * 40, refs=("old",))
     hub_server.add("somebody/small", roberta(1), commit="3" * 40)
     assert backbone_fingerprint("somebody/small") == f"hub:somebody/small@{'3' * 40}"
     assert same_weights(load_backbone("somebody/small", 2, 0), 1)
+    for revision in ("old", "2" * 40):
+        assert backbone_fingerprint(f"somebody/small@{revision}") == f"hub:somebody/small@{'2' * 40}"
+        assert same_weights(load_backbone(f"somebody/small@{revision}", 2, 0), 2)
+    with pytest.raises(FedloraError, match="somebody/none"):
+        backbone_fingerprint("somebody/none")
 
 
 def test_a_key_asks_for_a_commit_and_downloads_nothing(hub_server):
@@ -273,13 +279,12 @@ def test_a_model_that_asks_for_an_agreement(hub_server, monkeypatch, token):
         load_tokenizer(LLAMA)
 
 
-def test_only_safetensors_are_loaded_and_deepseek_is_pinned_where_it_has_them(hub_server, monkeypatch):
+def test_only_safetensors_are_loaded_and_deepseek_is_pinned_where_it_has_them(hub_server):
     hub_server.add(DEEPSEEK, only_bin(llama()), commit="7683fea62db869066ddaff6a41d032262c490d4f")
     hub_server.add(DEEPSEEK, llama(), commit="dbd6f0e98a1f2c9978e2d0c6370cdfc563218527", refs=("refs/pr/3",))
     load_backbone(DEEPSEEK, 1, 0)
-    monkeypatch.setitem(BACKBONES, DEEPSEEK, Backbone(DEEPSEEK, "causal", "main"))
     with pytest.raises(FedloraError, match="no safetensors weights at main") as caught:
-        load_backbone(DEEPSEEK, 1, 0)
+        load_backbone(f"{DEEPSEEK}@main", 1, 0)
     assert "name a revision that has them" in caught.value.remedy
     assert not any(path.endswith(".bin") for _, path in hub_server.requests)
 

@@ -15,8 +15,6 @@ from fedlora_kit.data.task import Examples
 from fedlora_kit.errors import BadValue, FedloraError
 from fedlora_kit.experiments.run import run
 from fedlora_kit.experiments.spec import RunSpec
-from fedlora_kit.models import backbones
-from fedlora_kit.models.backbones import Backbone
 from fedlora_kit.models.image_input import image_input
 from fedlora_kit.privacy.settings import PrivacySettings
 from fedlora_kit.training.federation import Snapshot
@@ -72,7 +70,6 @@ def test_views_do_not_follow_the_physical_batch():
 @pytest.fixture
 def vit(tmp_path, monkeypatch):
     """A tiny ViT in a mirror, as the Hub would hold it."""
-    monkeypatch.setitem(backbones.BACKBONES, "me/vit", Backbone("me/vit", "image"))
     monkeypatch.setenv("FEDLORA_HUB", str(tmp_path / "hub"))
     folder = tmp_path / "hub" / "models" / "me" / "vit"
     size = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}

@@ -11,13 +11,7 @@ from fedlora_kit import mirror
 from fedlora_kit.data.sources import fingerprint, load_task
 from fedlora_kit.data.tasks import get_task
 from fedlora_kit.errors import FedloraError
-from fedlora_kit.models.backbones import (
-    BACKBONES,
-    Backbone,
-    backbone_fingerprint,
-    load_backbone,
-    register_backbone,
-)
+from fedlora_kit.models.backbones import backbone_fingerprint, load_backbone
 
 KIT = Path(__file__).resolve().parent.parent / "data" / "backbones" / "text-tiny"
 TABLE = "datasets/nyu-mll/glue/sst2/train.parquet"
@@ -35,11 +29,7 @@ def hub(tmp_path, monkeypatch):
     shutil.copytree(KIT, hub / "models/somebody/small")
     write_list(hub)
     monkeypatch.setenv("FEDLORA_HUB", str(hub))
-    monkeypatch.setitem(BACKBONES, "somebody/small", None)
-    monkeypatch.delitem(BACKBONES, "somebody/small")
-    register_backbone(Backbone("somebody/small", "text", "r1"))
-    yield hub
-    BACKBONES.pop("somebody/small", None)
+    return hub
 
 
 def write_list(hub, **changes):

@@ -33,13 +33,8 @@ from fedlora_kit.errors import BadValue, FedloraError, UnknownName
 from fedlora_kit.experiments.atomic import DamageWarning, from_json
 from fedlora_kit.experiments.spec import RunSpec
 from fedlora_kit.experiments.store import Store
-from fedlora_kit.models.backbones import (
-    BACKBONES,
-    Backbone,
-    backbone_fingerprint,
-    backbone_folder,
-    load_backbone,
-)
+from fedlora_kit.models.backbones import backbone_fingerprint, load_backbone
+from fedlora_kit.models.names import backbone_folder
 from fedlora_kit.models.tokenizer import load_tokenizer
 
 ROOT = Path(fedlora_kit.__file__).resolve().parent.parent
@@ -331,10 +326,10 @@ def test_a_table_that_is_a_link_out(hub, tmp_path):
     assert len(load_split(TASK, "train")) == 1
 
 
-def test_models_whose_names_or_files_lead_out(hub, tmp_path, monkeypatch):
-    monkeypatch.setitem(BACKBONES, "../x", Backbone("../x", "text"))
-    with pytest.raises(FedloraError, match="no name of a file below"):
-        backbone_folder("../x")
+def test_models_whose_names_or_files_lead_out(hub, tmp_path):
+    for name in ("somebody/..", "somebody/../../x", "somebody/x@../../y", "a/b/c", "", "x y"):
+        with pytest.raises(BadValue, match="no name of a model"):
+            backbone_folder(name)
     weights = model_folder(hub) / "model.safetensors"
     weights.rename(tmp_path / "elsewhere.safetensors")
     weights.symlink_to(tmp_path / "elsewhere.safetensors")

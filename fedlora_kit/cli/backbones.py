@@ -30,7 +30,7 @@ def list_backbones(
       note   the remedy if it is missing, else ""
     """
     from fedlora_kit.errors import FedloraError
-    from fedlora_kit.models.backbones import backbone_folder, backbone_names
+    from fedlora_kit.models.names import backbone_folder, backbone_names
 
     records = []
     for name in backbone_names():
@@ -60,7 +60,7 @@ def build(
       fedlora backbones build kit/text-tiny --force
     """
     from fedlora_kit import paths
-    from fedlora_kit.models.backbones import backbone
+    from fedlora_kit.models.names import backbone
 
     known = backbone(name)
     if not known.name.startswith("kit/"):

@@ -208,7 +208,7 @@ def hub() -> Check:
 
     from fedlora_kit.hub import TIMEOUT
     from fedlora_kit.hub_errors import has_token, in_words
-    from fedlora_kit.models.backbones import backbone
+    from fedlora_kit.models.names import backbone
 
     if paths.hub_dir() is not None:
         return Check("hub", "ok", "not asked, as there is a mirror")

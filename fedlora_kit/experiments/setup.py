@@ -10,7 +10,7 @@ from functools import lru_cache
 import numpy as np
 import torch
 
-from fedlora_kit.data.encoded import EncodedData, EncodedImages, encode_images, encode_text
+from fedlora_kit.data.encoded import EncodedData, EncodedImages, EncodedText, encode_images, encode_text
 from fedlora_kit.data.encoded_causal import encode_causal
 from fedlora_kit.data.sources import fingerprint, load_task
 from fedlora_kit.data.tasks import get_task
@@ -18,22 +18,16 @@ from fedlora_kit.errors import BadValue
 from fedlora_kit.experiments.set_aside import Indices, hold_out, proxy_rows, set_aside_evenly
 from fedlora_kit.experiments.spec import DataSpec, RunSpec
 from fedlora_kit.methods import method
-from fedlora_kit.models.backbones import BACKBONES, backbone_fingerprint, load_backbone
+from fedlora_kit.models.backbones import backbone_config, backbone_fingerprint, load_backbone
 from fedlora_kit.models.first_token import read_first_token
-from fedlora_kit.models.image_input import image_input
+from fedlora_kit.models.image_input import image_input, image_side
+from fedlora_kit.models.kinds import check_kind
 from fedlora_kit.models.lora import attach_lora
 from fedlora_kit.models.memory import checkpoint_gradients
 from fedlora_kit.models.tokenizer import load_tokenizer
 from fedlora_kit.randomness import Streams
 from fedlora_kit.training.federation import Federation
 from fedlora_kit.training.noise_plan import noise_of_clients
-
-#: modality -> what a task of it asks for
-_WANTS = {
-    "text": "for a model that classifies texts",
-    "image": "for a model that classifies images",
-    "causal": "for a causal language model",
-}
 
 
 @lru_cache(maxsize=16)
@@ -43,20 +37,16 @@ def _encoded(
     max_length: int,
     prompt: str,
     max_new_tokens: int,
+    image_size: int | None,
     _data: str,
     _backbone: str,
 ) -> tuple[EncodedData, Mapping[str, EncodedData]]:
     """Training split and scored splits, encoded once a process (the fingerprints guard the cache)."""
     kind = get_task(task_name)
-    suitable = [b.name for b in BACKBONES.values() if b.kind == kind.modality]
-    if backbone_name not in suitable:
-        raise BadValue(
-            f"task {task_name!r} is {_WANTS[kind.modality]}, and model {backbone_name!r} is not",
-            f"choose one of: {', '.join(sorted(suitable))}",
-        )
+    check_kind(backbone_name, backbone_config(backbone_name), kind.modality, f"task {task_name!r}")
     loaded = load_task(kind)
     if kind.modality == "image":
-        wanted = image_input(backbone_name)
+        wanted = image_input(backbone_name, image_size)
         images = {n: encode_images(e, wanted) for n, e in loaded.evals.items()}
         return encode_images(loaded.train, wanted), images
     tokenizer = load_tokenizer(backbone_name)
@@ -88,7 +78,7 @@ def load_data(spec: DataSpec, backbone_name: str) -> tuple[EncodedData, dict[str
     length = spec.max_length or kind.max_length
     prints = (fingerprint(kind), backbone_fingerprint(backbone_name))
     prompt, answer = spec.prompt or kind.prompt, spec.max_new_tokens or kind.max_new_tokens
-    train, evals = _encoded(spec.task, backbone_name, length, prompt, answer, *prints)
+    train, evals = _encoded(spec.task, backbone_name, length, prompt, answer, spec.image_size, *prints)
     order = Streams(0).generator("subset", spec.task, "train").permutation(len(train))
     if spec.holdout >= len(train):
         raise BadValue(
@@ -120,7 +110,8 @@ def external_proxy(spec: RunSpec, proxy_examples: int, streams: Streams) -> Enco
     Raises:
         BadValue: the set has fewer.
     """
-    seen_as = DataSpec(task=spec.tasks()[-1], max_length=spec.data.max_length, prompt=spec.data.prompt)
+    alike = {name: getattr(spec.data, name) for name in ("max_length", "image_size", "prompt")}
+    seen_as = DataSpec(task=spec.tasks()[-1], **alike)
     outside, _ = load_data(seen_as, spec.model.backbone)
     if proxy_examples > len(outside):
         raise BadValue(
@@ -197,15 +188,20 @@ def build(spec: RunSpec, device: torch.device) -> Federation:
     The head, and LoRA's A, are drawn from the run's stream "init"; every client starts from the same ones.
     """
     held, streams = holdings(spec), Streams(spec.seed)
+    task, name = get_task(spec.data.task), spec.model.backbone
     model = load_backbone(
-        spec.model.backbone,
-        get_task(spec.data.task).num_labels,
+        name,
+        task.num_labels,
         streams.seed("init", "head"),
+        kind=task.modality,
         weights=spec.model.weights,
         dtype=spec.model.dtype,
         load_in_4bit=spec.model.load_in_4bit,
+        image_size=image_side(name, spec.data.image_size) if task.modality == "image" else None,
         device=device,
     )
+    if isinstance(held.clients[0], EncodedText):  # a decoder's head reads the last token that is no padding
+        model.config.pad_token_id = held.clients[0].pad["input_ids"]  # type: ignore[union-attr]
     read_first_token(model)
     if spec.model.gradient_checkpointing:
         checkpoint_gradients(model)

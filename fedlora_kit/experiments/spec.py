@@ -24,8 +24,9 @@ from fedlora_kit.experiments import reach
 from fedlora_kit.experiments.libraries import releases
 from fedlora_kit.experiments.source import source_digest
 from fedlora_kit.methods import METHODS, method
-from fedlora_kit.models.backbones import Dtype, backbone, backbone_fingerprint
+from fedlora_kit.models.backbones import Dtype, backbone_fingerprint
 from fedlora_kit.models.lora import LoraSettings
+from fedlora_kit.models.names import backbone
 from fedlora_kit.partition import Partitioner, partitioner
 from fedlora_kit.privacy.settings import PrivacySettings
 from fedlora_kit.training.precision import Precision, check_rows
@@ -38,7 +39,8 @@ class ModelSpec(BaseModel):
     """Backbone and adapter.
 
     Attributes:
-        backbone: a known model's name.
+        backbone: an id of the Hub, with ``@revision`` or without, a folder, or one of the kit's own (see
+            `models.names`).
         weights: "random" is the control without pre-training.
         dtype: number format of the frozen base weights of a causal model; the adapter stays float32.
         gradient_checkpointing: recompute activations in the backward pass: less memory, same gradients.
@@ -61,11 +63,6 @@ class ModelSpec(BaseModel):
 
     @model_validator(mode="after")
     def _number_formats_fit(self) -> ModelSpec:
-        if backbone(self.backbone).kind != "causal" and (self.dtype != "fp32" or self.load_in_4bit):
-            raise ValueError(
-                f"dtype and load_in_4bit are for causal language models; {self.backbone} classifies, and its "
-                "head stays float32 with the rest"
-            )
         if self.load_in_4bit and self.weights == "random":
             raise ValueError("load_in_4bit quantises pre-trained weights; it does not go with weights=random")
         return self
@@ -77,6 +74,8 @@ class DataSpec(BaseModel):
     Attributes:
         task: a registered task.
         max_length: tokens an example; None takes the task's own.
+        image_size: side in pixels that images are brought to; None takes the model's own. A ViT's position
+            embeddings are interpolated to it (see `models.positions`).
         holdout: examples of the training split set aside as the scored part "holdout" (for choosing
             learning rates), never trained on.
         train_limit: at most so many training examples, after the holdout.
@@ -98,6 +97,7 @@ class DataSpec(BaseModel):
 
     task: str
     max_length: int | None = Field(None, ge=4)
+    image_size: int | None = Field(None, ge=1)
     holdout: int = Field(0, ge=0)
     train_limit: int | None = Field(None, ge=1)
     eval_limit: int | None = Field(None, ge=1)
@@ -114,8 +114,9 @@ class DataSpec(BaseModel):
 
     @model_validator(mode="after")
     def _images_only(self) -> DataSpec:
-        if self.augment != "none" and get_task(self.task).modality != "image":
-            raise ValueError(f"augment={self.augment!r} is for images, task {self.task!r} is not on images")
+        for name, value in (("augment", self.augment), ("image_size", self.image_size)):
+            if value not in ("none", None) and get_task(self.task).modality != "image":
+                raise ValueError(f"{name}={value!r} is for images, task {self.task!r} is not on images")
         return self
 
     @model_validator(mode="after")
@@ -188,10 +189,15 @@ class RunSpec(BaseModel):
 
     @model_validator(mode="after")
     def _fits(self) -> RunSpec:
+        m, modality = self.model, get_task(self.data.task).modality
+        if modality != "causal" and (m.dtype != "fp32" or m.load_in_4bit):
+            raise ValueError(
+                f"dtype and load_in_4bit are for causal language models; for task {self.data.task!r} "
+                f"{m.backbone} classifies, and its head stays float32 with the rest"
+            )
         if self.privacy is not None and self.local.clip_norm is not None:
             raise ValueError("local.clip_norm is for runs without DP; DP clips examples by privacy.clip")
         if self.privacy is not None and self.precision == "bf16":
-            m = self.model
             check_rows(m.dtype, m.lora.dropout, m.gradient_checkpointing, self.local.stack)
         chosen = method(self.method.name, **self.method.settings)
         if self.privacy is not None and chosen.proxy_examples:
@@ -242,9 +248,15 @@ class RunSpec(BaseModel):
         return METHODS[self.method.name], type(self.split.build(self.seed))
 
     def key(self) -> str:
-        """16 hex digits: description, source, data and backbone (see the module's docstring)."""
+        """16 hex digits: description, source, data and backbone (see the module's docstring).
+
+        A folder counts by what is in it, not by its path.
+        """
+        named = backbone(self.model.backbone)
+        of_folder = self.model.model_copy(update={"backbone": "folder"})
+        described = self.model_copy(update={"model": of_folder}) if named.is_folder else self
         parts = (
-            self.canonical(),
+            described.canonical(),
             source_digest(),
             *filter(None, map(reach.digest, self._named_classes())),
             *(f"{name}=={release}" for name, release in releases().items()),

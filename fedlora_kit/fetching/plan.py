@@ -14,7 +14,7 @@ from fedlora_kit.data.tasks import get_task
 from fedlora_kit.errors import FedloraError
 from fedlora_kit.experiments.spec import RunSpec
 from fedlora_kit.hub import CONFIGURATION, TOKENIZER, WEIGHTS
-from fedlora_kit.models.backbones import backbone
+from fedlora_kit.models.names import backbone
 from fedlora_kit.study.plan import model_bytes, task_bytes
 
 
@@ -135,8 +135,8 @@ def wanted(specs: Iterable[RunSpec]) -> Wanted:
     for spec in specs:
         known = backbone(spec.model.backbone)
         tasks.update(dict.fromkeys(spec.tasks()))
-        if not known.name.startswith("kit/"):
-            pieces[("model", known.name)] = Piece("model", known.name, known.revision)
+        if not (known.name.startswith("kit/") or known.is_folder):
+            pieces[("model", known.name)] = Piece("model", known.repo, known.revision)
     for name in tasks:
         kind = get_task(name)
         if kind.loader is not None:
@@ -180,8 +180,8 @@ def _of_model(piece: Piece, files: list[RemoteFile]) -> list[Target]:
     if "config.json" not in names or not any(name.endswith(".safetensors") for name in names):
         raise FedloraError(
             f"{piece.title} has no config.json with safetensors weights",
-            "only safetensors are taken: other formats may hold code; register the model at a revision that "
-            f"has them (register_backbone), or put its files into models/{piece.repo} of the mirror by hand",
+            f"only safetensors are taken: other formats may hold code; name a revision that has them "
+            f"({piece.repo}@REVISION), or put its files into models/{piece.repo} of the mirror by hand",
         )
     if "model.safetensors" in names:  # whole: the parts would be the same weights again
         chosen = [f for f in chosen if "-of-" not in f.name and f.name != "model.safetensors.index.json"]

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
 
 from fedlora_kit.models.init_of_a import InitOfA, draw_a
-from fedlora_kit.models.targets import head_prefix, lora_targets
+from fedlora_kit.models.targets import head_modules, lora_targets
 
 #: frozen: random and never trained (FFA-LoRA, section 5); aggregated: trained, sent and averaged;
 #: personal: trained and kept by each client.
@@ -28,7 +28,7 @@ class LoraSettings(BaseModel):
         rank: r, at least 1.
         alpha: the product BA is scaled by alpha / rank.
         dropout: probability on LoRA's input.
-        targets: short names of the adapted modules (see `models.targets`).
+        targets: the adapted modules by their role, by name, or "all-linear" (see `targets.lora_targets`).
         head: what happens to the classification head.
         init: start of A, "kaiming", "orthogonal" or "svd" (see `models.init_of_a`).
         use_dora: DoRA (arXiv 2402.09353): each output of W0 + BA is normalised, and a magnitude vector of one
@@ -50,20 +50,19 @@ def attach_lora(model: nn.Module, settings: LoraSettings, seed: int) -> nn.Modul
     """Put LoRA on ``model`` and freeze everything else but (by policy) the head.
 
     Args:
-        model: a backbone of a known architecture.
+        model: a transformer.
         seed: seed of A's initial values.
 
     Returns:
         The PEFT model; it shares ``model``'s tensors.
 
     Raises:
-        UnknownName, FedloraError: see `lora_targets`.
+        FedloraError: see `lora_targets`.
         BadValue: see `init_of_a.draw_a`.
     """
     from peft import LoraConfig, get_peft_model
 
     names = lora_targets(model, settings.targets)
-    head = head_prefix(model)
     config = LoraConfig(
         r=settings.rank,
         lora_alpha=settings.alpha,
@@ -79,7 +78,7 @@ def attach_lora(model: nn.Module, settings: LoraSettings, seed: int) -> nn.Modul
         adapted: nn.Module = get_peft_model(model, config)  # type: ignore[arg-type]
     if settings.init != "kaiming":  # PEFT's default
         draw_a(adapted, settings.init, seed)
-    if head is not None and settings.head != "frozen":
-        for parameter in getattr(model, head).parameters():
-            parameter.requires_grad_(True)
+    if settings.head != "frozen":
+        for part in head_modules(model):
+            getattr(model, part).requires_grad_(True)
     return adapted

@@ -6,19 +6,25 @@ import json
 import sys
 from typing import Any
 
+from torch import device
+
 from fedlora_kit import hub
 from fedlora_kit.errors import FedloraError
-from fedlora_kit.models.backbones import backbone, files_of, from_anywhere
+from fedlora_kit.models.backbones import backbone_config, files_of, from_anywhere
+from fedlora_kit.models.kinds import default_kind
+from fedlora_kit.models.names import backbone
 
 
 def load_tokenizer(name: str) -> Any:
     """The tokenizer of a backbone; its ``model_max_length`` is the shorter of its own and the model's limit.
 
+    One without a padding token pads with its end-of-sequence token, or with that for unknown words.
+
     Raises:
         FedloraError: it cannot be had, is empty, or leaves out the first token that its configuration
             asks for.
     """
-    from transformers import AutoConfig, AutoTokenizer
+    from transformers import AutoTokenizer
 
     files = (*hub.CONFIGURATION, *hub.TOKENIZER)
     tokenizer = from_anywhere(name, AutoTokenizer.from_pretrained, {}, files)
@@ -26,11 +32,18 @@ def load_tokenizer(name: str) -> Any:
     if words < 1:  # transformers makes an empty tokenizer where the files are missing, and says nothing
         raise FedloraError(
             f"model {name} comes without its tokenizer's files (tokenizer.json, or vocabulary and merges)",
-            f"put them into models/{name} of the mirror, beside the weights",
+            "put them beside the weights"
+            + ("" if backbone(name).is_folder else f", into models/{backbone(name).repo} of the mirror"),
         )
-    if backbone(name).kind == "causal":
-        tokenizer = _with_first_token(name, tokenizer, files)
-    positions = positions_of(from_anywhere(name, AutoConfig.from_pretrained, {}, hub.CONFIGURATION))
+    tokenizer = _with_first_token(name, tokenizer, files)
+    if tokenizer.pad_token is None:  # padding is masked: any token will do
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
+    if tokenizer.pad_token is None:
+        raise FedloraError(
+            f"the tokenizer of {name} has no token to pad with: neither pad, nor eos, nor unk",
+            "give it one and save it again: tokenizer.pad_token = ...",
+        )
+    positions = positions_of(backbone_config(name))
     tokenizer.model_max_length = min(int(tokenizer.model_max_length), positions)
     return tokenizer
 
@@ -56,8 +69,16 @@ def _with_first_token(name: str, tokenizer: Any, files: tuple[str, ...]) -> Any:
 
 
 def positions_of(config: Any) -> int:
-    """Tokens that a model takes at most; RoBERTa's positions begin after that of its padding."""
+    """Tokens that a model takes at most; where padding has a position of its own (RoBERTa and its
+    descendants), those of the tokens begin after it."""
+    from transformers import AutoModel
+
     positions = getattr(config, "max_position_embeddings", None)
     if not isinstance(positions, int):
         return sys.maxsize
-    return positions - config.pad_token_id - 1 if config.model_type == "roberta" else positions
+    if default_kind(config) != "text":
+        return positions
+    with device("meta"):
+        model = AutoModel.from_config(config)
+    padding = [m.padding_idx for n, m in model.named_modules() if n.endswith("position_embeddings")]
+    return positions - next((int(p) + 1 for p in padding if p is not None), 0)

@@ -23,7 +23,7 @@ from fedlora_kit.data.task import Task
 from fedlora_kit.data.tasks import get_task
 from fedlora_kit.errors import FedloraError
 from fedlora_kit.experiments.spec import RunSpec
-from fedlora_kit.models.backbones import backbone_folder
+from fedlora_kit.models.names import backbone_folder
 from fedlora_kit.models.tokenizer import load_tokenizer
 from fedlora_kit.planning.architectures import architecture, image_tokens
 
@@ -123,9 +123,8 @@ def amounts(spec: RunSpec) -> Amounts:
     """
     kind, data = get_task(spec.data.task), spec.data
     length = data.max_length or kind.max_length
-    train, evals, known = _parts(
-        kind.name, spec.model.backbone, length, data.prompt or kind.prompt, str(paths.hub_dir())
-    )
+    prompt, side = data.prompt or kind.prompt, data.image_size
+    train, evals, known = _parts(kind.name, spec.model.backbone, length, prompt, side, str(paths.hub_dir()))
     if data.holdout:
         evals = {**evals, "holdout": train.limited(data.holdout)}
     limited = {n: p if n == "holdout" else p.limited(data.eval_limit) for n, p in evals.items()}
@@ -138,12 +137,16 @@ def amounts(spec: RunSpec) -> Amounts:
 
 @lru_cache(maxsize=64)
 def _parts(
-    task: str, backbone: str, max_length: int, prompt: str, _hub: str
+    task: str, backbone: str, max_length: int, prompt: str, image_size: int | None, _hub: str
 ) -> tuple[Part, dict[str, Part], str]:
     kind = get_task(task)
     splits = {"": kind.train_split, **kind.eval_splits}
+    patches = 0
+    if kind.modality == "image":
+        patches = image_tokens(architecture(backbone, "image", image_size))
     if kind.loader is not None or _in_mirror(kind):
-        parts = {name: _look(kind, split, backbone, max_length, prompt) for name, split in splits.items()}
+        looked = (backbone, max_length, prompt, patches)
+        parts = {name: _look(kind, split, *looked) for name, split in splits.items()}
         return parts.pop(""), parts, "data"
     if task not in PUBLISHED:
         raise FedloraError(
@@ -151,7 +154,7 @@ def _parts(
             "set FEDLORA_HUB to a mirror that holds its data",
         )
     size = PUBLISHED[task]
-    tokens = size.tokens if size.tokens is not None else image_tokens(architecture(backbone))
+    tokens = patches if size.tokens is None else size.tokens
     lengths = _spread(tokens, max_length) if size.tokens else np.array([tokens], dtype=np.int64)
     prompts = (lengths * (size.prompt / tokens)).astype(np.int64) if size.prompt else lengths[:0]
     parts = {name: Part(count, lengths, prompts) for name, count in size.evals.items()}
@@ -178,11 +181,11 @@ def _in_mirror(kind: Task) -> bool:
     return all(mirror_file(hub, kind, split).is_file() for split in wanted)
 
 
-def _look(kind: Task, split: str, backbone: str, max_length: int, prompt: str) -> Part:
+def _look(kind: Task, split: str, backbone: str, max_length: int, prompt: str, patches: int) -> Part:
     """One split: its number of examples, and the lengths of a sample."""
     nothing = np.empty(0, dtype=np.int64)
     if kind.modality == "image":
-        tokens = np.array([image_tokens(architecture(backbone))], dtype=np.int64)
+        tokens = np.array([patches], dtype=np.int64)
         hub = paths.hub_dir()
         if kind.loader is None and hub is not None:
             return Part(_rows(kind, mirror_file(hub, kind, split)), tokens, nothing)

@@ -15,7 +15,10 @@ import torch
 from torch import nn
 
 from fedlora_kit.errors import FedloraError
-from fedlora_kit.models.backbones import Dtype, Kind, backbone, backbone_folder
+from fedlora_kit.models.backbones import Dtype
+from fedlora_kit.models.image_input import image_side
+from fedlora_kit.models.kinds import Kind, auto_class, check_kind, default_kind
+from fedlora_kit.models.names import backbone_folder
 from fedlora_kit.models.targets import layer_index
 
 #: token ids that have to be in the vocabulary
@@ -70,15 +73,15 @@ def of_config(config: Any, kind: Kind) -> Architecture:
 
 
 def _published(
-    kind: Kind, model_type: str, layers: int, width: int, heads: int, inner: int, **others: Any
-) -> tuple[Kind, dict[str, Any]]:
+    model_type: str, layers: int, width: int, heads: int, inner: int, **others: Any
+) -> dict[str, Any]:
     common = {
         "hidden_size": width,
         "num_hidden_layers": layers,
         "num_attention_heads": heads,
         "intermediate_size": inner,
     }
-    return kind, {"model_type": model_type, **common, **others}
+    return {"model_type": model_type, **common, **others}
 
 
 _ROBERTA = {"vocab_size": 50265, "max_position_embeddings": 514, "type_vocab_size": 1}
@@ -88,46 +91,52 @@ _ROBERTA = {"vocab_size": 50265, "max_position_embeddings": 514, "type_vocab_siz
 #: 2021, table 1), LLaMA (Touvron et al. 2023, table 2), Llama 2 (its own, same sizes), TinyLlama (Zhang et
 #: al. 2024, table 2), DeepSeek LLM (Bi et al. 2024, table 2); MLP widths and vocabularies as the models'
 #: cards and configurations on the Hub have them.
-PUBLISHED: dict[str, tuple[Kind, dict[str, Any]]] = {
-    "FacebookAI/roberta-base": _published("text", "roberta", 12, 768, 12, 3072, **_ROBERTA),
-    "FacebookAI/roberta-large": _published("text", "roberta", 24, 1024, 16, 4096, **_ROBERTA),
-    "google-bert/bert-base-uncased": _published("text", "bert", 12, 768, 12, 3072, vocab_size=30522),
-    "google/vit-base-patch16-224-in21k": _published("image", "vit", 12, 768, 12, 3072),
+PUBLISHED: dict[str, dict[str, Any]] = {
+    "FacebookAI/roberta-base": _published("roberta", 12, 768, 12, 3072, **_ROBERTA),
+    "FacebookAI/roberta-large": _published("roberta", 24, 1024, 16, 4096, **_ROBERTA),
+    "google-bert/bert-base-uncased": _published("bert", 12, 768, 12, 3072, vocab_size=30522),
+    "google/vit-base-patch16-224-in21k": _published("vit", 12, 768, 12, 3072),
     "TinyLlama/TinyLlama-1.1B-Chat-v1.0": _published(
-        "causal", "llama", 22, 2048, 32, 5632, num_key_value_heads=4, vocab_size=32000
+        "llama", 22, 2048, 32, 5632, num_key_value_heads=4, vocab_size=32000
     ),
-    "huggyllama/llama-7b": _published("causal", "llama", 32, 4096, 32, 11008, vocab_size=32000),
-    "meta-llama/Llama-2-7b-hf": _published("causal", "llama", 32, 4096, 32, 11008, vocab_size=32000),
-    "deepseek-ai/deepseek-llm-7b-base": _published("causal", "llama", 30, 4096, 32, 11008, vocab_size=102400),
+    "huggyllama/llama-7b": _published("llama", 32, 4096, 32, 11008, vocab_size=32000),
+    "meta-llama/Llama-2-7b-hf": _published("llama", 32, 4096, 32, 11008, vocab_size=32000),
+    "deepseek-ai/deepseek-llm-7b-base": _published("llama", 30, 4096, 32, 11008, vocab_size=102400),
 }
 
 
-def published(name: str) -> Architecture:
+def published(name: str, kind: Kind | None = None) -> Architecture:
     """The table's architecture called ``name``."""
     import transformers
 
-    kind, fields = PUBLISHED[name]
-    return of_config(transformers.AutoConfig.for_model(**fields), kind)
+    config = transformers.AutoConfig.for_model(**PUBLISHED[name])
+    return of_config(config, kind or default_kind(config))
 
 
-def architecture(name: str) -> Architecture:
-    """The architecture of a known backbone.
+def architecture(name: str, kind: Kind | None = None, image_size: int | None = None) -> Architecture:
+    """The architecture of a backbone.
+
+    Args:
+        kind: what it is used for; None for what it is made for.
+        image_size: side of the images that it is given; None for its own.
 
     Raises:
-        UnknownName: no such backbone.
+        UnknownName, BadValue: no such backbone; it cannot be used so.
         FedloraError: neither its configuration nor the table tells it; or transformers cannot read it.
     """
-
-    kind = backbone(name).kind
+    if image_size is not None:
+        return architecture(name, kind).changed(image_size=image_size)
     try:
         folder = backbone_folder(name)
     except FedloraError:
         folder = None
     file = None if folder is None else folder / "config.json"
     if file is not None and file.is_file():
-        return _read(str(file), file.stat().st_mtime_ns, kind)
+        read = _read(name, str(file), file.stat().st_mtime_ns, kind)
+        side = image_side(name) if read.kind == "image" else None
+        return read if side in (None, read.config.image_size) else read.changed(image_size=side)
     if name in PUBLISHED:
-        return published(name)
+        return published(name, kind)
     raise FedloraError(
         f"the shape of {name} is not known here",
         f"put models/{name}/config.json into the mirror that FEDLORA_HUB names",
@@ -135,7 +144,7 @@ def architecture(name: str) -> Architecture:
 
 
 @lru_cache(maxsize=64)
-def _read(file: str, _changed: int, kind: Kind) -> Architecture:
+def _read(name: str, file: str, _changed: int, kind: Kind | None) -> Architecture:
     import transformers
 
     try:
@@ -147,6 +156,8 @@ def _read(file: str, _changed: int, kind: Kind) -> Architecture:
             "fetch the file again, or use a model that this release of transformers has",
         ) from error
     config._name_or_path = ""  # equal shapes are one, wherever they lie
+    kind = kind or default_kind(config)
+    check_kind(name, config, kind)
     return of_config(config, kind)
 
 
@@ -174,16 +185,9 @@ def random_model(shape: Architecture, num_labels: int, device: str = "cpu") -> n
     Args:
         num_labels: of a classifier's head; a causal model has none.
     """
-    import transformers
-
-    auto = {
-        "image": transformers.AutoModelForImageClassification,
-        "text": transformers.AutoModelForSequenceClassification,
-        "causal": transformers.AutoModelForCausalLM,
-    }[shape.kind]
     config = shape.changed(**({} if shape.kind == "causal" else {"num_labels": num_labels})).config
     with torch.device(device):
-        model: nn.Module = auto.from_config(config, dtype=torch.float32)
+        model: nn.Module = auto_class(shape.kind).from_config(config, dtype=torch.float32)
     return model
 
 

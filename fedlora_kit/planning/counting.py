@@ -78,11 +78,11 @@ class Counter:
     """
 
     def __init__(self, spec: RunSpec, gpu: bool = False) -> None:
-        self.spec, self.shape = spec, architecture(spec.model.backbone)
+        kind, data = get_task(spec.data.task), spec.data
+        self.spec, self.shape = spec, architecture(spec.model.backbone, kind.modality, data.image_size)
         device = torch.device("cuda" if gpu else "cpu")
         self.price, self._together = pass_tokens(device), limits(device)
         self.amounts = amounts(spec)
-        kind = get_task(spec.data.task)
         self.labels = 0 if kind.modality == "causal" else kind.num_labels
         self.causal = kind.modality == "causal"
         lora = spec.model.lora

@@ -13,7 +13,7 @@ from typing import Any
 
 from fedlora_kit import paths
 from fedlora_kit.experiments.spec import RunSpec
-from fedlora_kit.models.targets import head_prefix
+from fedlora_kit.models.targets import head_modules
 from fedlora_kit.planning.architectures import empty_model, weights_bytes
 from fedlora_kit.planning.counting import Counter
 from fedlora_kit.planning.operations import operations
@@ -180,9 +180,7 @@ def _disk(count: Counter) -> float:
                 stays, sum(n for name, n in sizes.items() if any(f".lora_{f}" in name for f in factors))
             )
     bare = empty_model(count.shape, count.labels)
-    prefix = head_prefix(bare)  # a frozen random head is kept beside the adapter
-    head: int = sum(
-        4 * p.numel() for n, p in bare.named_parameters() if prefix and n.startswith(f"{prefix}.")
-    )
+    parts = head_modules(bare)  # a frozen random head is kept beside the adapter
+    head: int = sum(4 * p.numel() for part in parts for p in getattr(bare, part).parameters())
     trained = sum(n for name, n in sizes.items() if ".lora_" in name)
     return trained + head + spec.split.clients * stays + RECORDS + RECORD * spec.rounds.rounds

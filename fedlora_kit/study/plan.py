@@ -11,7 +11,7 @@ from fedlora_kit.data.tasks import get_task
 from fedlora_kit.errors import FedloraError
 from fedlora_kit.experiments.spec import RunSpec
 from fedlora_kit.experiments.store import Store
-from fedlora_kit.models.backbones import backbone
+from fedlora_kit.models.names import backbone
 from fedlora_kit.planning.amounts import PUBLISHED
 from fedlora_kit.planning.architectures import architecture, weights_bytes
 from fedlora_kit.planning.estimate import Estimate, estimate
@@ -190,7 +190,7 @@ def downloads(specs: Sequence[RunSpec]) -> dict[str, float | None]:
     found: dict[str, float | None] = {}
     for spec in specs:
         name = spec.model.backbone
-        if not name.startswith("kit/") and name not in found:
+        if not (name.startswith("kit/") or backbone(name).is_folder or name in found):
             found[name] = model_bytes(name)
         for task in map(get_task, spec.tasks()):
             if task.loader is None:
@@ -200,9 +200,9 @@ def downloads(specs: Sequence[RunSpec]) -> dict[str, float | None]:
 
 def model_bytes(name: str) -> float | None:
     """Bytes of a model's weights on the Hub, about: in 16 bits for causal models, in 32 for the others."""
-    dtype: Literal["fp32", "bf16"] = "bf16" if backbone(name).kind == "causal" else "fp32"
     try:
-        return float(weights_bytes(architecture(name), 2, dtype))
+        shape = architecture(name)
+        return float(weights_bytes(shape, 2, "bf16" if shape.kind == "causal" else "fp32"))
     except FedloraError:
         return None
 

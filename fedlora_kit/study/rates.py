@@ -25,7 +25,8 @@ def rates(tflops: float | None, device: str, gpu: str | None = None, share: floa
     def measured(spec: RunSpec) -> Rate:
         kind = get_task(spec.data.task)
         labels = 0 if kind.modality == "causal" else kind.num_labels
-        shape, where = architecture(spec.model.backbone), wanted_device(spec, device)
+        shape = architecture(spec.model.backbone, kind.modality, spec.data.image_size)
+        where = wanted_device(spec, device)
         return measured_rate(shape, labels, where, precision=spec.precision, dtype=spec.model.dtype)
 
     return measured

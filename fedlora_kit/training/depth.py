@@ -4,30 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Set
 from contextlib import contextmanager
+from typing import Any
 
 from torch import nn
 
-from fedlora_kit.errors import BadValue, FedloraError
-
-
-def layer_stack(model: nn.Module) -> tuple[nn.Module, str, nn.ModuleList]:
-    """Where the transformer layers are: the owner, its attribute ("layer" or "layers"), the list.
-
-    Raises:
-        FedloraError: the model has none, or more than one.
-    """
-    found = [
-        (owner, name, child)
-        for owner in model.modules()
-        for name, child in owner.named_children()
-        if name in ("layer", "layers") and isinstance(child, nn.ModuleList)
-    ]
-    if len(found) != 1:
-        raise FedloraError(
-            f"this model has {len(found)} lists of layers; layers can be left out of exactly one",
-            "use a method that keeps all layers, such as rgd-hla",
-        )
-    return found[0]
+from fedlora_kit.errors import BadValue
+from fedlora_kit.models.targets import layer_stack
 
 
 @contextmanager
@@ -48,7 +30,13 @@ def only_layers(model: nn.Module, present: Set[int] | None) -> Iterator[None]:
     if unknown:
         raise BadValue(f"the model has no layer {unknown[0]}", f"layers run from 0 to {len(whole) - 1}")
     setattr(owner, name, nn.ModuleList(whole[i] for i in sorted(present)))
+    config: Any = getattr(owner, "config", None)
+    kinds = getattr(config, "layer_types", None)
+    if kinds:  # Gemma's: a layer's attention and positions are looked up by its place in the list
+        config.layer_types = [kinds[i] for i in sorted(present)]
     try:
         yield
     finally:
         setattr(owner, name, whole)
+        if kinds:
+            config.layer_types = kinds

@@ -15,7 +15,7 @@ from fedlora_kit.data.tasks import get_task
 from fedlora_kit.errors import BadValue, UnknownName
 from fedlora_kit.experiments.spec import RunSpec
 from fedlora_kit.methods import METHODS
-from fedlora_kit.models.backbones import backbone
+from fedlora_kit.models.names import backbone
 from fedlora_kit.papers.fedlora_optimizer import setting as flo_setting
 from fedlora_kit.study import known_methods, overrides
 from fedlora_kit.study.grid import Cell
