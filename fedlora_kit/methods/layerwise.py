@@ -10,7 +10,8 @@ from typing import Any, ClassVar
 import torch
 
 from fedlora_kit.adapter import State
-from fedlora_kit.methods.base import ClientUpdate, Method
+from fedlora_kit.errors import BadValue
+from fedlora_kit.methods.base import ClientUpdate, Context, Method
 from fedlora_kit.methods.defects import (
     EQUAL_WEIGHTS,
     FREEZE_BY_SUBSTRING,
@@ -41,6 +42,14 @@ class LayerMethod(Method):
     ) -> None:
         self.resources = Resources.of(resources).only("layers", self.name)
         self.defects = checked_defects(defects, self.possible_defects)
+
+    def bind(self, context: Context) -> None:
+        super().bind(context)
+        if context.depth == 0 and not self.resources.equal:
+            raise BadValue(
+                f"method {self.name!r} allocates layers, and this model's are not in one list of equals",
+                "choose another model (Swin's layers come in stages), or a method that trains all layers",
+            )
 
     @abstractmethod
     def layers(self, client: int, round_index: int) -> frozenset[int]:

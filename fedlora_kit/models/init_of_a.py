@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from fedlora_kit.errors import BadValue
+from fedlora_kit.models.targets import matrix
 
 InitOfA = Literal["kaiming", "orthogonal", "svd"]
 SCALE = 3**-0.5
@@ -38,14 +39,15 @@ def draw_a(model: nn.Module, init: InitOfA, seed: int) -> None:
             continue
         for a in layer.lora_A.values():
             rank, width = a.weight.shape  # (r, in)
-            directions = width if init != "svd" else min(layer.base_layer.weight.shape)
+            w0 = matrix(layer.base_layer)
+            directions = width if init != "svd" else min(w0.shape)
             if init != "kaiming" and rank > directions:
                 raise BadValue(
                     f"rank {rank} with init={init!r}: {name} has {directions} directions",
                     "lower the rank, or use init=kaiming",
                 )
             with torch.no_grad():
-                a.weight.copy_(_start(layer.base_layer.weight, rank, init, generator).to(a.weight))
+                a.weight.copy_(_start(w0, rank, init, generator).to(a.weight))
 
 
 def _start(w0: torch.Tensor, rank: int, init: InitOfA, generator: torch.Generator) -> torch.Tensor:

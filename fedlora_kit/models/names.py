@@ -91,7 +91,7 @@ def backbone(name: str) -> Backbone:
 
 
 def backbone_folder(name: str) -> Path | None:
-    """The local folder of a backbone (the kit's, a mirror's, the user's), or ``None``: the Hub is to be asked.
+    """The local folder of a backbone (the kit's, a mirror's, the user's); ``None`` asks the Hub.
 
     Raises:
         FedloraError: the folder is missing; the message names the remedy.

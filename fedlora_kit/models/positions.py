@@ -32,6 +32,7 @@ def resize_positions(model: nn.Module, side: int) -> None:
     other = own.new_empty(1, own.shape[1] + 1, own.shape[2])  # read for its shape: not that of the own size
     with torch.no_grad():
         inside.position_embeddings = nn.Parameter(inside.interpolate_pos_encoding(other, side, side))
-    patches = inside.patch_embeddings
-    patches.image_size, patches.num_patches = (side, side), inside.position_embeddings.shape[1]
+    for checked in (inside, inside.patch_embeddings):
+        if hasattr(checked, "image_size"):
+            checked.image_size = (side, side)
     model.config.image_size = side  # type: ignore[union-attr]

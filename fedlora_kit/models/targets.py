@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
+import torch
 from torch import nn
 
 from fedlora_kit.errors import FedloraError
@@ -46,8 +47,8 @@ def layer_index(name: str) -> int | None:
     11
     >>> layer_index("transformer.h.3.attn.c_attn")
     3
-    >>> layer_index("classifier.dense.weight") is layer_index("swin.encoder.layers.0.blocks.1.mlp.fc1") is None
-    True
+    >>> layer_index("classifier.dense.weight"), layer_index("swin.encoder.layers.0.blocks.1.mlp.fc1")
+    (None, None)
     """
     found = _LAYER.search(name)
     return int(found.group(1)) if found and not _IN_STAGES.search(name) else None
@@ -77,12 +78,18 @@ def layer_stack(model: nn.Module) -> tuple[nn.Module, str, nn.ModuleList]:
 
 
 def linear_modules(model: nn.Module) -> dict[str, nn.Module]:
-    """Full name -> module, in model order: linear layers, and GPT-2's Conv1D, which are the same transposed."""
+    """Full name -> module, in model order: linear layers, and GPT-2's Conv1D, the same transposed."""
     return {
         name: module
         for name, module in model.named_modules()
         if isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D"
     }
+
+
+def matrix(layer: nn.Module) -> torch.Tensor:
+    """W of a linear module, (out, in): Conv1D holds it transposed."""
+    weight: torch.Tensor = layer.weight  # type: ignore[assignment]
+    return weight.T if type(layer).__name__ == "Conv1D" else weight
 
 
 def lora_targets(model: nn.Module, targets: Iterable[str]) -> list[str]:

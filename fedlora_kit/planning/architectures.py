@@ -23,6 +23,8 @@ from fedlora_kit.models.targets import layer_index
 
 #: token ids that have to be in the vocabulary
 _SPECIAL = ("pad_token_id", "bos_token_id", "eos_token_id")
+#: DINOv2's names of its layers, which follow from their number
+_STAGES = ("stage_names", "out_features", "out_indices")
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,8 @@ class Architecture:
 
 def of_config(config: Any, kind: Kind) -> Architecture:
     """An architecture by a transformers configuration."""
-    return Architecture(kind, json.dumps(config.to_dict(), sort_keys=True, default=str))
+    fields = {name: value for name, value in config.to_dict().items() if name not in _STAGES}
+    return Architecture(kind, json.dumps(fields, sort_keys=True, default=str))
 
 
 def _published(
@@ -134,7 +137,8 @@ def architecture(name: str, kind: Kind | None = None, image_size: int | None = N
     if file is not None and file.is_file():
         read = _read(name, str(file), file.stat().st_mtime_ns, kind)
         side = image_side(name) if read.kind == "image" else None
-        return read if side in (None, read.config.image_size) else read.changed(image_size=side)
+        own = getattr(read.config, "image_size", None)
+        return read if side in (None, own) else read.changed(image_size=side)
     if name in PUBLISHED:
         return published(name, kind)
     raise FedloraError(
@@ -158,6 +162,11 @@ def _read(name: str, file: str, _changed: int, kind: Kind | None) -> Architectur
     config._name_or_path = ""  # equal shapes are one, wherever they lie
     kind = kind or default_kind(config)
     check_kind(name, config, kind)
+    if not isinstance(getattr(config, "num_attention_heads", None), int):
+        raise FedloraError(
+            f"the cost of {name} cannot be told: the layers of a {config.model_type} are not alike",
+            "train one run, and take its time (fedlora show)",
+        )
     return of_config(config, kind)
 
 

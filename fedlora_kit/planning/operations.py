@@ -17,6 +17,7 @@ import torch
 
 from fedlora_kit.adapter import AdapterSlot
 from fedlora_kit.data.encoded_causal import AnswerTokens
+from fedlora_kit.errors import FedloraError
 from fedlora_kit.models.first_token import read_first_token
 from fedlora_kit.models.lora import LoraSettings, attach_lora
 from fedlora_kit.models.memory import checkpoint_gradients
@@ -121,7 +122,10 @@ class Operations:
     def cache_numbers(self) -> int:
         """Keys and values that a causal model keeps of a token in a layer."""
         with torch.no_grad():
-            cache = self._model.eval()(input_ids=self._ids(1), use_cache=True).past_key_values
+            one = torch.ones(1, 1, 1, 1, dtype=torch.bool, device="meta")
+            cache = self._model.eval()(
+                input_ids=self._ids(1), attention_mask=one, use_cache=True
+            ).past_key_values
         self._model.train()
         kept = sum(t.numel() for layer in cache.layers for t in (layer.keys, layer.values))
         return int(kept) // len(cache.layers)
@@ -157,7 +161,14 @@ class Operations:
         )
         attention = FusedAttention() if kept else nullcontext()  # type: ignore[no-untyped-call]
         with only_layers(self._model, frozenset(present)), attention:
-            cost = cost_of(self._model, lambda: self._logits(tokens, scored))
+            try:
+                cost = cost_of(self._model, lambda: self._logits(tokens, scored))
+            except (RuntimeError, ValueError) as error:  # it reads values, of which there are none
+                raise FedloraError(
+                    f"the work of a {self._shape.config.model_type} cannot be counted without its weights: "
+                    f"{str(error).splitlines()[0]}",
+                    "train one run, and take its time (fedlora show)",
+                ) from error
         self._seen[key] = StepCost(cost.activation_bytes) if kept else replace(cost, activation_bytes=0.0)
         return self._seen[key]
 

@@ -24,7 +24,14 @@ from fedlora_kit.errors import BadValue, FedloraError
 from fedlora_kit.experiments.checkpoints import CheckpointFolder
 from fedlora_kit.models.backbones import Dtype
 from fedlora_kit.models.lora import LoraSettings, attach_lora
-from fedlora_kit.planning.architectures import Architecture, empty_image, image_tokens, random_model
+from fedlora_kit.models.targets import ALL_LINEAR, lora_targets
+from fedlora_kit.planning.architectures import (
+    Architecture,
+    empty_image,
+    empty_model,
+    image_tokens,
+    random_model,
+)
 from fedlora_kit.planning.estimate import Estimate
 from fedlora_kit.planning.gpus import SHARE, Gpu, recognised
 from fedlora_kit.planning.operations import operations
@@ -128,7 +135,8 @@ def measured_rate(
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             bare = random_model(small, labels)
-            model = attach_lora(bare.to(torch.bfloat16) if dtype == "bf16" else bare, _LORA, seed=0).to(where)
+            lora = _lora(small, labels)
+            model = attach_lora(bare.to(torch.bfloat16) if dtype == "bf16" else bare, lora, seed=0).to(where)
 
         def seconds(rows: int, tokens: int, train: bool) -> float:
             with products(precision):
@@ -204,18 +212,28 @@ def _probe_shape(shape: Architecture, widest: int) -> Architecture:
         "num_hidden_layers": LAYERS,
         "hidden_size": config.hidden_size // config.num_attention_heads * heads,
         "num_attention_heads": heads,
-        "intermediate_size": max(1, config.intermediate_size // factor),
     }
+    if getattr(config, "intermediate_size", None):
+        fields["intermediate_size"] = max(1, config.intermediate_size // factor)
     if getattr(config, "num_key_value_heads", None):
         fields["num_key_value_heads"] = min(heads, config.num_key_value_heads)
     if shape.kind != "image":
         fields["vocab_size"] = min(config.vocab_size, 2000)
-        fields["max_position_embeddings"] = max(130, config.max_position_embeddings)
+        fields["max_position_embeddings"] = max(130, getattr(config, "max_position_embeddings", 0))
     return shape.changed(**fields)
 
 
+def _lora(shape: Architecture, labels: int) -> LoraSettings:
+    """The probe's adapter: on q and v, or where they are one with k on all linear modules."""
+    try:
+        lora_targets(empty_model(shape, labels), _LORA.targets)
+    except FedloraError:
+        return _LORA.model_copy(update={"targets": (ALL_LINEAR,)})
+    return _LORA
+
+
 def _step_flops(shape: Architecture, tokens: int, labels: int) -> float:
-    cost = operations(shape, labels, _LORA).step(tokens, [True] * shape.layers)
+    cost = operations(shape, labels, _lora(shape, labels)).step(tokens, [True] * shape.layers)
     return cost.forward_flops + cost.backward_flops
 
 
@@ -269,5 +287,5 @@ def _checkpoint_seconds(model: torch.nn.Module) -> float:
 
 def _build_seconds(shape: Architecture, labels: int) -> float:
     start = time.process_time()
-    attach_lora(random_model(shape, labels), _LORA, seed=0)
+    attach_lora(random_model(shape, labels), _lora(shape, labels), seed=0)
     return time.process_time() - start

@@ -52,6 +52,26 @@ class PerExampleGradients:
                 "close the hooks, change what trains, attach them anew",
             )
 
+    def backward(self, losses: torch.Tensor) -> None:
+        """The backward pass of the sum of ``losses``, (b,), which are those of the last forward pass.
+
+        Raises:
+            FedloraError: a module that trains did not see the b examples one by one.
+        """
+        for name, module in self._model.named_modules():
+            for inputs in getattr(module, "activations", ()):
+                if len(inputs[0]) != len(losses):
+                    problem = f"it reads {len(inputs[0])} rows in a batch of {len(losses)}"
+                elif isinstance(module, nn.LayerNorm) and module.bias is None:
+                    problem = "Opacus does not know a norm without a bias"
+                else:
+                    continue
+                raise FedloraError(
+                    f"no gradient of one example at {name}: {problem}",
+                    "adapt other modules (model.lora.targets), or keep the head frozen (model.lora.head)",
+                )
+        losses.sum().backward()  # type: ignore[no-untyped-call]
+
     def clear(self) -> None:
         """Forget gradients, per-example gradients and stored activations."""
         for p in self.parameters:
@@ -136,9 +156,9 @@ def private_step(
     total = torch.zeros((), dtype=torch.float64, device=gradients.parameters[0].device)
     for position, batch in enumerate(batches):
         with passes():
-            loss = losses(batch).sum()
-            loss.backward()  # type: ignore[no-untyped-call]
-        total = total + loss.detach().double()
+            each = losses(batch)
+            gradients.backward(each)
+        total = total + each.detach().sum().double()
         lost = sum(getattr(p, "grad_sample", None) is None for p in gradients.parameters)
         if lost:
             raise FedloraError(

@@ -16,6 +16,7 @@ from torch import nn
 
 from fedlora_kit.adapter import AdapterSlot, canonical
 from fedlora_kit.errors import FedloraError
+from fedlora_kit.models.targets import matrix
 
 #: what the rows of the batch at hand use: tensor name -> (G, *shape)
 Tensors = dict[str, torch.Tensor]
@@ -117,8 +118,14 @@ class LoraStack:
         scale = float(module.scaling["default"])  # type: ignore[index]
 
         def forward(x: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
+            if len(x) % len(self.tensors[a]):
+                raise FedloraError(
+                    f"{a} reads {len(x)} rows in a batch of {len(self.tensors[a])} clients or examples: "
+                    "they are not apart there",
+                    "adapt other modules (model.lora.targets), or set local.stack=never (without DP)",
+                )
             return _LoraLinear.apply(  # type: ignore[no-any-return, no-untyped-call]
-                x, self.tensors[a], self.tensors[b], base.weight, base.bias, scale
+                x, self.tensors[a], self.tensors[b], matrix(base), base.bias, scale
             )
 
         return forward
@@ -148,15 +155,28 @@ def why_not_modules(model: nn.Module, slot: AdapterSlot) -> str | None:
             if not hasattr(module, "base_layer"):
                 continue  # the Linear inside of LoRA's layer: that layer answers for it
             base = module.base_layer
-            if type(base) is not nn.Linear or any(p.requires_grad for p in base.parameters()):
+            known = type(base).__name__ in ("Linear", "Conv1D")
+            if not known or any(p.requires_grad for p in base.parameters()):
                 return f"LoRA on {canonical(name)}, which is no frozen linear layer"
             if base.weight.dtype != torch.float32:
                 return f"LoRA on {canonical(name)}, whose frozen weights are not float32"
+            if shared_by_examples(model, name):
+                return f"{canonical(name)} computes positions that all examples share"
             if getattr(module, "lora_variant", None) or len(own) != 2:
                 return f"{canonical(name)} holds another kind of LoRA"
         elif type(module) is not nn.Linear or len(own) != len(list(module.parameters())):
             return f"{canonical(name)} trains, and is no linear layer that trains as a whole"
     return None
+
+
+def shared_by_examples(model: nn.Module, name: str) -> bool:
+    """Whether a module's input is not of the examples alone: DeBERTa's q and k (or modules of their own, as
+    its configuration says) also read the embeddings of relative positions, once for the whole batch.
+    """
+    config: Any = getattr(model, "config", None)
+    own = "" if getattr(config, "share_att_key", False) else "pos_"
+    ends = (f"{own}query_proj", f"{own}key_proj")
+    return bool(getattr(config, "relative_attention", False)) and name.rpartition(".")[2] in ends
 
 
 def _own_tensors(module: nn.Module, name: str, slot: AdapterSlot) -> list[str]:
