@@ -11,6 +11,7 @@ import ast
 import io
 import json
 import math
+import os
 import re
 import tokenize
 from collections.abc import Iterable, Mapping
@@ -262,7 +263,8 @@ def _scalar(value: Any, kind: str) -> Any:
     if kind == "str":
         if not isinstance(value, str):
             raise ValueError(f"{value!r} is no text")
-        return value
+        # a folder that is named from here: the notebook runs elsewhere
+        return os.path.abspath(value) if value.startswith(("./", "../")) else value
     if kind == "bool":
         if text is not None and text.lower() in _TRUE + _FALSE:
             return text.lower() in _TRUE
