@@ -6,11 +6,13 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
-from fedlora_kit.data.encoded import EncodedData, EncodedImages, EncodedText, encode_images, encode_text
+from fedlora_kit.data.encoded import EncodedData, EncodedImages, encode_images, encode_text
 from fedlora_kit.data.encoded_causal import encode_causal
 from fedlora_kit.data.sources import fingerprint, load_task
 from fedlora_kit.data.tasks import get_task
@@ -21,7 +23,7 @@ from fedlora_kit.methods import method
 from fedlora_kit.models.backbones import backbone_config, backbone_fingerprint, load_backbone
 from fedlora_kit.models.first_token import read_first_token
 from fedlora_kit.models.image_input import image_input, image_side
-from fedlora_kit.models.kinds import check_kind
+from fedlora_kit.models.kinds import check_kind, default_kind
 from fedlora_kit.models.lora import attach_lora
 from fedlora_kit.models.memory import checkpoint_gradients
 from fedlora_kit.models.tokenizer import load_tokenizer
@@ -182,17 +184,13 @@ def check_splits(specs: Sequence[RunSpec]) -> None:
                 noise_of_clients(spec.privacy, seen[place], spec.local.batch_size, steps)
 
 
-def build(spec: RunSpec, device: torch.device) -> Federation:
-    """Everything the round loop needs.
-
-    The head, and LoRA's A, are drawn from the run's stream "init"; every client starts from the same ones.
-    """
-    held, streams = holdings(spec), Streams(spec.seed)
+def bare_model(spec: RunSpec, device: torch.device | None = None) -> nn.Module:
+    """The run's backbone under the head that it began with, without an adapter."""
     task, name = get_task(spec.data.task), spec.model.backbone
     model = load_backbone(
         name,
         task.num_labels,
-        streams.seed("init", "head"),
+        Streams(spec.seed).seed("init", "head"),
         kind=task.modality,
         weights=spec.model.weights,
         dtype=spec.model.dtype,
@@ -200,8 +198,20 @@ def build(spec: RunSpec, device: torch.device) -> Federation:
         image_size=image_side(name, spec.data.image_size) if task.modality == "image" else None,
         device=device,
     )
-    if isinstance(held.clients[0], EncodedText):  # a decoder's head reads the last token that is no padding
-        model.config.pad_token_id = held.clients[0].pad["input_ids"]  # type: ignore[union-attr]
+    config: Any = model.config
+    if task.modality == "text" and default_kind(config) == "causal":
+        # a decoder's head reads the last token that is no padding, and asks its configuration which that is
+        config.pad_token_id = load_tokenizer(name).pad_token_id
+    return model
+
+
+def build(spec: RunSpec, device: torch.device) -> Federation:
+    """Everything the round loop needs.
+
+    The head, and LoRA's A, are drawn from the run's stream "init"; every client starts from the same ones.
+    """
+    held, streams = holdings(spec), Streams(spec.seed)
+    model = bare_model(spec, device)
     read_first_token(model)
     if spec.model.gradient_checkpointing:
         checkpoint_gradients(model)

@@ -148,7 +148,7 @@ def _draw_head(model: nn.Module, parts: list[str], seed: int) -> nn.Module:
     """
     config: Any = model.config
     generator = torch.Generator().manual_seed(seed)
-    scale = float(getattr(config, "initializer_range", None) or getattr(config, "init_std", 0.02))
+    scale = float(getattr(config, "initializer_range", getattr(config, "init_std", 0.02)))
     for module in (module for part in parts for module in getattr(model, part).modules()):
         own = list(module.parameters(recurse=False))
         if own and all(p.ndim == 1 for p in own):

@@ -12,10 +12,10 @@ from fedlora_kit.data.tasks import get_task
 from fedlora_kit.errors import BadValue, UnknownName
 from fedlora_kit.experiments import atomic
 from fedlora_kit.experiments.entry import Entry
+from fedlora_kit.experiments.setup import bare_model
 from fedlora_kit.experiments.spec import RunSpec
-from fedlora_kit.models import backbones
+from fedlora_kit.models.names import backbone, backbone_folder
 from fedlora_kit.models.tokenizer import load_tokenizer
-from fedlora_kit.randomness import Streams
 
 _CLASSES = {
     "text": ("AutoModelForSequenceClassification", "AutoPeftModelForSequenceClassification", "SEQ_CLS"),
@@ -75,14 +75,8 @@ def write_model(entry: Entry, folder: Path, *, merged: bool = False) -> list[Pat
 def _merged(entry: Entry, spec: RunSpec) -> Any:
     from peft import PeftModel
 
-    task = get_task(spec.data.task)
-    base = backbones.load_backbone(
-        spec.model.backbone,
-        task.num_labels,
-        Streams(spec.seed).seed("init", "head"),
-        dtype=spec.model.dtype,
-    )
-    model: Any = PeftModel.from_pretrained(base, str(entry.path / "adapter"))  # type: ignore[arg-type]
+    task, adapter = get_task(spec.data.task), str(entry.path / "adapter")
+    model: Any = PeftModel.from_pretrained(bare_model(spec), adapter)  # type: ignore[arg-type]
     model = model.merge_and_unload()
     if task.modality != "causal":
         model.config.id2label = dict(enumerate(task.label_names))
@@ -97,7 +91,7 @@ def _adapter(entry: Entry, spec: RunSpec, folder: Path) -> None:
     base, revision = _base(entry, spec)
     config |= {"base_model_name_or_path": base, "revision": revision, "task_type": kind}
     if kind is None:
-        model = type(backbones.load_backbone(spec.model.backbone, 2, 0)).__name__
+        model = type(bare_model(spec)).__name__
         config["auto_mapping"] = {"base_model_class": model, "parent_library": "transformers"}
     atomic.write_text(folder / "adapter_config.json", json.dumps(config, indent=2) + "\n")
     atomic.write_bytes(
@@ -107,11 +101,11 @@ def _adapter(entry: Entry, spec: RunSpec, folder: Path) -> None:
 
 def _base(entry: Entry, spec: RunSpec) -> tuple[str, str | None]:
     """The base as others name it: its Hub id and the commit that was loaded; the folder of a local one."""
-    name, known = spec.model.backbone, backbones.backbone(spec.model.backbone)
+    name, known = spec.model.backbone, backbone(spec.model.backbone)
     said = re.fullmatch(r"hub:.*@([0-9a-f]{40})", str(entry.provenance.get("model", "")))
-    if name.startswith("kit/"):
-        return str(backbones.backbone_folder(name)), None
-    return known.name, known.revision or (said.group(1) if said else None)
+    if name.startswith("kit/") or known.is_folder:
+        return str(backbone_folder(name)), None
+    return known.repo, said.group(1) if said else known.revision or None
 
 
 def card(entry: Entry, spec: RunSpec, merged: bool) -> str:
@@ -123,7 +117,7 @@ def card(entry: Entry, spec: RunSpec, merged: bool) -> str:
     licence = _licence(spec.model.backbone)
     header = ModelCardData(
         library_name="transformers" if merged else "peft",
-        base_model=None if spec.model.backbone.startswith("kit/") else base,
+        base_model=None if Path(base).is_absolute() else base,
         datasets=[task.hub_id] if task.hub_id else None,
         license=licence,
         tags=["federated-learning", "lora", *(["differential-privacy"] if ledger else [])],
@@ -182,11 +176,11 @@ def _usage(modality: str, labels: int, merged: bool) -> str:
     return f'from {library} import {name}\n\nmodel = {name}.from_pretrained("path/to/this/folder"{heads})'
 
 
-def _licence(backbone: str) -> str | None:
+def _licence(name: str) -> str | None:
     """The licence in the header of the base's own card, where its folder has one."""
     from huggingface_hub import ModelCard
 
-    folder = backbones.backbone_folder(backbone)
+    folder = backbone_folder(name)
     if folder is None or not (folder / "README.md").is_file():
         return None
     try:
