@@ -63,6 +63,7 @@ def changed(path, value):
         ("split.settings", {"seed": 3}, "use the run's seed"),
         ("seed", -1, "seed"),
         ("precision", "fp16", "precision"),
+        ("model.backbone", "roberta-large", "no name of a model\n.*did you mean 'FacebookAI/roberta-large'"),
     ],
 )
 def test_impossible_values_name_the_key(path, value, named):
@@ -74,7 +75,7 @@ def test_impossible_values_name_the_key(path, value, named):
     ("path", "value", "candidates"),
     [
         ("data.task", "tooy", "toy"),
-        ("model.backbone", "roberta-large", "FacebookAI/roberta-large"),
+        ("model.backbone", "kit/text-tinny", "did you mean 'kit/text-tiny'"),
         ("method.name", "fedprox", "ffa-lora"),
         ("split.partitioner", "dirichle", "dirichlet"),
         ("split.settings", {"beta": 1}, "known: num_clients, seed"),

@@ -15,7 +15,7 @@ from pathlib import Path
 from fedlora_kit import paths
 from fedlora_kit.errors import BadValue, FedloraError, UnknownName
 
-_HUB_ID = re.compile(r"(?:[\w-][\w.-]*/)?[\w-][\w.-]*")
+_HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
 
 @dataclass(frozen=True)
@@ -82,10 +82,11 @@ def backbone(name: str) -> Backbone:
         return Backbone(os.path.abspath(os.path.expanduser(name)))
     repo, at, revision = name.partition("@")
     if not _HUB_ID.fullmatch(repo) or (at and not re.fullmatch(r"\w[\w./-]*", revision)):
+        near = next((f"did you mean {n!r}? " for n in BACKBONES if n.endswith(f"/{name}")), "")
         raise BadValue(
             f"{name!r} is no name of a model",
-            "give an id of the Hub (org/name, or org/name@revision), a folder (/path or ./path), or one of "
-            f"the kit's: {', '.join(n for n in backbone_names() if n.startswith('kit/'))}",
+            f"{near}give an id of the Hub (org/name, or org/name@revision), a folder (/path or ./path), or "
+            f"one of the kit's: {', '.join(n for n in backbone_names() if n.startswith('kit/'))}",
         )
     return Backbone(name, revision)
 
