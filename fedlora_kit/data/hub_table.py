@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from fedlora_kit import hub
+from fedlora_kit.data.origin import place
 from fedlora_kit.data.task import Task
 from fedlora_kit.errors import FedloraError
 
@@ -40,5 +41,4 @@ def hub_table(spec: Task, split: str) -> Any:
 
 
 def _why_not(spec: Task, split: str, commit: str, error: Exception) -> FedloraError:
-    place = "/".join(filter(None, ["datasets", spec.hub_id, spec.config, f"{split}.parquet"]))
-    return hub.why_not("dataset", spec.hub_id, commit, error, place)
+    return hub.why_not("dataset", spec.hub_id, commit, error, place(spec, split))

@@ -10,15 +10,17 @@ from functools import lru_cache
 import numpy as np
 import torch
 
+from fedlora_kit.data.doubts import doubts
 from fedlora_kit.data.encoded import EncodedData, EncodedImages, encode_images, encode_text
 from fedlora_kit.data.encoded_causal import encode_causal
+from fedlora_kit.data.examples import Examples
 from fedlora_kit.data.sources import fingerprint, load_task
 from fedlora_kit.data.tasks import get_task
 from fedlora_kit.errors import BadValue
 from fedlora_kit.experiments.set_aside import Indices, hold_out, proxy_rows, set_aside_evenly
 from fedlora_kit.experiments.spec import DataSpec, RunSpec
 from fedlora_kit.methods import method
-from fedlora_kit.models.backbones import BACKBONES, backbone_fingerprint, load_backbone
+from fedlora_kit.models.backbones import backbone_fingerprint, load_backbone
 from fedlora_kit.models.first_token import read_first_token
 from fedlora_kit.models.image_input import image_input
 from fedlora_kit.models.lora import attach_lora
@@ -27,13 +29,6 @@ from fedlora_kit.models.tokenizer import load_tokenizer
 from fedlora_kit.randomness import Streams
 from fedlora_kit.training.federation import Federation
 from fedlora_kit.training.noise_plan import noise_of_clients
-
-#: modality -> what a task of it asks for
-_WANTS = {
-    "text": "for a model that classifies texts",
-    "image": "for a model that classifies images",
-    "causal": "for a causal language model",
-}
 
 
 @lru_cache(maxsize=16)
@@ -48,34 +43,34 @@ def _encoded(
 ) -> tuple[EncodedData, Mapping[str, EncodedData]]:
     """Training split and scored splits, encoded once a process (the fingerprints guard the cache)."""
     kind = get_task(task_name)
-    suitable = [b.name for b in BACKBONES.values() if b.kind == kind.modality]
-    if backbone_name not in suitable:
-        raise BadValue(
-            f"task {task_name!r} is {_WANTS[kind.modality]}, and model {backbone_name!r} is not",
-            f"choose one of: {', '.join(sorted(suitable))}",
-        )
     loaded = load_task(kind)
     if kind.modality == "image":
         wanted = image_input(backbone_name)
-        images = {n: encode_images(e, wanted) for n, e in loaded.evals.items()}
-        return encode_images(loaded.train, wanted), images
-    tokenizer = load_tokenizer(backbone_name)
-    if kind.modality == "causal":
-        parts = {
-            n: encode_causal(
-                e,
-                tokenizer,
-                prompt=prompt,
-                max_length=max_length,
-                max_new_tokens=max_new_tokens,
-                metric=kind.metric,
-                too_long=kind.too_long,
-            )
-            for n, e in {"": loaded.train, **loaded.evals}.items()
-        }
-        return parts.pop(""), parts
-    evals = {n: encode_text(e, tokenizer, max_length) for n, e in loaded.evals.items()}
-    return encode_text(loaded.train, tokenizer, max_length), evals
+    else:
+        tokenizer = load_tokenizer(backbone_name)
+
+    def encoded(examples: Examples) -> EncodedData:
+        if kind.modality == "image":
+            return encode_images(examples, wanted)
+        if kind.modality == "text":
+            return encode_text(examples, tokenizer, max_length)
+        return encode_causal(
+            examples,
+            tokenizer,
+            prompt=prompt,
+            max_length=max_length,
+            max_new_tokens=max_new_tokens,
+            metric=kind.metric,
+            too_long=kind.too_long,
+        )
+
+    try:
+        train, evals = encoded(loaded.train), {name: encoded(e) for name, e in loaded.evals.items()}
+    except BadValue as error:
+        raise BadValue(f"task {task_name}: {error.problem}", error.remedy) from error
+    for doubt in doubts(kind, backbone_name, train):
+        warnings.warn(doubt, stacklevel=4)
+    return train, evals
 
 
 def load_data(spec: DataSpec, backbone_name: str) -> tuple[EncodedData, dict[str, EncodedData]]:

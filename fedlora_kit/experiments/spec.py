@@ -18,19 +18,21 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from fedlora_kit.data.image_ops import Augment
 from fedlora_kit.data.prompts import template
 from fedlora_kit.data.sources import fingerprint
-from fedlora_kit.data.tasks import get_task
+from fedlora_kit.data.tasks import get_task, is_own
 from fedlora_kit.errors import BadValue
 from fedlora_kit.experiments import reach
 from fedlora_kit.experiments.libraries import releases
 from fedlora_kit.experiments.source import source_digest
 from fedlora_kit.methods import METHODS, method
-from fedlora_kit.models.backbones import Dtype, backbone, backbone_fingerprint
+from fedlora_kit.models.backbones import BACKBONES, Dtype, backbone, backbone_fingerprint
 from fedlora_kit.models.lora import LoraSettings
 from fedlora_kit.partition import Partitioner, partitioner
 from fedlora_kit.privacy.settings import PrivacySettings
 from fedlora_kit.training.precision import Precision, check_rows
 from fedlora_kit.training.settings import FederationSettings, LocalSettings
 
+#: modality of tasks -> what a model for it does
+_DOES = {"text": "classifies texts", "image": "classifies images", "causal": "answers"}
 _STRICT = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
@@ -187,6 +189,18 @@ class RunSpec(BaseModel):
     precision: Precision = "fp32"
 
     @model_validator(mode="after")
+    def _model_fits_task(self) -> RunSpec:
+        wanted, kind = get_task(self.data.task).modality, backbone(self.model.backbone).kind
+        if kind != wanted:
+            suitable = sorted(b.name for b in BACKBONES.values() if b.kind == wanted)
+            raise BadValue(
+                f"task {self.data.task!r} is for a model that {_DOES[wanted]}, and model "
+                f"{self.model.backbone!r} {_DOES[kind]}",
+                f"choose one of: {', '.join(suitable)}",
+            )
+        return self
+
+    @model_validator(mode="after")
     def _fits(self) -> RunSpec:
         if self.privacy is not None and self.local.clip_norm is not None:
             raise ValueError("local.clip_norm is for runs without DP; DP clips examples by privacy.clip")
@@ -257,9 +271,8 @@ class RunSpec(BaseModel):
 
 def external(spec: RunSpec) -> bool:
     """Whether the run names a task, method or partitioner that only this process knows."""
-    task = get_task(spec.data.task)
-    known: list[Any] = [*spec._named_classes(), *filter(None, [task.loader])]
-    return any(not str(getattr(one, "__module__", "")).startswith("fedlora_kit.") for one in known)
+    classes = spec._named_classes()
+    return is_own(spec.data.task) or any(not c.__module__.startswith("fedlora_kit.") for c in classes)
 
 
 def _in_words(error: ValidationError) -> str:

@@ -193,7 +193,7 @@ def downloads(specs: Sequence[RunSpec]) -> dict[str, float | None]:
         if not name.startswith("kit/") and name not in found:
             found[name] = model_bytes(name)
         for task in map(get_task, spec.tasks()):
-            if task.loader is None:
+            if task.hub_id:
                 found[f"{task.hub_id}/{task.config}".rstrip("/")] = task_bytes(task.name)
     return found
 
