@@ -215,9 +215,9 @@ def decode(
         if isinstance(data, str) and not paths_too and not _of_the_hub(Path(data)):
             raise FedloraError(
                 f"{where} holds the path of an image ({data}) and not its bytes",
-                "write the table with the bytes (map datasets.table.embed_table_storage over it, in the format "
-                "arrow, before to_parquet), or name the folder of the images: task_from(images=…); a table "
-                f"from elsewhere: {fetch}",
+                "write the table with the bytes (map datasets.table.embed_table_storage over it, in the "
+                "format arrow, before to_parquet), or name the folder of the images: task_from(images=…); a "
+                f"table from elsewhere: {fetch}",
             )
         if data is None:
             raise FedloraError(f"{where} has no image", remedy)
