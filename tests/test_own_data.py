@@ -377,3 +377,97 @@ def test_a_run_on_a_file_of_ones_own(tmp_path):
     assert done.entry is not None
     assert done.entry.results["scores"]["test"]["examples"] == 10
     assert json.dumps(done.entry.provenance["data"]).startswith('"files:')
+
+
+# --- tables
+
+
+def tickets(classes: int = 3) -> Task:
+    rows = [{"text": f"ticket {i}", "queue": f"q{i % classes}"} for i in range(60)]
+    return task_from("tickets", dataset=datasets.Dataset.from_list(rows), **TICKETS, held_out=0.2)
+
+
+def asks(group: str | None = "kind", **more) -> Task:
+    rows = [{"ask": f"say {i}", "say": f"it is {i}", "kind": f"k{i % 3}"} for i in range(60)]
+    table = datasets.Dataset.from_list(rows)
+    columns = ["ask", "say"]
+    return task_from(
+        "asks", dataset=table, columns=columns, modality="causal", label=group, held_out=0.2, **more
+    )
+
+
+def test_every_table_that_fits_takes_a_task_of_ones_own():
+    from fedlora_kit.papers.fed_hello import domainnet, grid, instructions, ledgar
+    from fedlora_kit.papers.fedlora_optimizer import setting as flo
+    from fedlora_kit.papers.fedlora_optimizer import tables
+    from fedlora_kit.papers.ffa_lora import food101, gsm8k, table1
+
+    tickets(), asks()
+    text, causal = {"backbone": "kit/text-tiny"}, {"backbone": "kit/instruct-tiny"}
+    s = table1.EXPERIMENT.setting("smoke", tasks=["tickets"], **text)
+    assert {c.spec.data.task for c in table1.EXPERIMENT.grid(s)} == {"tickets"}
+    made = grid.cells(
+        grid.setting("fed-hello/table2", grid.PROFILES, "smoke", task="tickets", splits=["iid"], **text)
+    )
+    for item in (ledgar, domainnet):
+        made += grid.cells(item.setting("smoke", task="tickets", splits=["iid"], **text))
+    made += food101.grid(food101.setting("smoke", task="tickets", methods=["lora", "flora"], **text))
+    assert {c.spec.data.task for c in made} == {"tickets"}
+    made = instructions.cells(instructions.setting("dolly", "smoke", task="asks", **causal))
+    made += tables.cells(tables.setting("fedlora-optimizer/global", "smoke", tasks=["asks"]))
+    made += gsm8k.grid(gsm8k.setting("smoke", tasks=["asks"], methods=["lora"], prompt="plain", **causal))
+    assert {c.spec.data.task for c in made} == {"asks"}
+    assert flo.setting("x", "smoke", task="asks").clients == 3
+
+
+def test_results_are_named_by_the_task_and_its_parts():
+    from fedlora_kit.running.many import Finished
+    from fedlora_kit.study.grid import Cell, results_frame
+
+    tickets()
+    cells = [
+        Cell({}, {}, 0, RunSpec.parse(description(n, "kit/text-tiny"))) for n in ("tickets", "entailment")
+    ]
+    frame = results_frame([(one, Finished(one.spec, "", None)) for one in cells])
+    assert frame["task"].tolist() == ["tickets", "entailment-matched", "entailment-mismatched"]
+
+
+@pytest.mark.parametrize(
+    ("table", "given", "said"),
+    [
+        ("table2", {"task": "tickets", "splits": ["pat_20"]}, "split pat_20 gives a client 4 classes, and task 'tickets' has 3"),
+        ("table2", {"task": "tickets", "splits": ["iid"], "backbone": "kit/image-tiny"}, "classifies texts"),
+        ("table2", {"task": "asks"}, "about texts or images in classes, and task 'asks' is not"),
+        ("table2", {"task": "digits_proxy"}, "no part that is scored"),
+        ("table2", {"task": "tiket"}, "did you mean 'tickets'"),
+        ("table1", {"tasks": ["many"]}, "'many' has 5 classes, and FFA-LoRA's label shares"),
+        ("table1", {"tasks": ["asks"]}, "ffa-lora/table1 is about texts or images"),
+        ("table1", {"tasks": ["digits"], "backbone": "kit/text-tiny"}, "'digits' has 10 classes"),
+        ("dolly", {"task": "tickets"}, "about answers of a causal language model"),
+        ("dolly", {"task": "plain"}, "split cat_2 deals examples out by category, and task 'plain' has none"),
+        ("dolly", {"task": "numbers"}, "ROUGE-L, and task 'numbers' by its final number"),
+        ("global", {"tasks": ["plain"]}, "split cat_1 deals examples out by category"),
+        ("ablation", {"task": "plain"}, "one category a client deals examples out"),
+        ("gsm8k", {"tasks": ["tickets"]}, "about answers"),
+    ],
+)  # fmt: skip
+def test_a_task_that_does_not_fit_a_table_is_one_error_before_any_run(table, given, said):
+    from fedlora_kit.papers.fed_hello import grid, instructions
+    from fedlora_kit.papers.fedlora_optimizer import ablation, tables
+    from fedlora_kit.papers.ffa_lora import gsm8k, table1
+
+    many = dataclasses.replace(tickets(), name="many", label_names=tuple("abcde"))
+    plain = dataclasses.replace(asks(), name="plain", label_column="", label_names=("answer",))
+    for task in (many, plain, dataclasses.replace(plain, name="numbers", metric="final_number")):
+        register_task(task)
+    cells = {
+        "table2": lambda: grid.cells(grid.setting("fed-hello/table2", grid.PROFILES, "smoke", **given)),
+        "table1": lambda: table1.EXPERIMENT.grid(table1.EXPERIMENT.setting("smoke", **given)),
+        "dolly": lambda: instructions.cells(instructions.setting("dolly", "smoke", **given)),
+        "global": lambda: tables.cells(tables.setting("fedlora-optimizer/global", "smoke", **given)),
+        "ablation": lambda: ablation.setting("fedlora-optimizer/ablation", "smoke", **given),
+        "gsm8k": lambda: gsm8k.grid(gsm8k.setting("smoke", **given)),
+    }
+    with pytest.raises((BadValue, UnknownName), match=said) as error:
+        cells[table]()
+    assert error.value.remedy
