@@ -28,7 +28,7 @@ import numpy.typing as npt
 from fedlora_kit import paths
 from fedlora_kit.columns import group_values
 from fedlora_kit.data.labels import FileLabels, file_labels, task_labels
-from fedlora_kit.data.origin import Origin
+from fedlora_kit.data.origin import Origin, undecoded
 from fedlora_kit.data.task import Examples
 from fedlora_kit.errors import FedloraError
 
@@ -143,15 +143,6 @@ def _rename(part: Path, folder: Path) -> None:
     except OSError:
         if not folder.is_dir():  # otherwise another process was faster, with the same content
             raise
-
-
-def undecoded(table: Any, column: str) -> Any:
-    """The table with a column of images as plain bytes and paths; without one, the table itself."""
-    import datasets
-
-    if isinstance(table.features[column], datasets.Image):
-        return table.cast_column(column, datasets.Image(decode=False))
-    return table
 
 
 def _blocks(table: Any, at: Origin) -> Iterator[list[Pixels]]:

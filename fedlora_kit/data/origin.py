@@ -167,11 +167,18 @@ def _bytes(files: tuple[tuple[str, Path, int, int], ...]) -> str:
     return digest.hexdigest()[:16]
 
 
+def undecoded(table: Any, column: str) -> Any:
+    """The table with a column of images as plain bytes and paths; without one, the table itself."""
+    import datasets
+
+    if isinstance(table.features[column], datasets.Image):
+        return table.cast_column(column, datasets.Image(decode=False))
+    return table
+
+
 @lru_cache(maxsize=64)
 def _rows(table: Any, columns: Sequence[str]) -> str:
     """Of the rows of a table in memory, and of the names of its classes: 16 hex digits."""
-    from fedlora_kit.data.images import undecoded
-
     digest = hashlib.sha256()
     for column in columns:
         digest.update(f"{column}{getattr(table.features[column], 'names', '')}".encode())
