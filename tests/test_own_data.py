@@ -208,7 +208,7 @@ def description(task: str, backbone: str) -> dict:
         ({"columns": ["text"] * 3, "held_out": 0.2}, "names 3 columns"),
         ({**TICKETS}, "nothing that is scored"),
         ({**TICKETS, "held_out": 2}, "held_out=2"),
-        ({**TICKETS, "held_out": 0.2, "scored": "test"}, r"held_out=0.2 and scored=\['test'\]"),
+        ({**TICKETS, "held_out": 0.2, "scored": "test"}, "held_out=0.2 and the scored test"),
         ({"columns": "text", "held_out": 0.2}, "has no column label; it has text, queue, site"),
         ({"columns": "text", "label": "one", "held_out": 0.2}, "has no column one"),
         ({**TICKETS, "held_out": 0.2, "max_lenght": 3}, "unknown setting .*\n.*did you mean 'max_length'"),

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from fedlora_kit import hub, mirror, paths
 from fedlora_kit.data import natural_instructions
 from fedlora_kit.data.task import Task
-from fedlora_kit.errors import FedloraError, UnknownName
+from fedlora_kit.errors import BadValue, FedloraError, UnknownName
 
 #: endings of what is taken from a folder of images
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff")
@@ -84,7 +84,7 @@ class Origin:
             if self.kind == "mirror":
                 mirror.check(file, revision=self.spec.revision)
         if self.kind == "files" and not self.files:
-            raise FedloraError(
+            raise BadValue(
                 f"{self.root} holds no images in sub-folders ({', '.join(IMAGES)})",
                 "put the images of each class into a folder of its own there",
             )
@@ -107,7 +107,7 @@ class Origin:
 
     def _missing(self, file: Path) -> FedloraError:
         if self.kind == "files":
-            return FedloraError(
+            return BadValue(
                 f"task {self.spec.name}: there is no file {file}", "put it there, or name another one"
             )
         hub_dir = paths.hub_dir()

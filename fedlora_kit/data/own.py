@@ -45,6 +45,7 @@ def task_from(
     scored: str | Sequence[str] | Mapping[str, str] = (),
     held_out: float = 0.0,
     replace: bool = False,
+    register: bool = True,
     **settings: Any,
 ) -> Task:
     """A task of one's own, registered: every run, table and notebook of this process knows its name.
@@ -69,6 +70,7 @@ def task_from(
         held_out: where there is one split: the share of each class, above 0 and below 1, that is set aside as
             the scored part "test". Drawn once, by the examples themselves: the same for every seed.
         replace: take the place of a task of that name.
+        register: make it known by its name.
         settings: further fields of `Task`, such as max_length or store_side.
 
     Raises:
@@ -110,9 +112,8 @@ def task_from(
     _check_columns(spec)
     for split in spec.source_splits if spec.files else ():
         origin(spec, split).check()
-    return register_task(
-        dataclasses.replace(spec, label_names=tuple(labels) or _label_names(spec)), replace=replace
-    )
+    made = dataclasses.replace(spec, label_names=tuple(labels) or _label_names(spec))
+    return register_task(made, replace=replace) if register else made
 
 
 def _splits(kind: str, given: Any, train: str) -> dict[str, Any]:
@@ -152,9 +153,11 @@ def _scored(
         named = {split: split for split in listed or ([] if held_out else splits) if split != train or listed}
     if splits and train not in splits:
         raise UnknownName(f"training split of task {name!r}", train, splits)
-    if held_out and (named or not 0 < held_out < 1):
+    if held_out and (named or len(splits) > 1 or not 0 < held_out < 1):
+        others = list(named or [split for split in splits if split != train])
         raise BadValue(
-            f"task {name!r}: held_out={held_out:g}" + (f" and scored={list(named)}" if named else ""),
+            f"task {name!r}: held_out={held_out:g}"
+            + (f" and the scored {', '.join(others)}" if others else ""),
             "give a share above 0 and below 1, such as 0.2, and no scored split; or the other way round",
         )
     if not named and not held_out:
