@@ -21,7 +21,7 @@ from fedlora_kit.data.sources import fingerprint
 from fedlora_kit.data.tasks import get_task, is_own
 from fedlora_kit.errors import BadValue
 from fedlora_kit.experiments import reach
-from fedlora_kit.experiments.libraries import releases
+from fedlora_kit.experiments.libraries import release, releases
 from fedlora_kit.experiments.source import source_digest
 from fedlora_kit.methods import METHODS, method
 from fedlora_kit.models.backbones import BACKBONES, Dtype, backbone, backbone_fingerprint
@@ -261,7 +261,8 @@ class RunSpec(BaseModel):
             self.canonical(),
             source_digest(),
             *filter(None, map(reach.digest, self._named_classes())),
-            *(f"{name}=={release}" for name, release in releases().items()),
+            *(f"{name}=={known}" for name, known in releases().items()),
+            *([f"{library}=={release(library)}"] if (library := self.split.build(0).library) else []),
             *(fingerprint(get_task(name)) for name in self.tasks()),
             *([repr(template(self.data.prompt))] if self.data.prompt else []),
             backbone_fingerprint(self.model.backbone),
