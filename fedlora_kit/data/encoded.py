@@ -222,8 +222,8 @@ def encode_text(examples: Examples, tokenizer: Any, max_length: int) -> EncodedT
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     fields = {name: np.concatenate([np.asarray(x, np.int32) for x in encoded[name]]) for name in pad}
     unknown = unknown_share(tokenizer, fields["input_ids"])
-    cut = np.mean([bool(one.overflowing) for one in encoded.encodings or ()] or [0.0])
-    return EncodedText(fields, offsets, examples.labels, pad, examples.groups, unknown, float(cut))
+    cut = sum(bool(one.overflowing) for one in encoded.encodings or ()) / max(1, len(examples))
+    return EncodedText(fields, offsets, examples.labels, pad, examples.groups, unknown, cut)
 
 
 def unknown_share(tokenizer: Any, ids: npt.NDArray[np.int32]) -> float:

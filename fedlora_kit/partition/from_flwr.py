@@ -67,7 +67,7 @@ class FromFlwr(Partitioner):
             raise UnknownName("partitioner of flwr-datasets", self.kind, known - {base.__name__})
         cls = getattr(module, self.kind)
         takes = set(inspect.signature(cls.__init__).parameters) - {"self"}
-        given = {"partition_by": "label"} if "partition_by" in takes else {}
+        given: dict[str, Any] = {"partition_by": "label"} if "partition_by" in takes else {}
         given |= json.loads(self.settings)
         for setting in given:
             if setting not in takes or setting in _FILLED:
