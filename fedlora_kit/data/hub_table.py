@@ -24,13 +24,14 @@ def hub_table(spec: Task, split: str) -> Any:
 
     commit = hub.commit("dataset", spec.hub_id, spec.revision)
     try:
-        table = datasets.load_dataset(
-            f"hf://datasets/{spec.hub_id}",  # never a folder of that name in the working directory
-            spec.config or None,
-            split=split,
-            revision=commit,
-            keep_in_memory=False,
-        )
+        with hub.not_waiting("dataset", spec.hub_id, commit):
+            table = datasets.load_dataset(
+                f"hf://datasets/{spec.hub_id}",  # never a folder of that name in the working directory
+                spec.config or None,
+                split=split,
+                revision=commit,
+                keep_in_memory=False,
+            )
     except Exception as error:
         raise _why_not(spec, split, commit, error) from error
     files = [Path(file["filename"]) for file in table.cache_files]
