@@ -15,6 +15,7 @@ from fedlora_kit.data import load_task, tasks
 from fedlora_kit.data.doubts import MOST_CUT, MOST_UNKNOWN, TAKE
 from fedlora_kit.data.own import task_from
 from fedlora_kit.papers.items import find
+from fedlora_kit.papers.lessons.small import digits_run
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = (ROOT / "docs" / "data.md").read_text("utf-8")
@@ -51,6 +52,7 @@ def test_the_pages_python_runs_from_top_to_bottom(folder):
     assert sizes["shapes"] == (8, [4])
     assert sizes["asks"] == (16, [4])
     assert sum(map(len, space["clients"])) == 40
+    assert digits_run(data={"task": "shapes"}).data.task == "shapes"
     whole = task_from(
         "whole", parquet="shapes.parquet", columns="image", modality="image", held_out=0.25, store_side=8
     )

@@ -335,7 +335,7 @@ def test_texts_that_the_tokenizer_does_not_know_are_told_once_with_their_share()
     words = known()[0].split()[:2]
     own([*[" ".join(words)] * 3, "zyx wvu"], known()[:1])
     (said,) = doubts()
-    assert "task own: 25% of the tokens are unknown to kit/text-tiny" in said
+    assert "task own: 25 % of the tokens are unknown to kit/text-tiny" in said
     assert "sentence-transformers/all-MiniLM-L6-v2" in said
     assert doubts() == []  # once a process
     own(known(), ["another one"])
@@ -346,7 +346,7 @@ def test_texts_that_are_cut_are_told_with_their_share():
     first, *others = known()
     own([f"{first} " * 50, *others], [f"{first} {first}"], max_length=24)
     (said,) = doubts()
-    assert "25% of the texts are longer than 24 tokens and are cut there" in said
+    assert "25 % of the texts are longer than 24 tokens and are cut there" in said
     own(known(), [f"{first} {first}"], max_length=24)
     assert doubts() == []
 
@@ -366,6 +366,7 @@ def test_a_task_for_another_kind_of_model_is_refused_with_the_description(task, 
 
 
 def test_a_run_on_a_file_of_ones_own(tmp_path):
+    from fedlora_kit.planning.amounts import amounts
     from fedlora_kit.running.many import run_all
 
     films = load_task(get_task("polarity")).train
@@ -377,6 +378,8 @@ def test_a_run_on_a_file_of_ones_own(tmp_path):
     assert done.entry is not None
     assert done.entry.results["scores"]["test"]["examples"] == 10
     assert json.dumps(done.entry.provenance["data"]).startswith('"files:')
+    planned = amounts(done.spec)
+    assert (planned.train.count, planned.evals["test"].count, planned.known) == (30, 10, "data")
 
 
 # --- tables
@@ -418,6 +421,20 @@ def test_every_table_that_fits_takes_a_task_of_ones_own():
     made += gsm8k.grid(gsm8k.setting("smoke", tasks=["asks"], methods=["lora"], prompt="plain", **causal))
     assert {c.spec.data.task for c in made} == {"asks"}
     assert flo.setting("x", "smoke", task="asks").clients == 3
+
+
+def test_own_data_are_looked_at_before_anything_is_trained():
+    from fedlora_kit.engines.own_data import doubts_beforehand
+
+    asked = {"fed-hello/ledgar": {"task": "tickets", "splits": ["iid"], "seeds": 1}}
+    assert doubts_beforehand("smoke", {"fed-hello/ledgar": {}}) == []
+    tickets()
+    (said,) = doubts_beforehand("smoke", asked)
+    assert "of the tokens are unknown to kit/text-tiny" in said
+    pixels = np.zeros((4, 3, 8, 8), np.uint8)
+    own(pixels, pixels[:1] + 1, "image")
+    with pytest.raises(BadValue, match="task own: the images have 3 channels"):
+        doubts_beforehand("smoke", {"fed-hello/table2": {"task": "own", "splits": ["iid"]}})
 
 
 def test_results_are_named_by_the_task_and_its_parts():

@@ -22,12 +22,17 @@ def doubts(task: Task, backbone: str, train: EncodedData) -> list[str]:
     if isinstance(train, EncodedText | EncodedCausal) and train.unknown > MOST_UNKNOWN:
         other = f", such as {TAKE}" if task.modality == "text" else ""
         found.append(
-            f"task {task.name}: {train.unknown:.0%} of the tokens are unknown to {backbone}, which can learn "
-            f"nothing from them: take a backbone whose tokens are parts of words{other}"
+            f"task {task.name}: {_percent(train.unknown)} of the tokens are unknown to {backbone}, which can "
+            f"learn nothing from them: take a backbone whose tokens are parts of words{other}"
         )
     if isinstance(train, EncodedText) and train.cut > MOST_CUT:
         found.append(
-            f"task {task.name}: {train.cut:.0%} of the texts are longer than {int(train.lengths.max())} "
-            "tokens and are cut there: raise max_length, as far as the backbone goes"
+            f"task {task.name}: {_percent(train.cut)} of the texts are longer than "
+            f"{int(train.lengths.max())} tokens and are cut there: raise max_length, as far as the backbone "
+            "goes"
         )
     return found
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"

@@ -263,13 +263,14 @@ def encode_images(examples: Examples, wanted: ImageInput | None = None) -> Encod
 def _check_images(pixels: npt.NDArray[Any], wanted: ImageInput) -> None:
     channels = pixels.shape[1]
     if channels not in (1, wanted.channels):
-        grey = "convert the images to grey (grey=True of a task whose images are decoded here; of an array "
-        grey += (
-            "images.mean(axis=1, keepdims=True).astype(images.dtype)), or name a backbone for colour images, "
+        grey = (
+            "convert the images to grey (grey=True of task_from; an array: images.mean(axis=1, "
+            "keepdims=True).astype(images.dtype)), or name a backbone for colour, such as "
+            "facebook/dinov2-small"
         )
         raise BadValue(
             f"the images have {channels} channels, and the backbone reads {wanted.channels}",
-            f"{grey}such as facebook/dinov2-small"
+            grey
             if wanted.channels == 1
             else f"give images of 1 or {wanted.channels} channels: (n, channels, height, width)",
         )

@@ -255,10 +255,12 @@ def get_task(name: str) -> Task:
     """The task called ``name``.
 
     Raises:
-        UnknownName: no such task; the message lists the known ones.
+        UnknownName: no such task; the message lists the known ones, and how to make one.
     """
     if name not in TASKS:
-        raise UnknownName("task", name, TASKS)
+        error = UnknownName("task", name, TASKS)
+        error.remedy += "; one on your own data: `fedlora new task`, then --with its file (docs/data.md)"
+        raise error
     return TASKS[name]
 
 
