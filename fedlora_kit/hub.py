@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from fedlora_kit.errors import FedloraError
 from fedlora_kit.hub_errors import Unreachable, in_words
@@ -106,6 +106,29 @@ def why_not(kind: Kind, repo: str, revision: str, error: Exception, place: str =
     except Exception as cause:
         error = cause
     return explained(error, kind, repo, revision, place)
+
+
+@contextlib.contextmanager
+def not_waiting(kind: Kind, repo: str, revision: str) -> Iterator[None]:
+    """Where the Hub cannot be reached, libraries look into their caches at once inside the block: left alone,
+    they would first try for half a minute."""
+    import datasets
+    from huggingface_hub import HfApi, constants
+
+    there: tuple[Any, ...] = constants, datasets.config
+    before = [module.HF_HUB_OFFLINE for module in there]
+    if not any(before):
+        try:
+            HfApi().repo_info(repo, repo_type=kind, revision=revision or None, timeout=TIMEOUT)
+        except Exception as error:
+            gone = isinstance(explained(error, kind, repo, revision), Unreachable)
+            for module in there if gone and getattr(error, "response", None) is None else ():
+                module.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        for module, value in zip(there, before, strict=True):
+            module.HF_HUB_OFFLINE = value
 
 
 def model_folder(repo: str, revision: str, patterns: Sequence[str]) -> Path:

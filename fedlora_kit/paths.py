@@ -6,7 +6,7 @@ import os
 from pathlib import Path, PurePosixPath
 
 from fedlora_kit import disk
-from fedlora_kit.errors import FedloraError
+from fedlora_kit.errors import BadValue, FedloraError
 
 
 def home() -> Path:
@@ -36,9 +36,21 @@ def notebooks_dir() -> Path:
 
 
 def hub_dir() -> Path | None:
-    """The local mirror named by ``FEDLORA_HUB``, or ``None`` (then the Hub itself is asked)."""
+    """The local mirror named by ``FEDLORA_HUB``, or ``None`` (then the Hub itself is asked).
+
+    Raises:
+        BadValue: there is no such folder.
+    """
     named = os.environ.get("FEDLORA_HUB")
-    return disk.folder(named, "FEDLORA_HUB") if named else None
+    if not named:
+        return None
+    folder = disk.folder(named, "FEDLORA_HUB")
+    if not folder.is_dir():
+        raise BadValue(
+            f"FEDLORA_HUB names {folder}, and there is no such folder",
+            "name the mirror's folder, or unset FEDLORA_HUB to ask the Hub",
+        )
+    return folder
 
 
 def style_file() -> Path | None:

@@ -277,7 +277,7 @@ def test_doctor_gives_a_verdict_for_each_check(monkeypatch: pytest.MonkeyPatch, 
     assert result.exit_code == 1
     assert "it is broken" in result.stdout
     assert "-> mend it" in result.stdout
-    assert "which is no folder" in result.stdout
+    assert "there is no such folder" in result.stdout
 
 
 def test_doctor_compares_versions_with_what_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:

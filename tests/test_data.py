@@ -178,13 +178,18 @@ def test_the_fingerprint_follows_the_bytes(mirror):
 
 def test_the_callers_own_examples(monkeypatch):
     monkeypatch.setattr(tasks, "TASKS", dict(TASKS))
-    rows = Examples((["good", "bad"],), np.array([1, 0]))
-    mine = register_task(Task("mine", "text", ("no", "yes"), ("sentence",), loader=lambda split: rows))
-    assert load_task(mine).train is rows
-    other = Task("other", "text", ("no", "yes"), ("sentence",), loader=lambda s: rows.take(np.array([1, 0])))
+    rows = Examples((["good", "bad", "fair"],), np.array([1, 0, 1]))
+    parts = {"train": rows, "validation": rows.take(np.array([2]))}
+    mine = register_task(Task("mine", "text", ("no", "yes"), ("sentence",), loader=parts.__getitem__))
+    other = Task("mine", "text", ("no", "yes"), ("sentence",), loader=lambda s: rows.take(np.array([1, 0])))
     assert fingerprint(mine) != fingerprint(other)
+    assert register_task(mine) is mine
     with pytest.raises(BadValue, match="already"):
-        register_task(mine)
+        register_task(other)
+    with pytest.raises(BadValue, match="all 1 examples of the scored split 'validation' are among"):
+        load_task(mine)
+    parts["validation"] = Examples((["fair", "poor"],), np.array([1, 0]))
+    assert load_task(mine).train is rows
     with pytest.raises(UnknownName, match="mnli"):
         tasks.get_task("mnlii")
 

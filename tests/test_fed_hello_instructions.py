@@ -55,8 +55,9 @@ def test_what_is_changed_is_declared():
 @pytest.mark.parametrize(
     ("override", "error"),
     [
-        ({"task": "sst2"}, UnknownName),
-        ({"task": "natural_instructions"}, UnknownName),
+        ({"task": "sst2"}, BadValue),
+        ({"task": "gsm8k"}, BadValue),
+        ({"task": "dolli"}, UnknownName),
         ({"methods": ["fedavg"]}, UnknownName),
         ({"splits": ["pat_10"]}, UnknownName),
         ({"rounds": 0}, BadValue),
@@ -77,7 +78,7 @@ def test_from_the_runs_to_the_claims():
     s = instructions.setting(
         "dolly", "smoke", rounds=1, seeds=2, batch_size=4, eval_limit=4, methods=["fed-hello", "straggler"]
     )
-    results = results_frame(run_cells(instructions.cells(s), jobs=1), instructions.COLUMNS)
+    results = results_frame(run_cells(instructions.cells(s), jobs=1))
     assert len(results) == 4
     assert results["rouge_l"].between(0, 100).all()
     assert (results["accuracy"] <= results["rouge_l"]).all()
@@ -125,6 +126,6 @@ def test_a_table_of_nothing_but_failed_runs_still_has_its_metric():
     setting = instructions.setting("dolly", "smoke", seeds=2, splits=["cat_1"])
     cells = [instructions.cell(setting, "cat_1", method, seed) for method in METHODS for seed in (0, 1)]
     failed = [(cell, Finished(cell.spec, "key", None, {"error": "diverged"})) for cell in cells]
-    results = results_frame(failed, instructions.COLUMNS)
+    results = results_frame(failed)
     assert results[["rouge_l", "rouge_l_best"]].isna().all(axis=None)
     assert {j.verdict.status for j in judge_all(claims("dolly"), results)} <= {"not testable", "unknown"}

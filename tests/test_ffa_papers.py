@@ -7,14 +7,18 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from fedlora_kit.data import get_task
 from fedlora_kit.errors import BadValue, UnknownName
 from fedlora_kit.papers.ffa_lora import figure1, table1
 from fedlora_kit.papers.ffa_lora.claims import deviations
-from fedlora_kit.papers.ffa_lora.grid import COLUMNS, METHODS, SHARES, STAND_INS
+from fedlora_kit.papers.ffa_lora.grid import METHODS, SHARES, STAND_INS, as_published
 from fedlora_kit.papers.ffa_lora.table1 import claims
 from fedlora_kit.papers.lessons import start_here
 from fedlora_kit.study.claims import judge_all
 from fedlora_kit.study.grid import choose, mean_std_table
+
+#: the columns of Table 1
+PARTS = ["mnli-matched", "mnli-mismatched", "sst2", "qqp", "qnli"]
 
 # --- Table 1 -------------------------------------------------------------------------------------
 
@@ -30,8 +34,11 @@ def test_the_paper_profile_holds_the_published_setting():
     assert len(s.seeds) == 20
     assert SHARES[2] == ((0.1, 0.9), (0.9, 0.1), (0.5, 0.5))
     assert SHARES[3] == ((0.9, 0.05, 0.05), (0.05, 0.9, 0.05), (0.05, 0.05, 0.9))
-    columns = [c for task in s.tasks for c in COLUMNS[task]]
-    assert columns == ["mnli-m", "mnli-mm", "sst2", "qqp", "qnli"]
+    parts = [part for task in s.tasks for part in get_task(task).parts]
+    assert parts == PARTS
+    ours = [part for task in STAND_INS.values() for part in get_task(task).parts]
+    assert ours == ["entailment-matched", "entailment-mismatched", "polarity", "paraphrase", "answerable"]
+    assert as_published(pd.DataFrame({"task": [*ours, "mine"]}))["task"].tolist() == [*PARTS, "mine"]
 
 
 @pytest.mark.parametrize("profile", table1.PROFILES)
@@ -124,7 +131,7 @@ def results(effect=0.0, spread=1.0, seeds=6):
     rows = []
     for eps in ("none", "6", "3", "1"):
         for method in METHODS:
-            for column in ("mnli-m", "mnli-mm", "sst2", "qqp", "qnli"):
+            for column in PARTS:
                 for seed in range(seeds):
                     gain = effect if method == "ffa-lora" and eps != "none" else 0.0
                     noise = rng.normal() * (spread if method == "lora" else 1.0)
@@ -170,11 +177,11 @@ def test_the_table_of_means():
     frame = results(seeds=3)
     frame.loc[frame.index[0], "accuracy"] = math.nan
     table = mean_std_table(frame, ["eps", "method"], "task")
-    assert list(table.columns) == ["eps", "method", "mnli-m", "mnli-mm", "sst2", "qqp", "qnli"]
+    assert list(table.columns) == ["eps", "method", *PARTS]
     assert list(table["eps"]) == ["none", "none", "6", "6", "3", "3", "1", "1"]
     some = frame[(frame["eps"] == "6") & (frame["method"] == "lora") & (frame["task"] == "qqp")]["accuracy"]
     assert table.loc[2, "qqp"] == f"{some.mean():.2f} ± {some.std(ddof=1):.2f}"
-    assert "(1 diverged)" in table.loc[0, "mnli-m"]
+    assert "(1 diverged)" in table.loc[0, "mnli-matched"]
 
 
 def test_deviations_name_what_differs():

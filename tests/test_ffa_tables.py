@@ -126,7 +126,9 @@ def frame(experiment, s, value):
                 {
                     **c.coords,
                     **c.tuned,
-                    "task": "mnli-m" if c.coords["dataset"] == "entailment" else c.coords["dataset"],
+                    "task": "entailment-matched"
+                    if c.coords["dataset"] == "entailment"
+                    else c.coords["dataset"],
                     "rate": f"{c.tuned['lr']:g}",
                     "seed": seed,
                     "key": "k",
@@ -173,7 +175,7 @@ def test_table_2_and_3_claims():
     assert set(verdicts(table2.claims(), published).values()) == {"reproduced"}
     s = table3.EXPERIMENT.setting("smoke", rates=[0.1], tasks=["entailment"])
     flat = frame(table3.EXPERIMENT, s, lambda c, t, seed: 80 + jitter.standard_normal())
-    flat = pd.concat([flat, flat.assign(task="mnli-mm")])
+    flat = pd.concat([flat, flat.assign(task="entailment-mismatched")])
     found = verdicts(table3.claims(), flat)
     assert found["same_size"] == "reproduced"
     assert found["mnli_same_size"] == "not reproduced"

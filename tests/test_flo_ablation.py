@@ -62,7 +62,7 @@ def test_the_smoke_profile_is_smaller_and_a_parameter_wins():
     assert ablation.setting(ITEM, "smoke").steps == ablation.SMOKE["steps"]
     assert ablation.setting(ITEM, "smoke", steps=7, lr=None).steps == 7
     assert ablation.setting(ITEM, "paper") == setting.PROFILES["paper"]
-    with pytest.raises(UnknownName, match="task"):
+    with pytest.raises(BadValue, match="task 'polarity' is not"):
         ablation.setting(ITEM, "smoke", task="polarity")
     with pytest.raises(BadValue, match="steps"):
         ablation.setting(ITEM, "smoke", steps=0)

@@ -139,7 +139,7 @@ def test_no_number_stands_for_a_global_adapter_that_is_not_there():
 @pytest.mark.parametrize(
     ("override", "error"),
     [
-        ({"tasks": ["gsm8k"]}, UnknownName),
+        ({"tasks": ["gsm8k"]}, BadValue),
         ({"backbones": ["me/nothing"]}, UnknownName),
         ({"methods": ["fedavg"]}, UnknownName),
         ({"splits": ["iid"]}, UnknownName),

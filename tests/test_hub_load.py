@@ -195,6 +195,16 @@ def test_a_key_asks_for_a_commit_and_downloads_nothing(hub_server):
         spec.key()
 
 
+def test_without_a_network_nobody_waits_for_the_hub(hub_server, monkeypatch):
+    import huggingface_hub.utils._http as http
+
+    hub_server.close()
+    monkeypatch.setattr(http.time, "sleep", lambda _: pytest.fail("waits and tries again"))
+    with pytest.raises(Unreachable, match="nyu-mll/glue .*the Hub cannot be reached"):
+        load_split(get_task("sst2"), "train")
+    assert not huggingface_hub.constants.HF_HUB_OFFLINE
+
+
 # --- one clear error
 
 

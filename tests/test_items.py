@@ -152,12 +152,12 @@ def test_the_reported_numbers_are_sound():
     assert frame["value"].dtype == frame["std"].dtype == np.float64
     assert np.isfinite(frame["value"]).all()
     assert [cell(**coords(name)) for name in frame["cell"]] == frame["cell"].tolist(), "canonical"
-    assert "method=lora|rank=8|task=mnli-m" in set(frame["cell"])
+    assert "method=lora|rank=8|task=mnli-matched" in set(frame["cell"])
 
 
 def test_published_numbers_of_an_item():
     frame = published("ffa-lora", "table1").set_index(["cell", "metric"])
-    row = frame.loc[("eps=6|method=ffa-lora|task=mnli-m", "accuracy %")]
+    row = frame.loc[("eps=6|method=ffa-lora|task=mnli-matched", "accuracy %")]
     assert (row["value"], row["std"], row["label"]) == (78.81, 0.8, "SEEN")
     assert len(published("ffa-lora", "food101")) == 0, "no number of it is known"
     assert tuple(published("ffa-lora", "food101").columns) == COLUMNS

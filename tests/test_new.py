@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import json
 import os
 import re
 import shutil
@@ -13,6 +15,7 @@ import nbformat
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from typer.testing import CliRunner, Result
 
 from fedlora_kit.batch.parameters import read_parameters
@@ -39,9 +42,24 @@ def python(*words: object, root: Path = ROOT, **variables: str) -> subprocess.Co
 
 
 @pytest.fixture(scope="module")
-def mine(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a CSV, JSON lines of answers, and images in two folders."""
+    folder = tmp_path_factory.mktemp("data")
+    rows = [f"{i},site {i % 4},request {i} of somebody,{'abc'[i % 3]}" for i in range(30)]
+    (folder / "tickets.csv").write_text("\n".join(["id,site,text,queue", *rows]))
+    lines = [{"Question": f"Say {i}", "answer": f"It is {i}", "n": i} for i in range(30)]
+    (folder / "asks.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    for i in range(10):
+        (folder / "looks" / "ab"[i % 2]).mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8 + i % 3), (i, 0, 0)).save(folder / "looks" / "ab"[i % 2] / f"{i}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def mine(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Path:
     """A user's folder with one of each."""
     folder = tmp_path_factory.mktemp("user") / "not" / "there" / "yet"
+    call("new", "task", "my-tickets", "--csv", data / "tickets.csv", "--to", folder)
     for kind, name in NAMES.items():
         said = call("new", kind, name, "--to", folder).stdout
         assert "FILL IN" in said
@@ -73,7 +91,7 @@ def passes(folder: Path, *tests: str, root: Path = ROOT) -> None:
 
 
 def test_a_users_files_pass_their_tests(mine: Path) -> None:
-    passes(mine, "test_my_method.py", "test_by_region.py")
+    passes(mine, "test_my_method.py", "test_by_region.py", "test_my_tickets.py")
 
 
 @pytest.mark.slow
@@ -111,6 +129,54 @@ def test_a_checkouts_notebook_is_found(checkout: Path, monkeypatch: pytest.Monke
         ("own/damaged", "damaged"),
         ("own/my_question", "My question"),
     ]
+
+
+def written(data: Path, folder: Path, *words: object) -> dict[str, str]:
+    """The arguments with which a task that `fedlora new` has written is made."""
+    said = call("new", "task", "my-data", *words, "--to", folder).stdout
+    assert "--set task=my-data" in said
+    made = ast.parse((folder / "my_data.py").read_text()).body[-1]
+    assert isinstance(made, ast.Expr)
+    assert isinstance(made.value, ast.Call)
+    return {str(one.arg): ast.unparse(one.value) for one in made.value.keywords}
+
+
+def test_a_tasks_columns_and_classes_are_guessed_from_its_data(data: Path, tmp_path: Path) -> None:
+    assert written(data, tmp_path / "a", "--csv", data / "tickets.csv") == {
+        "csv": repr(str(data / "tickets.csv")),
+        "columns": "'text'",
+        "label": "'queue'",
+        "labels": "['a', 'b', 'c']",
+        "group": "'site'",
+        "held_out": "0.2",
+    }
+    asks = written(data, tmp_path / "b", "--jsonl", data / "asks.jsonl")
+    assert (asks["modality"], asks["columns"]) == ("'causal'", "['Question', 'answer']")
+    assert "label" not in asks
+    looks = written(data, data, "--images", data / "looks")
+    assert looks == {
+        "images": "HERE / 'looks'",  # below the file's own folder: both can move
+        "held_out": "0.2",
+        "labels": "['a', 'b']",
+        "store_side": "224",
+    }
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["task", "x1"], "none given"),
+        (["task", "x1", "--csv", "a.csv", "--hub", "a/b"], "--csv and --hub given"),
+        (["task", "x1", "--csv", "a.csv"], "there is no file"),
+        (["task", "sst2", "--csv", "a.csv"], "'sst2' is registered already"),
+        (["task", "X", "--csv", "a.csv"], "cannot be the name"),
+        (["method", "x1", "--csv", "a.csv"], "data for a method"),
+    ],
+)
+def test_a_task_needs_its_data(tmp_path: Path, words: list[str], said: str) -> None:
+    assert said in call("new", *words, "--to", tmp_path / "mine", code=2).stderr
+    assert not (tmp_path / "mine").exists()
+    assert "--to DIR" in call("new", "task", "x1", "--csv", tmp_path / "a.csv", code=2).stderr
 
 
 @pytest.mark.parametrize("seeds", [-1, 0, 10**20], ids=str)

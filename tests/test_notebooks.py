@@ -24,6 +24,7 @@ from printed_tables import wrong_cells
 from fedlora_kit.batch.order import Order
 from fedlora_kit.batch.parameters import read_parameters
 from fedlora_kit.batch.pipeline import reproduce
+from fedlora_kit.data import get_task
 from fedlora_kit.experiments.atomic import write_text
 from fedlora_kit.papers.items import ITEMS, find
 
@@ -295,7 +296,7 @@ def test_table1_numbers_are_those_of_the_store(smoke):
     from fedlora_kit.experiments.store import Store
 
     store = Store(smoke.runs)
-    parts = {"mnli-m": "matched", "mnli-mm": "mismatched", "sst2": "validation"}
+    parts = {**get_task("entailment").parts, **get_task("polarity").parts}
     assert set(results["task"]) == set(parts)
     for row in results.itertuples():
         entry = store.load(row.key)
@@ -303,11 +304,11 @@ def test_table1_numbers_are_those_of_the_store(smoke):
         assert row.accuracy == pytest.approx(100 * entry.results["scores"][parts[row.task]]["final"])
         assert entry.spec["seed"] == row.seed
     comparison = pd.read_csv(folder / "comparison.csv")
-    cell = "eps=6|method=ffa-lora|task=mnli-m"
+    cell = "eps=6|method=ffa-lora|task=mnli-matched"
     mine = results[
         (results["eps"].astype(str) == "6")
         & (results["method"] == "ffa-lora")
-        & (results["task"] == "mnli-m")
+        & (results["task"] == "entailment-matched")
     ]
     row = comparison[comparison["cell"] == cell].iloc[0]
     assert row["published"] == 78.81

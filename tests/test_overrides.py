@@ -7,6 +7,7 @@ import pytest
 from fedlora_kit.errors import BadValue, UnknownName
 from fedlora_kit.papers.fed_hello import grid, strategies
 from fedlora_kit.papers.ffa_lora import init_of_a
+from fedlora_kit.papers.ffa_lora.grid import rates_of
 from fedlora_kit.study.overrides import chosen
 
 KNOWN = ("triangle", "uniform")
@@ -37,4 +38,4 @@ def test_one_text_in_place_of_a_list_is_named_not_taken_letter_by_letter() -> No
 
 def test_a_grid_of_one_method_needs_no_rates_of_another() -> None:
     found = init_of_a.EXPERIMENT.setting("smoke", rates=[0.1])
-    assert found.rates_of("ffa-lora") == (0.1,)
+    assert rates_of(found.rates, "ffa-lora") == (0.1,)

@@ -331,16 +331,16 @@ def test_what_an_entry_and_a_table_hold(hub):
         key = entry.key
 
     Finished.entry = entry
-    frame = results_frame([(Cell({"method": "flo"}, {}, 0, spec), Finished)], {"toy": {"toy": "validation"}})
+    frame = results_frame([(Cell({"method": "flo"}, {}, 0, spec), Finished)])
     assert frame["local_accuracy"].item() == pytest.approx(100 * local["accuracy"]["final"])
     assert frame["local_loss"].item() == pytest.approx(local["loss"]["final"])
     plain = run(RunSpec.parse(toy.description()))
     assert "local" not in plain.results
     Finished.entry = plain
-    frame = results_frame([(Cell({}, {}, 0, spec), Finished)], {"toy": {"toy": "validation"}})
+    frame = results_frame([(Cell({}, {}, 0, spec), Finished)])
     assert not [c for c in frame.columns if c.startswith("local")]
     with pytest.raises(BadValue, match="'sigma'"):
-        results_frame([(Cell({"sigma": 1.0}, {}, 0, spec), Finished)], {"toy": {"toy": "validation"}})
+        results_frame([(Cell({"sigma": 1.0}, {}, 0, spec), Finished)])
 
 
 def test_descriptions_that_cannot_run(hub):

@@ -274,5 +274,8 @@ def test_bf16_under_dp_needs_rows(path, value, said):
 
 def test_a_missing_model_is_found_before_training(tmp_path, monkeypatch):
     monkeypatch.setenv("FEDLORA_HUB", str(tmp_path / "empty"))
+    with pytest.raises(BadValue, match="empty, and there is no such folder"):
+        RunSpec.parse(toy.description()).key()
+    (tmp_path / "empty").mkdir()
     with pytest.raises(FedloraError, match="models/FacebookAI/roberta-base"):
         RunSpec.parse(toy.description()).key()

@@ -12,6 +12,7 @@ from fedlora_kit.batch.order import Cluster, Order, Todo, plan
 from fedlora_kit.batch.pool import run
 from fedlora_kit.batch.progress import Reporter
 from fedlora_kit.batch.status import Status
+from fedlora_kit.engines.own_data import doubts_beforehand
 from fedlora_kit.engines.without_gpu import slow_without_gpu
 from fedlora_kit.reporting.page import write_page
 
@@ -38,7 +39,8 @@ def reproduce(
     Args:
         reporter: is told of the progress.
         note: is told what the training has left to the notebooks.
-        warn: is told beforehand of the time that it takes without a GPU; None: it is not estimated.
+        warn: is told beforehand of what is doubtful about own data, and of the time that it takes without a
+            GPU; None: neither is looked at.
 
     Raises:
         UnknownName, BadValue: an unknown parameter, a wrong value; nothing has run then.
@@ -67,6 +69,9 @@ def train(todo: Todo, reporter: Reporter, note: Say, warn: Say | None) -> bool:
     order, items = todo.order, todo.parameters
     if not items:
         return False
+    if warn is not None:
+        for doubt in doubts_beforehand(order.profile, items):
+            warn(doubt)
     if isinstance(order.engine, Cluster):
         from fedlora_kit.engines import ray_cluster, ray_engine
 

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from fedlora_kit.cli.common import folder_of
+from fedlora_kit.errors import BadValue
 
 
 def _kinds(incomplete: str) -> list[str]:
@@ -17,7 +18,9 @@ def _kinds(incomplete: str) -> list[str]:
 
 
 def new(
-    kind: Annotated[str, typer.Argument(help="method, partitioner or notebook.", autocompletion=_kinds)],
+    kind: Annotated[
+        str, typer.Argument(help="method, partitioner, notebook or task.", autocompletion=_kinds)
+    ],
     name: Annotated[str, typer.Argument(help="Lower-case words joined by - or _, such as my-method.")],
     to: Annotated[
         Path | None,
@@ -28,11 +31,19 @@ def new(
             help="A folder of your own. Default: this checkout.",
         ),
     ] = None,
+    csv: Annotated[str | None, typer.Option(metavar="FILE", help="Data of a task: a CSV file.")] = None,
+    jsonl: Annotated[str | None, typer.Option(metavar="FILE", help="… JSON lines.")] = None,
+    parquet: Annotated[str | None, typer.Option(metavar="FILE", help="… a Parquet file.")] = None,
+    images: Annotated[
+        str | None, typer.Option(metavar="DIR", help="… images, one sub-folder a class.")
+    ] = None,
+    hub: Annotated[str | None, typer.Option(metavar="ID", help="… of the Hub: org/name[:config].")] = None,
 ) -> None:
-    """Write a method, a partitioner or a notebook to start from, and its test.
+    """Write a method, a partitioner, a notebook or a task to start from, and its test.
 
     The test passes as it is: a method and a partitioner are checked for all that every one of them must hold,
-    a notebook is run. FILL IN marks what is yours to write.
+    a notebook is run, a task's examples are read. FILL IN marks what is yours to write. A task needs its data
+    (--csv, --jsonl, --parquet, --images or --hub) and a folder of your own; columns and classes are guessed.
 
     With --to DIR both files go to a folder of your own, and nothing of the kit changes: import the file, and
     name it in any run. Without, they become part of this checkout: a method or partitioner is imported and
@@ -45,10 +56,19 @@ def new(
       fedlora new method my-method --to ~/federated
       fedlora new partitioner by-region
       fedlora new notebook my_question
+      fedlora new task tickets --csv tickets.csv --to ~/federated
     """
     from fedlora_kit.cli.scaffold import plan
 
-    made = plan(kind, name, to)
+    data = {"csv": csv, "jsonl": jsonl, "parquet": parquet, "images": images, "hub": hub}
+    if kind == "task":
+        from fedlora_kit.cli.scaffold_task import plan_task
+
+        made = plan_task(name, data, to)
+    elif any(data.values()):
+        raise BadValue(f"data for a {kind}", "the options that name data are for a task")
+    else:
+        made = plan(kind, name, to)
     made.write()
     target, test = made.files
     for path in (target, *([target.with_suffix(".ipynb")] if kind == "notebook" else []), test):
@@ -59,6 +79,9 @@ def new(
     if kind == "notebook":
         how = f"jupyter lab {target.with_suffix('.ipynb')}"
         typer.echo(f"  {how}\n{'' if made.own else f'  fedlora reproduce {made.registered}'}".rstrip())
+    elif kind == "task":
+        item, settings = made.table
+        typer.echo(f"  fedlora reproduce {item} --with {target} {settings}")
     else:
         first = f"import {target.stem}; " if made.own else ""
         part = '"method": {"name": ' if kind == "method" else '"split": {"partitioner": '

@@ -15,7 +15,7 @@ from fedlora_kit import disk, paths
 from fedlora_kit.errors import BadValue, UnknownName
 from fedlora_kit.experiments import atomic
 
-KINDS = ("method", "partitioner", "notebook")
+KINDS = ("method", "partitioner", "notebook", "task")
 _ROOMS = {"method": "methods", "partitioner": "partition"}
 _NAME = re.compile(r"[a-z][a-z0-9]*([-_][a-z0-9]+)*")
 _IMPORTED = {
@@ -40,6 +40,7 @@ class Plan:
         registered: the name under which a run's description knows it; of a notebook its item.
         own: whether it goes to a folder of the user's own.
         changed: a file of the kit that gets an import: path -> its new text.
+        table: of a task, the item and the settings that a table of it is made with.
     """
 
     kind: str
@@ -47,6 +48,7 @@ class Plan:
     registered: str
     own: bool
     changed: dict[Path, str]
+    table: tuple[str, str] = ("", "")
 
     def write(self) -> None:
         """Write all files; a notebook's .ipynb is made from its .py."""
@@ -72,22 +74,14 @@ def plan(kind: str, name: str, to: Path | None = None) -> Plan:
     """
     if kind not in KINDS:
         raise UnknownName("kind of file", kind, KINDS)
-    module = name.replace("-", "_")
-    if not _NAME.fullmatch(name) or not module.isidentifier() or keyword.iskeyword(module):
-        raise BadValue(
-            f"{name!r} cannot be the name of a {kind}",
-            "lower-case letters and digits, words joined by - or _, a letter first: my-method",
-        )
+    module = checked_name(kind, name)
     class_name = "".join(word.capitalize() for word in module.split("_"))
     registered = {"method": module.replace("_", "-"), "notebook": f"own/{module}"}.get(kind, module)
     taken = _taken(kind, registered, class_name)
     if taken:
         raise BadValue(f"{taken} already", "choose another name")
-    target, test = _places(kind, module, to)
+    target, test = places(kind, module, to)
     files = {target: f"{kind}.py.j2", test: f"{kind}_test.py.j2"}
-    for path in (*files, *([target.with_suffix(".ipynb")] if kind == "notebook" else [])):
-        if path.exists():
-            raise BadValue(f"{path} is there already", "choose another name")
     values = {
         "module": module,
         "name": module if kind == "notebook" else registered,
@@ -100,8 +94,23 @@ def plan(kind: str, name: str, to: Path | None = None) -> Plan:
     if to is None and kind in _ROOMS:
         init = target.with_name("__init__.py")
         changed[init] = announced(init.read_text("utf-8"), f"fedlora_kit.{_ROOMS[kind]}", module, class_name)
-    texts = {path: _rendered(template, values) for path, template in files.items()}
+    texts = {path: rendered(template, values) for path, template in files.items()}
     return Plan(kind, texts, registered, to is not None, changed)
+
+
+def checked_name(kind: str, name: str) -> str:
+    """The module's name for a thing of that name.
+
+    Raises:
+        BadValue: it is not of lower-case words joined by hyphens or underscores.
+    """
+    module = name.replace("-", "_")
+    if not _NAME.fullmatch(name) or not module.isidentifier() or keyword.iskeyword(module):
+        raise BadValue(
+            f"{name!r} cannot be the name of a {kind}",
+            "lower-case letters and digits, words joined by - or _, a letter first: my-method",
+        )
+    return module
 
 
 def _taken(kind: str, registered: str, class_name: str) -> str:
@@ -119,8 +128,20 @@ def _taken(kind: str, registered: str, class_name: str) -> str:
     return ""
 
 
+def places(kind: str, module: str, to: Path | None) -> tuple[Path, Path]:
+    """Where the file and its test go.
+
+    Raises:
+        BadValue: one of them is there, the new file would hide a module, or the folder cannot be used.
+    """
+    target, test = _places(kind, module, to)
+    for path in (target, test, *([target.with_suffix(".ipynb")] if kind == "notebook" else [])):
+        if path.exists():
+            raise BadValue(f"{path} is there already", "choose another name")
+    return target, test
+
+
 def _places(kind: str, module: str, to: Path | None) -> tuple[Path, Path]:
-    """Where the file and its test go."""
     if to is not None:
         folder = disk.folder(str(to), "--to")
         if (folder / "__init__.py").exists():
@@ -138,7 +159,8 @@ def _places(kind: str, module: str, to: Path | None) -> tuple[Path, Path]:
     return room / f"{module}.py", root / "tests" / f"test_{module}.py"
 
 
-def _rendered(template: str, values: dict[str, Any]) -> str:
+def rendered(template: str, values: dict[str, Any]) -> str:
+    """A file's text from its template in ``templates/``."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(

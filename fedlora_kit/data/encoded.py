@@ -63,6 +63,8 @@ class EncodedText:
         labels: int64 (n,).
         pad: field -> padding value.
         groups: see `EncodedData`.
+        unknown: share of the texts' tokens that the tokenizer does not know; cut: share of the examples that
+            were longer than allowed. Both of the whole split, and 0 in a part of it.
     """
 
     fields: Mapping[str, npt.NDArray[np.int32]]
@@ -70,6 +72,8 @@ class EncodedText:
     labels: npt.NDArray[np.int64]
     pad: Mapping[str, int]
     groups: npt.NDArray[Any] | None = None
+    unknown: float = 0.0
+    cut: float = 0.0
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -217,7 +221,17 @@ def encode_text(examples: Examples, tokenizer: Any, max_length: int) -> EncodedT
     lengths = np.fromiter((len(x) for x in encoded["input_ids"]), dtype=np.int64, count=len(examples))
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     fields = {name: np.concatenate([np.asarray(x, np.int32) for x in encoded[name]]) for name in pad}
-    return EncodedText(fields, offsets, examples.labels, pad, examples.groups)
+    unknown = unknown_share(tokenizer, fields["input_ids"])
+    cut = sum(bool(one.overflowing) for one in encoded.encodings or ()) / max(1, len(examples))
+    return EncodedText(fields, offsets, examples.labels, pad, examples.groups, unknown, cut)
+
+
+def unknown_share(tokenizer: Any, ids: npt.NDArray[np.int32]) -> float:
+    """Share of the tokens of texts, special ones left aside, that the tokenizer does not know."""
+    unknown = tokenizer.unk_token_id
+    special = [one for one in tokenizer.all_special_ids if one != unknown]
+    words = int((~np.isin(ids, special)).sum())
+    return 0.0 if unknown is None or not words else int((ids == unknown).sum()) / words
 
 
 def encode_images(examples: Examples, wanted: ImageInput | None = None) -> EncodedImages:
@@ -228,7 +242,8 @@ def encode_images(examples: Examples, wanted: ImageInput | None = None) -> Encod
             cost of an image is one token.
 
     Raises:
-        BadValue: the column holds no images, or bytes are given without ``wanted``.
+        BadValue: the column holds no images, or bytes are given without ``wanted``; images in colour for a
+            backbone that reads grey ones; pixels of floating point beyond what normalising gives.
     """
     pixels = examples.columns[0]
     if not isinstance(pixels, np.ndarray) or pixels.ndim != 4 or pixels.dtype not in (np.uint8, np.float32):
@@ -236,8 +251,36 @@ def encode_images(examples: Examples, wanted: ImageInput | None = None) -> Encod
             "images are an array (n, channels, height, width) of uint8 or float32",
             "convert the column that the task's loader gives",
         )
+    if wanted is not None:
+        _check_images(pixels, wanted)
     if pixels.dtype == np.float32:
         wanted = replace(wanted, tokens=1) if wanted else None
     elif wanted is None:
         raise BadValue("images as bytes need to be normalised", "say what the backbone reads: wanted=…")
     return EncodedImages(pixels, examples.labels, wanted=wanted, groups=examples.groups)
+
+
+def _check_images(pixels: npt.NDArray[Any], wanted: ImageInput) -> None:
+    channels = pixels.shape[1]
+    if channels not in (1, wanted.channels):
+        grey = (
+            "convert the images to grey (grey=True of task_from; an array: images.mean(axis=1, "
+            "keepdims=True).astype(images.dtype)), or name a backbone for colour, such as "
+            "facebook/dinov2-small"
+        )
+        raise BadValue(
+            f"the images have {channels} channels, and the backbone reads {wanted.channels}",
+            grey
+            if wanted.channels == 1
+            else f"give images of 1 or {wanted.channels} channels: (n, channels, height, width)",
+        )
+    if pixels.dtype == np.float32 and pixels.size:
+        low = min(-mean / std for mean, std in zip(wanted.mean, wanted.std, strict=True))
+        high = max((1 - mean) / std for mean, std in zip(wanted.mean, wanted.std, strict=True))
+        found = float(pixels.min()), float(pixels.max())
+        if not (low - 0.01 <= found[0] and found[1] <= high + 0.01):  # nor is NaN
+            raise BadValue(
+                f"the images have pixels from {found[0]:g} to {found[1]:g}; those of floating point count as "
+                f"normalised as the backbone reads them, {low:.3g} to {high:.3g}",
+                "give uint8 pixels, 0 to 255, which are normalised here",
+            )

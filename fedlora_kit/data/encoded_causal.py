@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from fedlora_kit.data.encoded import Arrays, Batch, Indices, masked
+from fedlora_kit.data.encoded import Arrays, Batch, Indices, masked, unknown_share
 from fedlora_kit.data.prompts import final_number, template
 from fedlora_kit.data.task import Examples, Metric, TooLong
 from fedlora_kit.data.transfer import to_device
@@ -59,6 +59,7 @@ class EncodedCausal:
         max_new_tokens: tokens that a generated answer may have.
         metric: how generated answers are scored (see `training.scoring`).
         left_out: examples that were longer than allowed and are not among the n.
+        unknown: share of the split's tokens that the tokenizer does not know; 0 in a part of it.
         groups: (n,) group of each example, or None; for the partitioners.
     """
 
@@ -72,6 +73,7 @@ class EncodedCausal:
     metric: Metric = "final_number"
     left_out: int = 0
     groups: npt.NDArray[Any] | None = None
+    unknown: float = 0.0
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -135,6 +137,7 @@ class EncodedCausal:
             labels=self.labels[indices],
             references=tuple(self.references[i] for i in indices),
             left_out=0,
+            unknown=0.0,
             groups=None if self.groups is None else self.groups[indices],
         )
 
@@ -224,8 +227,9 @@ def encode_causal(
     kept = _short_enough(rows, min(max_length, int(tokenizer.model_max_length)), too_long, tokenizer)
     lengths = np.array([len(rows[i]) for i in kept], dtype=np.int64)
     references = examples.references or tuple((answer,) for answer in answers)
+    tokens = np.concatenate([np.asarray(rows[i], np.int32) for i in kept])
     return EncodedCausal(
-        np.concatenate([np.asarray(rows[i], np.int32) for i in kept]),
+        tokens,
         np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
         np.array([len(asked[i]) for i in kept], dtype=np.int64),
         examples.labels[kept],
@@ -235,6 +239,7 @@ def encode_causal(
         metric,
         len(rows) - len(kept),
         None if examples.groups is None else examples.groups[kept],
+        unknown_share(tokenizer, tokens),
     )
 
 

@@ -7,9 +7,6 @@ import numpy as np
 from fedlora_kit.data.task import Examples, Task
 from fedlora_kit.errors import BadValue
 
-#: pixels normalised by any usual mean and deviation lie well within it; those of 0 to 255 do not
-LARGEST_PIXEL = 32.0
-
 
 def examples_of(spec: Task, split: str) -> Examples:
     """What the loader of ``spec`` gives for a split.
@@ -24,6 +21,11 @@ def examples_of(spec: Task, split: str) -> Examples:
         examples = spec.loader(split)
     except BadValue as error:
         raise BadValue(f"{where}: {error.problem}", error.remedy) from error
+    except Exception as error:
+        raise BadValue(
+            f"{where}: its loader raised {type(error).__name__}: {error}",
+            f"it is asked for the splits {', '.join(spec.source_splits)}",
+        ) from error
     if not isinstance(examples, Examples):
         raise BadValue(f"{where}: the loader gave a {type(examples).__name__}", "return `Examples`")
     given, named = len(examples.columns), len(spec.columns)
@@ -40,12 +42,4 @@ def examples_of(spec: Task, split: str) -> Examples:
                 f"{where}: column {name} holds {has}, and a task of modality {spec.modality!r} has {wants}",
                 "give the task the modality of its examples",
             )
-        if isinstance(column, np.ndarray) and column.dtype.kind == "f" and len(column):
-            most = float(np.abs(column).max())
-            if not most <= LARGEST_PIXEL:  # NaN is not, either
-                raise BadValue(
-                    f"{where}: column {name} has pixels of up to {most:g}; those of floating point count as "
-                    "normalised, about -1 to 1",
-                    "give uint8 pixels (0 to 255), which the backbone normalises, or scale them",
-                )
     return examples

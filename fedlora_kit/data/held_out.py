@@ -14,38 +14,39 @@ from fedlora_kit.errors import UnknownName
 LARGEST_SHARE = 1 / 6
 
 
-def part(examples: Examples, split: str, per_class: int) -> Examples:
+def part(examples: Examples, split: str, amount: float) -> Examples:
     """The split "train" or "test" of examples that come as one.
 
-    The test part has one example of each class for each of the ``per_class`` prompts (all columns but the
+    A number: the test part has one example of each class for each of so many prompts (all columns but the
     last) with the smallest SHA-256: for at most a sixth of the class's prompts, and for at least one. But the
     last prompt that a class could train on stays for training. Of a class's examples with the same prompt,
-    the one whose answers have the smallest SHA-256 is taken. So the choice depends on the texts alone: not on
-    a seed, nor on the order of the rows. Training examples that share their prompt with a test example are
-    left out of both parts.
+    the one whose answers have the smallest SHA-256 is taken. Training examples that share their prompt with a
+    test example are left out of both parts.
 
-    Args:
-        examples: text columns; the last one is the response.
+    A share below 1: of each class so many of its different examples (at least one, and never all), again
+    those with the smallest SHA-256, which for images is that of the pixels. Equal examples stay together.
+
+    So the choice depends on the examples alone: not on a seed, nor on the order of the rows.
 
     Raises:
         UnknownName: for a split that is neither "train" nor "test".
     """
     if split not in ("train", "test"):
         raise UnknownName("split", split, ["train", "test"])
+    if amount < 1:
+        return _share(examples, split, amount)
     prompts = _digests(*examples.columns[:-1])
     more = ["\x01".join(accepted) for accepted in examples.references] or [""] * len(examples)
     answers = _digests(examples.columns[-1], more)
     test: list[int] = []
     asked: set[str] = set()
-    of_class = {
-        int(label): np.flatnonzero(examples.labels == label).tolist() for label in np.unique(examples.labels)
-    }
+    of_class = _of_class(examples)
     to_train = {label: {prompts[row] for row in rows} for label, rows in of_class.items()}
     for rows in of_class.values():
         one: dict[str, int] = {}  # one example a prompt
         for row in sorted(rows, key=answers.__getitem__):
             one.setdefault(prompts[row], row)
-        wanted = max(1, min(per_class, int(len(one) * LARGEST_SHARE)))
+        wanted = max(1, min(int(amount), int(len(one) * LARGEST_SHARE)))
         for prompt in sorted(one):
             if wanted and {prompt} not in to_train.values():
                 test.append(one[prompt])
@@ -58,10 +59,35 @@ def part(examples: Examples, split: str, per_class: int) -> Examples:
     return examples.take(_indices([row for row, prompt in enumerate(prompts) if prompt not in asked]))
 
 
+def _share(examples: Examples, split: str, share: float) -> Examples:
+    different = digests(examples)
+    test: set[str] = set()
+    for rows in _of_class(examples).values():
+        ordered = sorted({different[row] for row in rows})
+        test.update(ordered[: min(len(ordered) - 1, max(1, round(share * len(ordered))))])
+    chosen = [row for row, name in enumerate(different) if (name in test) == (split == "test")]
+    return examples.take(_indices(chosen))
+
+
+def digests(examples: Examples) -> list[str]:
+    """SHA-256 of each example, all its columns together; equal ones have equal digests."""
+    return _digests(*examples.columns)
+
+
+def _of_class(examples: Examples) -> dict[int, list[int]]:
+    """Label -> rows."""
+    labels = examples.labels
+    return {int(label): np.flatnonzero(labels == label).tolist() for label in np.unique(labels)}
+
+
 def _digests(*columns: Column) -> list[str]:
-    """SHA-256 of each row's texts."""
+    """SHA-256 of each row's texts, or of the pixels of its image."""
+    rows = zip(*columns, strict=True)
     return [
-        hashlib.sha256("\x00".join(map(str, row)).encode()).hexdigest() for row in zip(*columns, strict=True)
+        hashlib.sha256(
+            b"\x00".join(v.tobytes() if isinstance(v, np.ndarray) else v.encode() for v in row)
+        ).hexdigest()
+        for row in rows
     ]
 
 

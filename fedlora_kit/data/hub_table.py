@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from fedlora_kit import hub
+from fedlora_kit.data.origin import place
 from fedlora_kit.data.task import Task
 from fedlora_kit.errors import FedloraError
 
@@ -23,13 +24,14 @@ def hub_table(spec: Task, split: str) -> Any:
 
     commit = hub.commit("dataset", spec.hub_id, spec.revision)
     try:
-        table = datasets.load_dataset(
-            f"hf://datasets/{spec.hub_id}",  # never a folder of that name in the working directory
-            spec.config or None,
-            split=split,
-            revision=commit,
-            keep_in_memory=False,
-        )
+        with hub.not_waiting("dataset", spec.hub_id, commit):
+            table = datasets.load_dataset(
+                f"hf://datasets/{spec.hub_id}",  # never a folder of that name in the working directory
+                spec.config or None,
+                split=split,
+                revision=commit,
+                keep_in_memory=False,
+            )
     except Exception as error:
         raise _why_not(spec, split, commit, error) from error
     files = [Path(file["filename"]) for file in table.cache_files]
@@ -40,5 +42,4 @@ def hub_table(spec: Task, split: str) -> Any:
 
 
 def _why_not(spec: Task, split: str, commit: str, error: Exception) -> FedloraError:
-    place = "/".join(filter(None, ["datasets", spec.hub_id, spec.config, f"{split}.parquet"]))
-    return hub.why_not("dataset", spec.hub_id, commit, error, place)
+    return hub.why_not("dataset", spec.hub_id, commit, error, place(spec, split))

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from fedlora_kit.errors import BadValue, UnknownName
+from fedlora_kit.errors import UnknownName
 
 #: none: the whole image. flip: mirrored left to right with probability 1/2. crop_flip: shifted by up to an
 #: eighth of the side, black beyond the border (the usual cut of CIFAR), and flip. zoom_flip: a rectangle of
@@ -159,17 +159,10 @@ def prepare(
     Returns:
         float32 (b, channels, size, size) on the device of ``pixels``.
 
-    Raises:
-        BadValue: colour images for a backbone that reads grey ones, or another number of channels.
     """
     stored_as_bytes = pixels.dtype == torch.uint8
     x = pixels.float() / 255 if stored_as_bytes else pixels
-    if x.shape[1] != wanted.channels:
-        if x.shape[1] != 1:
-            raise BadValue(
-                f"the images have {x.shape[1]} channels, the backbone reads {wanted.channels}",
-                "choose a backbone for colour images",
-            )
+    if x.shape[1] != wanted.channels:  # grey: `encode_images` has seen to it
         x = x.expand(-1, wanted.channels, -1, -1)
     height, width = x.shape[-2:]
     unchanged = (views.boxes == (0, 0, height, width)).all() and not views.flips.any()

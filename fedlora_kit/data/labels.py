@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -15,17 +15,28 @@ from fedlora_kit.data.task import Task
 from fedlora_kit.errors import FedloraError
 
 Labels = npt.NDArray[np.int64]
-REMEDY = "the file is damaged or of another version; fetch it again"
 
 
-def file_labels(table: Any, column: str, where: str) -> tuple[Labels, list[str] | None]:
-    """A column of labels as the file has it: int64 (n,), and what the file calls each number, if it says so.
+class FileLabels(NamedTuple):
+    """A column of labels as its file has it.
 
-    Integers of a `datasets.ClassLabel` have its names. A column of texts has its values, in alphabetical
-    order.
+    Attributes:
+        codes: int64 (n,).
+        names: what the file calls each number, if it says so: the names of a `datasets.ClassLabel`; of a
+            column of texts its values, in alphabetical order.
+        complete: the names are all the classes that there are, not those of the rows alone.
+    """
+
+    codes: Labels
+    names: list[str] | None = None
+    complete: bool = True
+
+
+def file_labels(table: Any, column: str, where: str, remedy: str) -> FileLabels:
+    """The labels of a table of `datasets`.
 
     Args:
-        where: names the file in an error.
+        where: names the file in an error; remedy: what to do about it.
 
     Raises:
         BadValue: a value is missing, or neither a text nor a whole number.
@@ -35,30 +46,27 @@ def file_labels(table: Any, column: str, where: str) -> tuple[Labels, list[str] 
     what, values = f"{where}: column {column}", list(table[column])
     feature = table.features[column]
     if isinstance(feature, datasets.ClassLabel):
-        return whole_numbers(values, what, REMEDY), list(feature.names)
+        return FileLabels(whole_numbers(values, what, remedy), list(feature.names))
     if not any(isinstance(value, str | bytes) for value in values):
-        return whole_numbers(values, what, REMEDY), None
-    names, codes = np.unique(np.array(texts(values, what, REMEDY), dtype=object), return_inverse=True)
-    return codes.astype(np.int64), [str(name) for name in names]
+        return FileLabels(whole_numbers(values, what, remedy))
+    names, codes = np.unique(np.array(texts(values, what, remedy), dtype=object), return_inverse=True)
+    return FileLabels(codes.astype(np.int64), [str(name) for name in names], complete=False)
 
 
-def task_labels(
-    spec: Task, codes: Labels, names: Sequence[str] | None, where: str, *, complete: bool = True
-) -> Labels:
+def task_labels(spec: Task, found: FileLabels, where: str) -> Labels:
     """The labels of a file as those of a task: by name, or as they stand where the file has no names.
 
     Names are compared without regard to capitals and to blanks, ``_`` and ``-`` between words. With
     `Task.classes` the result is the integers named there, and −1 for a class that is none of the task's.
 
     Args:
-        codes, names: from `file_labels`.
         where: names the file in an error.
-        complete: ``names`` are all the classes that there are, not those of the rows alone.
 
     Raises:
         FedloraError: a row's class is none of the task's, one of `Task.classes` is none of the file's, or two
             of the file's names are one of the task's.
     """
+    codes, names, complete = found
     if names is None:
         return codes
     wanted = spec.label_names
@@ -73,34 +81,35 @@ def task_labels(
     there = np.unique(codes[codes >= 0])
     if there.size and there[-1] >= len(names):
         raise FedloraError(
-            f"{where}: {spec.label_column} holds {there[-1]}, but names {len(names)} classes only", REMEDY
+            f"{where}: {spec.label_column} holds {there[-1]}, but names {len(names)} classes only",
+            "the file is damaged; fetch it, or make it, again",
         )
     numbers = {name: spec.classes[i] if spec.classes else i for i, name in enumerate(wanted)}
     alike = {_plain(name): number for name, number in numbers.items()}
     if len(alike) < len(numbers):  # the task tells names apart by capitals or blanks
         alike = {}
-    found = [numbers.get(name, alike.get(_plain(name), -1)) for name in names]
-    unknown = [names[code] for code in there if found[code] < 0]
+    known = [numbers.get(name, alike.get(_plain(name), -1)) for name in names]
+    unknown = [names[code] for code in there if known[code] < 0]
     if unknown and not spec.classes:
         raise FedloraError(
             f"{where}: {spec.label_column} has the unknown value {unknown[0]!r}",
             f"task {spec.name} knows {_some(wanted)}; if the file is the right one, give the task "
             "label_names as the file has them",
         )
-    absent = sorted(set(numbers.values()) - set(found)) if spec.classes and complete else []
+    absent = sorted(set(numbers.values()) - set(known)) if spec.classes and complete else []
     if absent:
         name = next(name for name, number in numbers.items() if number == absent[0])
         raise FedloraError(
             f"{where}: {spec.label_column} has no class {name!r}, which task {spec.name} is made of",
             f"it has {_some(names)}; if it is the right file, give the task label_names as the file has them",
         )
-    known = [found[code] for code in there if found[code] >= 0]
-    if len(set(known)) < len(known):
+    met = [known[code] for code in there if known[code] >= 0]
+    if len(set(met)) < len(met):
         raise FedloraError(
             f"{where}: two classes of {spec.label_column} have one name in task {spec.name}",
             f"give the task label_names as the file has them: {_some(names)}",
         )
-    return np.array([*found, -1], dtype=np.int64)[np.where(codes < 0, len(found), codes)]
+    return np.array([*known, -1], dtype=np.int64)[np.where(codes < 0, len(known), codes)]
 
 
 def check_range(spec: Task, split: str, labels: Labels) -> None:

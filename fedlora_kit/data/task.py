@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from fedlora_kit.data.examples import Column as Column
 from fedlora_kit.data.examples import Examples as Examples
@@ -14,7 +14,8 @@ from fedlora_kit.data.examples import Examples as Examples
 Metric = Literal["final_number", "rouge_l", "rouge_l_any_script"]
 #: what becomes of a causal task's examples that are longer than its ``max_length``
 TooLong = Literal["error", "leave_out"]
-
+#: what own files are: tables, or a folder of images with one sub-folder a class
+Form = Literal["csv", "json", "parquet", "images"]
 
 Loader = Callable[[str], Examples]
 
@@ -32,9 +33,12 @@ class Task:
             task the question and the answer, or instruction, input and response).
         train_split: split to train on.
         eval_splits: scored name -> split, e.g. ``{"matched": "validation_matched"}``.
-        hub_id, config, revision: the data set on the Hub; empty when ``loader`` gives the examples. A
+        hub_id, config, revision: the data set on the Hub; empty where the examples come from elsewhere. A
             revision that is no commit, or none, is looked up once a process; the commit stands in the keys.
         loader: split name -> examples, for built-in tasks and for data handed over by the caller.
+        files, form: split -> the caller's own files, and what they are: tables, or one folder of images with
+            a sub-folder a class. Their bytes stand in the keys, their places do not.
+        tables: split -> a `datasets.Dataset` of the caller's.
         max_length: longest encoded example, in tokens; longer ones are cut (causal tasks: see ``too_long``).
         prompt: causal tasks: name of the template around the question (see `data.prompts`).
         max_new_tokens: causal tasks: tokens that a generated answer may have.
@@ -45,7 +49,7 @@ class Task:
         metric: causal tasks: how answers are scored.
         too_long: causal tasks: examples longer than ``max_length`` are an error, or are left out.
         held_out: where the source has the training split only: examples of each class that make up the split
-            "test" (see `data.held_out`); 0 where the source has its own test split.
+            "test", as a number, or as a share below 1 (see `data.held_out`); 0 where the source has its own.
         layout: "table" (one table a split), or "task_files" (see `data.natural_instructions`).
         label_column: column of the classes, as integers, or as names from ``label_names``; empty for none. A
             file that names its integers (`datasets.ClassLabel`) is read by those names.
@@ -54,6 +58,7 @@ class Task:
         store_side: images only: side in pixels of the squares that the images are brought to when they are
             decoded (see `data.images`); None where all have one size already.
         store_fit: how: "crop" cuts out the middle square, "stretch" keeps all of the image.
+        grey: images only: kept in grey, one channel, for backbones that read grey images.
     """
 
     name: str
@@ -68,16 +73,20 @@ class Task:
     label_column: str = "label"
     group_column: str = ""
     loader: Loader | None = None
+    files: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    form: Form = "parquet"
+    tables: Mapping[str, Any] = field(default_factory=dict)
     max_length: int = 128
     classes: tuple[int, ...] = ()
     external: str = ""
     store_side: int | None = None
     store_fit: Literal["crop", "stretch"] = "crop"
+    grey: bool = False
     prompt: str = ""
     max_new_tokens: int = 0
     metric: Metric = "final_number"
     too_long: TooLong = "error"
-    held_out: int = 0
+    held_out: float = 0
     layout: Literal["table", "task_files"] = "table"
     label_order: Literal["named", "alphabetical"] = "named"
 
@@ -90,3 +99,33 @@ class Task:
     def num_labels(self) -> int:
         """Number of classes."""
         return len(self.label_names)
+
+    @property
+    def source_splits(self) -> list[str]:
+        """The splits of the source that the task reads."""
+        return [self.train_split] if self.held_out else sorted({self.train_split, *self.eval_splits.values()})
+
+    @property
+    def parts(self) -> dict[str, str]:
+        """Name in tables -> scored name: the task's own name where it scores one part, else name-part.
+
+        >>> Task("t", "text", ("no", "yes"), ("text",)).parts
+        {'t': 'validation'}
+        """
+        several = len(self.eval_splits) > 1
+        return {f"{self.name}-{part}" if several else self.name: part for part in self.eval_splits}
+
+    @property
+    def description(self) -> str:
+        """In a sentence: what it is, where it comes from, and whether the scored part was held out of it."""
+        what = {"text": "texts", "image": "images", "causal": "answers"}[self.modality]
+        names = ", ".join(self.label_names[:5]) + (", …" if self.num_labels > 5 else "")
+        classes = f" in {self.num_labels} classes ({names})" if self.label_column else ""
+        places = [place.rpartition("/")[2] for files in self.files.values() for place in files]
+        source = self.hub_id or ", ".join(places) or ("a table in memory" if self.tables else "a loader")
+        share = ""
+        if 0 < self.held_out < 1:
+            share = (
+                f"; {100 * self.held_out:g} % of each class, drawn once by the examples' digests, are scored"
+            )
+        return f"{self.name}: {what}{classes} from {source}{share}"

@@ -255,24 +255,44 @@ def get_task(name: str) -> Task:
     """The task called ``name``.
 
     Raises:
-        UnknownName: no such task; the message lists the known ones.
+        UnknownName: no such task; the message lists the known ones, and how to make one.
     """
     if name not in TASKS:
-        raise UnknownName("task", name, TASKS)
+        error = UnknownName("task", name, TASKS)
+        error.remedy += "; one on your own data: `fedlora new task`, then --with its file (docs/data.md)"
+        raise error
     return TASKS[name]
 
 
+_OF_THE_KIT = dict(TASKS)
+
+
+def is_own(name: str) -> bool:
+    """Whether a task was registered by the user: other processes know it only where they do the same."""
+    return TASKS.get(name) != _OF_THE_KIT.get(name)
+
+
 def register_task(new: Task, *, replace: bool = False) -> Task:
-    """Make a task of your own known by its name, so that runs can name it.
+    """Make a task of your own known by its name, so that runs can name it; once more does no harm.
+
+    `data.own.task_from` makes one from files, tables or a data set of the Hub.
 
     Raises:
-        BadValue: the name is taken and ``replace`` is false.
+        BadValue: another task has the name and ``replace`` is false; there are no examples, or it scores what
+            it trains on.
     """
-    if new.name in TASKS and not replace:
+    if TASKS.get(new.name, new) != new and not replace:
         raise BadValue(
             f"a task called {new.name!r} is already there", "choose another name, or pass replace=True"
         )
-    if new.loader is None and not new.hub_id:
-        raise BadValue(f"task {new.name!r} has neither a loader nor a Hub id", "give one of them")
+    if not (new.loader or new.files or new.tables or new.hub_id):
+        raise BadValue(
+            f"task {new.name!r} has no examples", "give it files, tables, a loader or a Hub id (task_from)"
+        )
+    if not new.held_out and new.train_split in new.eval_splits.values():
+        raise BadValue(
+            f"task {new.name!r} is scored on its training split {new.train_split!r}",
+            "name another split, or hold a share out: held_out=0.2",
+        )
     TASKS[new.name] = new
     return new

@@ -25,6 +25,14 @@ COMPUTES = (
 )
 
 
+def release(name: str) -> str:
+    """The release of an installed library, without the build; "" if it is not known."""
+    try:
+        return Version(version(name)).public
+    except PackageNotFoundError:
+        return ""
+
+
 @lru_cache
 def releases() -> dict[str, str]:
     """Name -> release, for `COMPUTES`: without the build ("+cpu", "+cu128"), which is in the provenance, so
@@ -37,9 +45,8 @@ def releases() -> dict[str, str]:
     """
     found, missing = {}, []
     for name in COMPUTES:
-        try:
-            found[name] = Version(version(name)).public
-        except PackageNotFoundError:
+        found[name] = release(name)
+        if not found[name]:
             missing.append(name)
     if missing:
         raise FedloraError(

@@ -12,8 +12,10 @@ import numpy as np
 import torch
 from torch import nn
 
+from fedlora_kit.data.doubts import doubts
 from fedlora_kit.data.encoded import EncodedData, EncodedImages, encode_images, encode_text
 from fedlora_kit.data.encoded_causal import encode_causal
+from fedlora_kit.data.examples import Examples
 from fedlora_kit.data.sources import fingerprint, load_task
 from fedlora_kit.data.tasks import get_task
 from fedlora_kit.errors import BadValue
@@ -49,25 +51,31 @@ def _encoded(
     loaded = load_task(kind)
     if kind.modality == "image":
         wanted = image_input(backbone_name, image_size)
-        images = {n: encode_images(e, wanted) for n, e in loaded.evals.items()}
-        return encode_images(loaded.train, wanted), images
-    tokenizer = load_tokenizer(backbone_name)
-    if kind.modality == "causal":
-        parts = {
-            n: encode_causal(
-                e,
-                tokenizer,
-                prompt=prompt,
-                max_length=max_length,
-                max_new_tokens=max_new_tokens,
-                metric=kind.metric,
-                too_long=kind.too_long,
-            )
-            for n, e in {"": loaded.train, **loaded.evals}.items()
-        }
-        return parts.pop(""), parts
-    evals = {n: encode_text(e, tokenizer, max_length) for n, e in loaded.evals.items()}
-    return encode_text(loaded.train, tokenizer, max_length), evals
+    else:
+        tokenizer = load_tokenizer(backbone_name)
+
+    def encoded(examples: Examples) -> EncodedData:
+        if kind.modality == "image":
+            return encode_images(examples, wanted)
+        if kind.modality == "text":
+            return encode_text(examples, tokenizer, max_length)
+        return encode_causal(
+            examples,
+            tokenizer,
+            prompt=prompt,
+            max_length=max_length,
+            max_new_tokens=max_new_tokens,
+            metric=kind.metric,
+            too_long=kind.too_long,
+        )
+
+    try:
+        train, evals = encoded(loaded.train), {name: encoded(e) for name, e in loaded.evals.items()}
+    except BadValue as error:
+        raise BadValue(f"task {task_name}: {error.problem}", error.remedy) from error
+    for doubt in doubts(kind, backbone_name, train):
+        warnings.warn(doubt, stacklevel=4)
+    return train, evals
 
 
 def load_data(spec: DataSpec, backbone_name: str) -> tuple[EncodedData, dict[str, EncodedData]]:

@@ -18,10 +18,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from fedlora_kit.data.image_ops import Augment
 from fedlora_kit.data.prompts import template
 from fedlora_kit.data.sources import fingerprint
-from fedlora_kit.data.tasks import get_task
+from fedlora_kit.data.tasks import get_task, is_own
 from fedlora_kit.errors import BadValue
 from fedlora_kit.experiments import reach
-from fedlora_kit.experiments.libraries import releases
+from fedlora_kit.experiments.libraries import release, releases
 from fedlora_kit.experiments.source import source_digest
 from fedlora_kit.methods import METHODS, method
 from fedlora_kit.models.backbones import Dtype, backbone_fingerprint
@@ -259,7 +259,8 @@ class RunSpec(BaseModel):
             described.canonical(),
             source_digest(),
             *filter(None, map(reach.digest, self._named_classes())),
-            *(f"{name}=={release}" for name, release in releases().items()),
+            *(f"{name}=={known}" for name, known in releases().items()),
+            *([f"{library}=={release(library)}"] if (library := self.split.build(0).library) else []),
             *(fingerprint(get_task(name)) for name in self.tasks()),
             *([repr(template(self.data.prompt))] if self.data.prompt else []),
             backbone_fingerprint(self.model.backbone),
@@ -269,9 +270,8 @@ class RunSpec(BaseModel):
 
 def external(spec: RunSpec) -> bool:
     """Whether the run names a task, method or partitioner that only this process knows."""
-    task = get_task(spec.data.task)
-    known: list[Any] = [*spec._named_classes(), *filter(None, [task.loader])]
-    return any(not str(getattr(one, "__module__", "")).startswith("fedlora_kit.") for one in known)
+    classes = spec._named_classes()
+    return is_own(spec.data.task) or any(not c.__module__.startswith("fedlora_kit.") for c in classes)
 
 
 def _in_words(error: ValidationError) -> str:

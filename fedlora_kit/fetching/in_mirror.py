@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fedlora_kit import mirror, paths
+from fedlora_kit.data.origin import place
 from fedlora_kit.data.task import Task
 from fedlora_kit.errors import FedloraError
-from fedlora_kit.fetching.plan import Piece, RemoteFile, Target, place_of, splits
+from fedlora_kit.fetching.plan import Piece, RemoteFile, Target
 
 #: "fetched" (listed, and as the list says), "by hand" (there, and not listed), or "missing"
 State = Literal["fetched", "by hand", "missing"]
@@ -52,8 +53,8 @@ def holds(hub: Path, piece: Piece) -> bool:
         folder = f"models/{piece.repo}"
         places = [f"{folder}/{name}" for name in _model_files(hub, folder)]
     else:
-        places = [place_of(piece.task, split) for split in splits(piece.task)]
-    files = [paths.inside(hub, place) for place in places]
+        places = [place(piece.task, split) for split in piece.task.source_splits]
+    files = [paths.inside(hub, one) for one in places]
     if not all(file.is_file() for file in files):
         return False
     try:
@@ -62,8 +63,8 @@ def holds(hub: Path, piece: Piece) -> bool:
     except FedloraError:
         return False
     if piece.task is not None:
-        for place in places:
-            check_table(hub, place, piece.task)
+        for one in places:
+            check_table(hub, one, piece.task)
     return True
 
 

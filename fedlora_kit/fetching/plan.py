@@ -9,6 +9,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Literal
 
+from fedlora_kit.data.origin import place
 from fedlora_kit.data.task import Task
 from fedlora_kit.data.tasks import get_task
 from fedlora_kit.errors import FedloraError
@@ -139,7 +140,7 @@ def wanted(specs: Iterable[RunSpec]) -> Wanted:
             pieces[("model", known.name)] = Piece("model", known.repo, known.revision)
     for name in tasks:
         kind = get_task(name)
-        if kind.loader is not None:
+        if not kind.hub_id:
             continue
         if kind.layout == "task_files":
             folder = f"datasets/{kind.hub_id}/tasks"
@@ -150,14 +151,9 @@ def wanted(specs: Iterable[RunSpec]) -> Wanted:
             )
             by_hand[Chore(text, tuple(f"{folder}/{file}" for file in files))] = None
         else:
-            key = ("dataset", kind.hub_id, kind.config, *splits(kind))
+            key = ("dataset", kind.hub_id, kind.config, *kind.source_splits)
             pieces[key] = Piece("dataset", kind.hub_id, kind.revision, kind)
     return Wanted(tuple(pieces.values()), tuple(by_hand))
-
-
-def splits(kind: Task) -> list[str]:
-    """The splits of the source that a task reads."""
-    return [kind.train_split] if kind.held_out else sorted({kind.train_split, *kind.eval_splits.values()})
 
 
 def targets(piece: Piece, files: Iterable[RemoteFile]) -> list[Target]:
@@ -170,7 +166,7 @@ def targets(piece: Piece, files: Iterable[RemoteFile]) -> list[Target]:
     if piece.kind == "model":
         return _of_model(piece, files)
     assert piece.task is not None
-    return [_of_split(piece, piece.task, split, files) for split in splits(piece.task)]
+    return [_of_split(piece, piece.task, split, files) for split in piece.task.source_splits]
 
 
 def _of_model(piece: Piece, files: list[RemoteFile]) -> list[Target]:
@@ -189,28 +185,23 @@ def _of_model(piece: Piece, files: list[RemoteFile]) -> list[Target]:
 
 
 def _of_split(piece: Piece, kind: Task, split: str, files: list[RemoteFile]) -> Target:
-    place = place_of(kind, split)
+    where = place(kind, split)
     tables = _tables(piece, kind, split, files)
     if tables:
-        return Target(place, tables, "copy" if len(tables) == 1 else "join")
+        return Target(where, tables, "copy" if len(tables) == 1 else "join")
     lines = [file for file in files if "/" not in file.name and file.name.endswith(".jsonl")]
     if len(lines) == 1 and split == kind.train_split and kind.held_out:  # a data set of one split, as lines
-        return Target(place, tuple(lines), "convert")
+        return Target(where, tuple(lines), "convert")
     images, classes = _image_folder(split, files)
     if images and kind.modality == "image":
-        return Target(place, images, "images", classes)
+        return Target(where, images, "images", classes)
     names = ", ".join(file.name for file in files[:5]) or "nothing"
     raise FedloraError(
         f"{piece.title} has no split {split} that the kit can read: no parquet file of that name, no folder "
         f"{split} with one folder of images a class; it has {names}{', …' if len(files) > 5 else ''}",
-        f"put the split into the mirror by hand, as {place}: a parquet file with the columns "
+        f"put the split into the mirror by hand, as {where}: a parquet file with the columns "
         f"{', '.join(kind.source_columns)}; the same command accepts it",
     )
-
-
-def place_of(kind: Task, split: str) -> str:
-    """The path below a mirror of one split of a data set."""
-    return "/".join(filter(None, ["datasets", kind.hub_id, kind.config, f"{split}.parquet"]))
 
 
 def _tables(piece: Piece, kind: Task, split: str, files: list[RemoteFile]) -> tuple[RemoteFile, ...]:
@@ -229,7 +220,7 @@ def _tables(piece: Piece, kind: Task, split: str, files: list[RemoteFile]) -> tu
     if told and told != {len(found)}:
         raise FedloraError(
             f"{piece.title}: split {split} has {len(found)} of {max(told)} parts",
-            f"put the whole split into the mirror by hand, as {place_of(kind, split)}",
+            f"put the whole split into the mirror by hand, as {place(kind, split)}",
         )
     return tuple(file for file, _ in found)
 

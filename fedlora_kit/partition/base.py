@@ -6,6 +6,7 @@ import dataclasses
 import math
 import numbers
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar, TypeVar
 
@@ -20,6 +21,7 @@ Indices = npt.NDArray[np.int64]
 """One-dimensional array of example numbers (or of counts), int64."""
 
 P = TypeVar("P", bound="Partitioner")
+F = TypeVar("F", bound="Callable[..., Partitioner]")
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,8 @@ class Partitioner(ABC):
     """
 
     name: ClassVar[str]
+    library: ClassVar[str] = ""
+    """The distribution whose release decides the split, where it is none that every run depends on."""
 
     num_clients: int
     _: KW_ONLY
@@ -103,13 +107,29 @@ def register(cls: type[P]) -> type[P]:
     return cls
 
 
+_FAMILIES: dict[str, Callable[..., Partitioner]] = {}
+
+
+def register_family(prefix: str) -> Callable[[F], F]:
+    """Decorator of a function that makes the partitioners called ``prefix:<kind>`` of another library.
+
+    It is called with the kind, ``num_clients``, ``seed`` and the settings.
+    """
+
+    def known(function: F) -> F:
+        _FAMILIES[prefix] = function
+        return function
+
+    return known
+
+
 def partitioner_names() -> list[str]:
     """The names that :func:`partitioner` knows."""
     return sorted(_REGISTRY)
 
 
 def partitioner(name: str, /, **settings: Any) -> Partitioner:
-    """The partitioner of that name with these settings.
+    """The partitioner of that name with these settings; ``flwr:<class>`` is one of ``flwr-datasets``.
 
     Raises:
         UnknownName: no such partitioner, or it has no such setting.
@@ -118,6 +138,9 @@ def partitioner(name: str, /, **settings: Any) -> Partitioner:
     >>> partitioner("dirichlet", num_clients=10, alpha=0.5, seed=1)
     Dirichlet(num_clients=10, seed=1, alpha=0.5, min_examples=1, max_draws=1000)
     """
+    family, _, kind = name.partition(":")
+    if kind and family in _FAMILIES:
+        return _FAMILIES[family](kind, **settings)
     if name not in _REGISTRY:
         raise UnknownName("partitioner", name, _REGISTRY)
     cls = _REGISTRY[name]

@@ -1,7 +1,8 @@
 """How many examples a run reads and how long they are, without encoding the whole data set and without a
 network.
 
-Built-in tasks and those of a mirror are looked at; for the others there is a table of the published sizes.
+Built-in tasks, the user's own and those of a mirror are looked at; for the others there is a table of the
+published sizes.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from fedlora_kit import paths
 from fedlora_kit.data.encoded import encode_text
 from fedlora_kit.data.encoded_causal import encode_causal
 from fedlora_kit.data.examples import Examples
-from fedlora_kit.data.sources import load_split, mirror_file
+from fedlora_kit.data.origin import origin
+from fedlora_kit.data.sources import load_split
 from fedlora_kit.data.task import Task
 from fedlora_kit.data.tasks import get_task
 from fedlora_kit.errors import FedloraError
@@ -144,7 +146,7 @@ def _parts(
     patches = 0
     if kind.modality == "image":
         patches = image_tokens(architecture(backbone, "image", image_size))
-    if kind.loader is not None or _in_mirror(kind):
+    if _is_here(kind):
         looked = (backbone, max_length, prompt, patches)
         parts = {name: _look(kind, split, *looked) for name, split in splits.items()}
         return parts.pop(""), parts, "data"
@@ -170,15 +172,13 @@ def _spread(mean: int, most: int) -> Lengths:
     return found
 
 
-def _in_mirror(kind: Task) -> bool:
-    hub = paths.hub_dir()
-    if hub is None:
+def _is_here(kind: Task) -> bool:
+    try:
+        found = [origin(kind, split) for split in kind.source_splits]
+    except FedloraError:  # task files that the mirror lacks
         return False
-    if kind.layout == "task_files":
-        folder = hub.joinpath("datasets", *kind.hub_id.split("/"), "tasks")
-        return all((folder / f"{name}.json").is_file() for name in kind.label_names)
-    wanted = [kind.train_split] if kind.held_out else [kind.train_split, *kind.eval_splits.values()]
-    return all(mirror_file(hub, kind, split).is_file() for split in wanted)
+    own = ("loader", "table", "files")
+    return all(at.kind in own or (at.kind == "mirror" and all(f.is_file() for f in at.files)) for at in found)
 
 
 def _look(kind: Task, split: str, backbone: str, max_length: int, prompt: str, patches: int) -> Part:
@@ -186,9 +186,9 @@ def _look(kind: Task, split: str, backbone: str, max_length: int, prompt: str, p
     nothing = np.empty(0, dtype=np.int64)
     if kind.modality == "image":
         tokens = np.array([patches], dtype=np.int64)
-        hub = paths.hub_dir()
-        if kind.loader is None and hub is not None:
-            return Part(_rows(kind, mirror_file(hub, kind, split)), tokens, nothing)
+        at = origin(kind, split)
+        if at.kind == "mirror" and not kind.held_out:
+            return Part(_rows(kind, at.files[0]), tokens, nothing)
         return Part(len(load_split(kind, split)), tokens, nothing)
     examples = load_split(kind, split)
     rows = np.random.default_rng(0).permutation(len(examples))[:SAMPLE]

@@ -138,16 +138,12 @@ def _measured(task: str) -> list[str]:
     return [*_MEASURED, more, f"{more}_last10", f"{more}_best"]
 
 
-def results_frame(
-    done: Sequence[tuple[Cell, Finished]], columns: Mapping[str, Mapping[str, str]]
-) -> pd.DataFrame:
-    """The results: one row a run and scored column of the table.
-
-    Args:
-        columns: task -> {column name: scored part}, e.g. ``{"mnli": {"mnli-m": "matched", ...}}``.
+def results_frame(done: Sequence[tuple[Cell, Finished]]) -> pd.DataFrame:
+    """The results: one row a run and scored part of its task.
 
     Returns:
-        Coordinates (``task`` is the column's name), the tuned values, ``seed``, ``key``, and
+        Coordinates (``task`` names the part: the task itself, or "mnli-matched" where it scores several), the
+        tuned values, ``seed``, ``key``, and
         accuracy: % on the scored part after the last round; NaN if the run failed.
         accuracy_last10, accuracy_best: % (see `experiments.run.summarise`; best is optimistic).
         loss: on the scored part after the last round, nats.
@@ -164,7 +160,7 @@ def results_frame(
     """
     rows: list[dict[str, Any]] = []
     for cell, run in done:
-        for column, part in columns[cell.spec.data.task].items():
+        for column, part in get_task(cell.spec.data.task).parts.items():
             row: dict[str, Any] = {
                 **cell.coords,
                 "task": column,

@@ -193,7 +193,7 @@ def downloads(specs: Sequence[RunSpec]) -> dict[str, float | None]:
         if not (name.startswith("kit/") or backbone(name).is_folder or name in found):
             found[name] = model_bytes(name)
         for task in map(get_task, spec.tasks()):
-            if task.loader is None:
+            if task.hub_id:
                 found[f"{task.hub_id}/{task.config}".rstrip("/")] = task_bytes(task.name)
     return found
 

@@ -21,7 +21,7 @@ profile: str = "smoke"  # smoke | small | paper
 seeds: int | None = None  # number of reported seeds, from 0; none: the profile's own
 device: str = "auto"  # auto | cpu | cuda
 output_dir: str = "figures"  # where the results go, relative to the repository
-task: str | None = None  # cifar100 or digits
+task: str | None = None  # cifar100 or digits; or any other in classes
 backbone: str | None = None  # such as facebook/dinov2-small or google/vit-base-patch16-224-in21k
 methods: list[str] | None = None  # straggler, exclusive, fedra, hetlora, flexlora, fed-hello, lora
 splits: list[str] | None = None  # iid, pat_20, pat_10
@@ -78,7 +78,7 @@ theirs.groupby(["split", "method"], sort=False)["accuracy"].agg(["max", "last"])
 
 # %%
 done = kit.run_cells(grid.cells(setting), device=device, label="runs")
-(part,) = grid.COLUMNS[setting.task].values()
+part = next(iter(kit.get_task(setting.task).parts.values()))
 mine = curves.ours(done, part)
 out.table(mine, "curves")
 

@@ -21,6 +21,7 @@ profile: str = "smoke"  # smoke | small | paper
 seeds: int | None = None  # number of reported seeds, from 0; none: the profile's own
 device: str = "auto"  # auto | cpu | cuda
 output_dir: str = "figures"  # where the results go, relative to the repository
+task: str | None = None  # domainnet or digits_domains; or any other in classes and domains
 backbone: str | None = None  # such as kit/image-tiny or google/vit-base-patch16-224-in21k
 methods: list[str] | None = None  # straggler, exclusive, fedra, hetlora, flexlora, fed-hello, lora
 splits: list[str] | None = None  # iid, pat_20, pat_10
@@ -45,6 +46,7 @@ out = kit.begin(domainnet.ITEM, profile, output_dir)
 setting = domainnet.setting(
     profile,
     seeds=seeds,
+    task=task,
     backbone=backbone,
     methods=methods,
     splits=splits,
@@ -85,8 +87,9 @@ for split in setting.splits:
     parts = kit.split_indices(spec, train)
     counts = kit.label_counts(parts, train.labels, kind.num_labels)
     display(kit.partition_figure(counts, kind.label_names, other.words(setting, split)))
-    by_domain = domainnet.domain_counts(parts, train.groups)
-    display(kit.partition_figure(*by_domain, "the same clients by domain", what="domain"))
+    if train.groups is not None:
+        by_domain = domainnet.domain_counts(parts, train.groups)
+        display(kit.partition_figure(*by_domain, "the same clients by domain", what="domain"))
 
 # %% [markdown]
 # ## Who can afford what
@@ -103,7 +106,7 @@ for method in setting.methods:
 
 # %%
 done = kit.run_cells(cells, device=device, label="runs")
-results = kit.results_frame(done, grid.COLUMNS)
+results = kit.results_frame(done)
 out.table(results, "results")
 
 # %% [markdown]

@@ -21,7 +21,7 @@ profile: str = "smoke"  # smoke | small | paper
 seeds: int | None = None  # number of reported seeds, from 0; none: the profile's own
 device: str = "auto"  # auto | cpu | cuda
 output_dir: str = "figures"  # where the results go, relative to the repository
-task: str | None = None  # cifar100 or digits
+task: str | None = None  # cifar100 or digits; or any other in classes
 backbone: str | None = None  # such as facebook/dinov2-small or google/vit-base-patch16-224-in21k
 split: str | None = None  # iid, pat_20 or pat_10
 shares: list[float] | None = None  # starts and periods, as shares of the rounds
@@ -39,7 +39,6 @@ from IPython.display import display
 from fedlora_kit import notebook as kit
 from fedlora_kit.methods import method
 from fedlora_kit.papers.fed_hello import fim_schedule as schedule
-from fedlora_kit.papers.fed_hello import grid
 from fedlora_kit.papers.fed_hello.held import held
 from fedlora_kit.papers.fed_hello.importance import scores_frame
 from fedlora_kit.papers.fed_hello.table2 import WORDS
@@ -88,7 +87,7 @@ display(kit.partition_figure(held(setting, split), kind.label_names, WORDS[split
 
 # %%
 done = kit.run_cells(cells, device=device, label="runs")
-results = kit.results_frame(done, grid.COLUMNS)
+results = kit.results_frame(done)
 out.table(results, "results")
 
 # %% [markdown]

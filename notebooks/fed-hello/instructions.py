@@ -27,7 +27,7 @@ profile: str = "smoke"  # smoke | small | paper
 seeds: int | None = None  # number of reported seeds, from 0; none: the profile's own
 device: str = "auto"  # auto | cpu | cuda
 output_dir: str = "figures"  # where the results go, relative to the repository
-task: str | None = None  # dolly or natural_instructions, as the item, or the built-in instructions
+task: str | None = None  # dolly, natural_instructions or instructions; or any other of answers
 backbone: str | None = None  # such as TinyLlama/TinyLlama-1.1B-Chat-v1.0
 methods: list[str] | None = None  # straggler, exclusive, fedra, hetlora, flexlora, fed-hello, lora
 splits: list[str] | None = None  # iid, cat_2, cat_1 (categories a client)
@@ -144,7 +144,7 @@ start
 
 # %%
 done = kit.run_cells(instructions.cells(setting), device=device, label="runs")
-results = kit.results_frame(done, instructions.COLUMNS)
+results = kit.results_frame(done)
 out.table(results, "results")
 
 # %% [markdown]

@@ -21,6 +21,7 @@ profile: str = "smoke"  # smoke | small | paper
 seeds: int | None = None  # number of reported seeds, from 0; none: the profile's own
 device: str = "auto"  # auto | cpu | cuda
 output_dir: str = "figures"  # where the results go, relative to the repository
+task: str | None = None  # ledgar or topics; or any other in classes
 backbone: str | None = None  # such as kit/text-tiny or google-bert/bert-base-uncased
 methods: list[str] | None = None  # straggler, exclusive, fedra, hetlora, flexlora, fed-hello, lora
 splits: list[str] | None = None  # iid, pat_20, pat_10
@@ -46,6 +47,7 @@ out = kit.begin(ledgar.ITEM, profile, output_dir)
 setting = ledgar.setting(
     profile,
     seeds=seeds,
+    task=task,
     backbone=backbone,
     methods=methods,
     splits=splits,

@@ -24,7 +24,7 @@ profile: str = "smoke"  # smoke | small | paper
 seeds: int | None = None  # number of reported seeds, from 0; none: the profile's own
 device: str = "auto"  # auto | cpu | cuda
 output_dir: str = "figures"  # where the results go, relative to the repository
-task: str | None = None  # instructions, dolly or natural_instructions
+task: str | None = None  # instructions, dolly or natural_instructions; or any other of answers
 backbone: str | None = None  # such as kit/instruct-tiny or meta-llama/Llama-2-7b-hf
 grid: str | None = None  # pairs of components: cross (through the default) or all; none: the profile's own
 rounds: int | None = None  # federated rounds
@@ -87,7 +87,7 @@ print(
 
 # %%
 done = kit.run_cells(planned, device=device, label="runs")
-results = kit.results_frame(done, ablation.COLUMNS)
+results = kit.results_frame(done)
 out.table(results, "results")
 
 # %% [markdown]

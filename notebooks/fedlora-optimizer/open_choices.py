@@ -22,7 +22,7 @@ seeds: int | None = None  # number of reported seeds, from 0; none: the profile'
 device: str = "auto"  # auto | cpu | cuda
 output_dir: str = "figures"  # where the results go, relative to the repository
 choices: list[str] | None = None  # such as axis and rank; none: all of them
-task: str | None = None  # instructions, dolly or natural_instructions
+task: str | None = None  # instructions, dolly or natural_instructions; or any other of answers
 backbone: str | None = None  # such as kit/instruct-tiny or meta-llama/Llama-2-7b-hf
 rounds: int | None = None  # federated rounds
 steps: int | None = None  # steps a client and round, and of each optimiser by default
@@ -80,7 +80,7 @@ pd.DataFrame(
 
 # %%
 done = kit.run_cells(open_choices.cells(setting, variants), device=device, label="runs")
-results = kit.results_frame(done, ablation.COLUMNS)
+results = kit.results_frame(done)
 out.table(results, "results")
 
 # %%

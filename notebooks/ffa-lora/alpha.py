@@ -24,7 +24,7 @@ profile: str = "smoke"  # smoke | small | paper
 seeds: int | None = None  # number of reported seeds, from 0; none: the profile's own
 device: str = "auto"  # auto | cpu | cuda
 output_dir: str = "figures"  # where the results go, relative to the repository
-tasks: list[str] | None = None  # qnli, or its stand-in answerable
+tasks: list[str] | None = None  # qnli or answerable (its stand-in); or any other of 2 or 3 classes
 backbone: str | None = None  # such as sentence-transformers/all-MiniLM-L6-v2 or FacebookAI/roberta-large
 alphas: list[float] | None = None  # values of alpha in the ablation
 rounds: int | None = None  # federated rounds
@@ -42,7 +42,6 @@ from fedlora_kit.looks import DOUBLE, GREY, SERIES, ramp
 from fedlora_kit.papers.ffa_lora import alpha as theorem1
 from fedlora_kit.papers.ffa_lora import table4
 from fedlora_kit.papers.ffa_lora.claims import deviations
-from fedlora_kit.papers.ffa_lora.grid import COLUMNS
 from fedlora_kit.study.known_methods import look
 
 out = kit.begin("ffa-lora/alpha", profile, output_dir)
@@ -84,9 +83,7 @@ distances[distances["round"] == 20]
 # %%
 grid = kit.grid_frame(kit.run_cells(experiment.grid(setting), device=device, label="grid"))
 chosen = kit.choose(grid, by=experiment.by, tuned=["lr", "clip"])
-results = kit.results_frame(
-    kit.run_cells(table4.every_rate(setting), device=device, label="ablation"), COLUMNS
-)
+results = kit.results_frame(kit.run_cells(table4.every_rate(setting), device=device, label="ablation"))
 out.table(results, "results")
 compared = table4.tuned_and_fixed(results, chosen, table4.home(setting))
 summary = (

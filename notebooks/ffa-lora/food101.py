@@ -28,13 +28,14 @@ profile: str = "smoke"  # smoke | small | paper
 seeds: int | None = None  # number of reported seeds, from 0; none: the profile's own
 device: str = "auto"  # auto | cpu | cuda
 output_dir: str = "figures"  # where the table goes, relative to the repository
-task: str | None = None  # food101, cifar100 or digits
+task: str | None = None  # food101, cifar100 or digits; or any other in classes
+methods: list[str] | None = None  # lora, ffa-lora, or any other registered one
 backbone: str | None = None  # such as facebook/dinov2-small or google/vit-base-patch16-224-in21k
 epsilons: list[float] | None = None  # privacy levels; 0 stands for no DP
 rounds: int | None = None  # federated rounds
 steps: int | None = None  # local steps a round
 batch_size: int | None = None  # B, examples a step at each client
-rates: list[float] | None = None  # learning-rate grid, for both methods
+rates: list[float] | None = None  # learning-rate grid, for all methods
 augment: str | None = None  # views of training images: none, flip, crop_flip or zoom_flip
 holdout: int | None = None  # training examples set aside for choosing learning rates
 train_limit: int | None = None  # at most so many training examples
@@ -56,6 +57,7 @@ setting = food101.setting(
     profile,
     seeds=seeds,
     task=task,
+    methods=methods,
     backbone=backbone,
     epsilons=epsilons,
     rounds=rounds,
@@ -140,7 +142,7 @@ out.table(chosen, "chosen")
 
 # %%
 done = kit.run_cells(food101.table(setting, chosen), device=device, label="food101")
-results = kit.results_frame(done, food101.COLUMNS)
+results = kit.results_frame(done)
 out.table(results, "results")
 results.groupby(["eps", "method"], sort=False)[["trained_parameters", "sent_bytes"]].first()
 

@@ -23,7 +23,7 @@ profile: str = "smoke"  # smoke | small | paper
 seeds: int | None = None  # number of reported seeds, from 0; none: the profile's own
 device: str = "auto"  # auto | cpu | cuda
 output_dir: str = "figures"  # where the results go, relative to the repository
-tasks: list[str] | None = None  # qnli, or its stand-in answerable
+tasks: list[str] | None = None  # qnli or answerable (its stand-in); or any other of 2 or 3 classes
 backbone: str | None = None  # such as sentence-transformers/all-MiniLM-L6-v2 or FacebookAI/roberta-large
 rounds: int | None = None  # federated rounds
 steps: int | None = None  # local steps a round
@@ -41,7 +41,7 @@ from fedlora_kit.models import load_backbone
 from fedlora_kit.models.lora import LoraSettings, attach_lora
 from fedlora_kit.papers.ffa_lora import init_of_a
 from fedlora_kit.papers.ffa_lora.claims import deviations
-from fedlora_kit.papers.ffa_lora.grid import COLUMNS
+from fedlora_kit.papers.ffa_lora.grid import as_published
 
 out = kit.begin("ffa-lora/init_of_a", profile, output_dir)
 experiment = init_of_a.EXPERIMENT
@@ -101,7 +101,7 @@ out.table(kit.grid_matrix(grid, chosen, experiment.by), "grid_matrix")
 
 # %%
 done = kit.run_cells(experiment.table(setting, chosen), device=device, label="init of A")
-results = kit.results_frame(done, COLUMNS)
+results = kit.results_frame(done)
 out.table(results, "results")
 
 # %% [markdown]
@@ -119,7 +119,8 @@ out.table(table)
 # %%
 reported = kit.published("ffa-lora", "init_of_a")
 same = experiment.comparable(setting)
-out.comparison(kit.compare(results, reported, ["init", "task"], "accuracy %", "accuracy", comparable=same))
+ours = as_published(results)  # in the smoke profile a stand-in takes the place of QNLI
+out.comparison(kit.compare(ours, reported, ["init", "task"], "accuracy %", "accuracy", comparable=same))
 
 # %% [markdown]
 # ## The claims, judged

@@ -24,7 +24,9 @@ profile: str = "smoke"  # smoke | small | paper
 seeds: int | None = None  # number of reported seeds, from 0; none: the profile's own
 device: str = "auto"  # auto | cpu | cuda
 output_dir: str = "figures"  # where the results go, relative to the repository
-tasks: list[str] | None = None  # mnli, sst2, qqp, qnli, or entailment, polarity, paraphrase, answerable
+tasks: list[str] | None = (
+    None  # mnli, sst2, qqp, qnli, entailment, polarity, paraphrase, answerable; or others
+)
 methods: list[str] | None = None  # lora, ffa-lora, or any other registered one
 backbone: str | None = None  # such as sentence-transformers/all-MiniLM-L6-v2 or FacebookAI/roberta-large
 splits: list[str] | None = None  # iid, mild, severe
@@ -41,7 +43,7 @@ from IPython.display import display
 from fedlora_kit import notebook as kit
 from fedlora_kit.papers.ffa_lora import table2
 from fedlora_kit.papers.ffa_lora.claims import deviations
-from fedlora_kit.papers.ffa_lora.grid import COLUMNS, SPLITS
+from fedlora_kit.papers.ffa_lora.grid import shares_of
 
 out = kit.begin("ffa-lora/table2", profile, output_dir)
 experiment = table2.EXPERIMENT
@@ -70,11 +72,11 @@ setting
 task = kit.get_task(setting.tasks[0])
 labels = kit.load_task(task).train.labels
 for level in setting.splits:
-    shares = SPLITS[level]
+    shares = shares_of(task.name, level)
     if shares is None:
         made = kit.partitioner("iid", num_clients=3, seed=0)
     else:
-        made = kit.partitioner("label_shares", num_clients=3, shares=shares[task.num_labels], seed=0)
+        made = kit.partitioner("label_shares", num_clients=3, shares=shares, seed=0)
     counts = kit.label_counts(made.split(labels), labels, task.num_labels)
     display(kit.partition_figure(counts, task.label_names, f"{task.name}: {level}"))
 
@@ -98,7 +100,7 @@ out.table(kit.grid_matrix(grid, chosen, experiment.by), "grid_matrix")
 
 # %%
 done = kit.run_cells(experiment.table(setting, chosen), device=device, label="table 2")
-results = kit.results_frame(done, COLUMNS)
+results = kit.results_frame(done)
 out.table(results, "results")
 
 # %% [markdown]

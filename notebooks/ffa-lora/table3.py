@@ -21,7 +21,9 @@ profile: str = "smoke"  # smoke | small | paper
 seeds: int | None = None  # number of reported seeds, from 0; none: the profile's own
 device: str = "auto"  # auto | cpu | cuda
 output_dir: str = "figures"  # where the results go, relative to the repository
-tasks: list[str] | None = None  # mnli, sst2, qqp, qnli, or entailment, polarity, paraphrase, answerable
+tasks: list[str] | None = (
+    None  # mnli, sst2, qqp, qnli, entailment, polarity, paraphrase, answerable; or others
+)
 methods: list[str] | None = None  # lora, ffa-lora, or any other registered one
 backbone: str | None = None  # such as sentence-transformers/all-MiniLM-L6-v2 or FacebookAI/roberta-large
 ranks: list[int] | None = None  # ranks compared
@@ -38,7 +40,7 @@ import pandas as pd
 from fedlora_kit import notebook as kit
 from fedlora_kit.papers.ffa_lora import table3
 from fedlora_kit.papers.ffa_lora.claims import deviations
-from fedlora_kit.papers.ffa_lora.grid import COLUMNS
+from fedlora_kit.papers.ffa_lora.grid import as_published
 from fedlora_kit.papers.ffa_lora.sizes import roberta_large_sizes
 
 out = kit.begin("ffa-lora/table3", profile, output_dir)
@@ -90,7 +92,7 @@ out.table(kit.grid_matrix(grid, chosen, experiment.by), "grid_matrix")
 
 # %%
 done = kit.run_cells(experiment.table(setting, chosen), device=device, label="table 3")
-results = kit.results_frame(done, COLUMNS)
+results = kit.results_frame(done)
 out.table(results, "results")
 
 # %% [markdown]
@@ -119,7 +121,7 @@ out.table(table.astype({"trained_parameters": "Int64", "sent_bytes": "Int64"}))
 reported = kit.published("ffa-lora", "table3")
 same = experiment.comparable(setting)
 accuracy = kit.compare(
-    results, reported, ["rank", "method", "task"], "accuracy %", "accuracy", comparable=same
+    as_published(results), reported, ["rank", "method", "task"], "accuracy %", "accuracy", comparable=same
 )
 counted = kit.compare(sizes, reported, ["rank", "method"], "trainable parameters", "trained_parameters")
 out.comparison(pd.concat([accuracy, counted], ignore_index=True))

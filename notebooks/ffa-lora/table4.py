@@ -24,7 +24,7 @@ profile: str = "smoke"  # smoke | small | paper
 seeds: int | None = None  # number of reported seeds, from 0; none: the profile's own
 device: str = "auto"  # auto | cpu | cuda
 output_dir: str = "figures"  # where the results go, relative to the repository
-tasks: list[str] | None = None  # qnli, or its stand-in answerable
+tasks: list[str] | None = None  # qnli or answerable (its stand-in); or any other of 2 or 3 classes
 backbone: str | None = None  # such as sentence-transformers/all-MiniLM-L6-v2 or FacebookAI/roberta-large
 alphas: list[float] | None = None  # values of alpha compared
 rounds: int | None = None  # federated rounds
@@ -40,7 +40,6 @@ import pandas as pd
 from fedlora_kit import notebook as kit
 from fedlora_kit.papers.ffa_lora import table4
 from fedlora_kit.papers.ffa_lora.claims import deviations
-from fedlora_kit.papers.ffa_lora.grid import COLUMNS
 
 out = kit.begin("ffa-lora/table4", profile, output_dir)
 experiment = table4.EXPERIMENT
@@ -100,7 +99,7 @@ out.table(kit.grid_matrix(grid, chosen, experiment.by), "grid_matrix")
 
 # %%
 done = kit.run_cells(table4.every_rate(setting), device=device, label="table 4")
-results = kit.results_frame(done, COLUMNS)
+results = kit.results_frame(done)
 out.table(results, "results")
 
 # %% [markdown]

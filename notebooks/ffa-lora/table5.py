@@ -23,7 +23,7 @@ profile: str = "smoke"  # smoke | small | paper
 seeds: int | None = None  # number of reported seeds, from 0; none: the profile's own
 device: str = "auto"  # auto | cpu | cuda
 output_dir: str = "figures"  # where the results go, relative to the repository
-tasks: list[str] | None = None  # qnli, or its stand-in answerable
+tasks: list[str] | None = None  # qnli or answerable (its stand-in); or any other of 2 or 3 classes
 methods: list[str] | None = None  # lora, ffa-lora, or any other registered one
 backbone: str | None = None  # such as sentence-transformers/all-MiniLM-L6-v2 or FacebookAI/roberta-large
 ranks: list[int] | None = None  # ranks compared
@@ -43,7 +43,7 @@ from fedlora_kit import notebook as kit
 from fedlora_kit.looks import DOUBLE
 from fedlora_kit.papers.ffa_lora import table5
 from fedlora_kit.papers.ffa_lora.claims import deviations
-from fedlora_kit.papers.ffa_lora.grid import COLUMNS
+from fedlora_kit.papers.ffa_lora.grid import as_published
 from fedlora_kit.study.known_methods import look
 
 out = kit.begin("ffa-lora/table5", profile, output_dir)
@@ -86,7 +86,7 @@ out.table(kit.grid_matrix(grid, chosen, experiment.by), "grid_matrix")
 
 # %%
 done = kit.run_cells(experiment.table(setting, chosen), device=device, label="table 5")
-results = kit.results_frame(done, COLUMNS)
+results = kit.results_frame(done)
 out.table(results, "results")
 
 # %% [markdown]
@@ -141,11 +141,12 @@ out.privacy(ledger) if len(ledger) else "no DP in this setting"
 reported = kit.published("ffa-lora", "table5")
 same = experiment.comparable(setting)
 by = ["eps", "rank", "method", "task"]
+ours = as_published(results)
 cells = kit.compare(
-    results, reported[~reported["cell"].str.contains("bound")], by, "accuracy %", "accuracy", comparable=same
+    ours, reported[~reported["cell"].str.contains("bound")], by, "accuracy %", "accuracy", comparable=same
 )
 spans = kit.compare(
-    table5.bounds(results),
+    table5.bounds(ours),
     reported[reported["cell"].str.contains("bound")],
     [*by, "bound"],
     "accuracy %",

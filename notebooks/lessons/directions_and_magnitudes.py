@@ -156,7 +156,7 @@ print(
 
 # %%
 done = kit.run_cells(lesson.cells(seeds), device=device, label="directions")
-results = kit.results_frame(done, {"digits": {"digits": "validation"}})
+results = kit.results_frame(done)
 out.table(results, "results")
 scores = {"global adapter": "accuracy", "own adapters": "local_accuracy"}
 tables = [

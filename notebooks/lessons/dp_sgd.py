@@ -186,7 +186,7 @@ print({f"{rounds} rounds": f"σ = {sigma:.2f}" for rounds, sigma in needed.items
 
 # %%
 done = kit.run_cells(lesson.cells(seeds), device=device, label="dp_sgd")
-results = kit.results_frame(done, {"digits": {"digits": "validation"}})
+results = kit.results_frame(done)
 out.table(results, "results")
 out.table(kit.mean_std_table(results, rows=["method"], column="eps"))
 

@@ -61,7 +61,7 @@ print(inspect.getsource(FFALoRA.trains))
 
 # %%
 done = kit.run_cells(lesson.cells(seeds), device=device, label="ffa_lora")
-results = kit.results_frame(done, {"digits": {"digits": "validation"}})
+results = kit.results_frame(done)
 out.table(results, "results")
 results.groupby("method", sort=False)[["trained_parameters", "sent_parameters", "sent_bytes"]].first()
 

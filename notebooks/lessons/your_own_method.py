@@ -149,7 +149,7 @@ checked[["check", "holds"]]
 # %%
 setting = lesson.setting(seeds, own="capped")
 done = kit.run_cells(grid.cells(setting), device=device, label="your_own_method")
-results = kit.results_frame(done, grid.COLUMNS)
+results = kit.results_frame(done)
 out.table(results, "results")
 out.table(kit.mean_std_table(results, rows=["method"], column="split"))
 

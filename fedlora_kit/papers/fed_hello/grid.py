@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from fedlora_kit.data.tasks import get_task
 from fedlora_kit.errors import BadValue, UnknownName
 from fedlora_kit.methods.resources import HETLORA_111, ROC_111, ROC_631, Resources
 from fedlora_kit.papers.fed_hello.modes import DESCRIBED, MODES, RELEASED, constant_rate, released_method
@@ -23,6 +24,7 @@ from fedlora_kit.study.grid import Cell
 from fedlora_kit.study.known_methods import names as known_names
 from fedlora_kit.study.known_methods import shares_out
 from fedlora_kit.study.overrides import override, plain
+from fedlora_kit.study.tasks import fitting, need_classes
 
 if TYPE_CHECKING:
     from fedlora_kit.partition import Partitioner
@@ -40,15 +42,6 @@ RESOURCES: dict[str, dict[str, Resources]] = {
 }
 #: methods that score layers: they need proxy examples and a schedule
 SCORING_METHODS = ("fed-hello", "fim-hla")
-#: task -> {column of the tables: scored part}
-COLUMNS: dict[str, dict[str, str]] = {
-    "cifar100": {"cifar100": "test"},
-    "digits": {"digits": "validation"},
-    "domainnet": {"domainnet": "test"},
-    "digits_domains": {"digits_domains": "validation"},
-    "ledgar": {"ledgar": "test"},
-    "topics": {"topics": "validation"},
-}
 REFRESH = 0.1
 """Fed-HeLLo's first Fisher scores, and each refresh, come after this share of the rounds: 50 of 500."""
 _COUNTS = {"rounds", "clients", "cohort", "batch_size", "proxy_examples", "train_limit", "eval_limit"}
@@ -180,8 +173,8 @@ def _checked(item: str, name: str, value: Any) -> Any:
     made = plain(name, value)
     if name == "mode" and value not in MODES:
         raise UnknownName(f"mode of {item}", value, MODES)
-    if name == "task" and value not in COLUMNS:
-        raise UnknownName(f"task of {item}", value, COLUMNS)
+    if name == "task":
+        fitting(item, value)
     if name in {"methods", "splits"}:
         allowed = known_names((*METHODS, *FURTHER_METHODS)) if name == "methods" else SPLITS
         for one in value:
@@ -220,9 +213,14 @@ def method_settings(s: Setting, method: str, roc: str, **more: Any) -> dict[str,
 
 
 def split_settings(s: Setting, split: str) -> dict[str, Any]:
-    """A split as a run describes it: {"partitioner", "clients", "settings"}."""
+    """A split as a run describes it: {"partitioner", "clients", "settings"}.
+
+    Raises:
+        BadValue: a client would hold more classes than the task has.
+    """
     if split == "iid":
         return {"partitioner": "iid", "clients": s.clients}
+    need_classes(f"split {split}", get_task(s.task), s.classes[split])
     within: dict[str, dict[str, Any]] = {
         "pathological": {"mode": "dirichlet", "beta": 1.0, "min_per_holder": s.min_per_holder},
         "pathological_domains": {"leftovers": "deal"},

@@ -22,12 +22,9 @@ from fedlora_kit.study.grid import Cell
 from fedlora_kit.study.known_methods import names as known_names
 from fedlora_kit.study.overrides import override, plain, positive
 from fedlora_kit.study.planned import Runs
+from fedlora_kit.study.tasks import fitting
 
 ITEMS = {"dolly": "fed-hello/dolly", "natural_instructions": "fed-hello/natural_instructions"}
-#: task -> {column of the tables: scored part}
-COLUMNS: dict[str, dict[str, str]] = {
-    name: {name: "test"} for name in ("dolly", "natural_instructions", "instructions")
-}
 #: split -> categories (of Natural Instructions: tasks) that a client holds; 0 for no rule
 SPLITS = {"iid": 0, "cat_2": 2, "cat_1": 1}
 WORDS = {"iid": "IID", "cat_2": "2 categories a client", "cat_1": "1 category a client"}
@@ -140,8 +137,8 @@ def _checked(data_set: str, name: str, value: Any) -> Any:
         raise BadValue(f"{name}={value!r}", f"leave {name} out: {ITEMS[data_set]} {_NOT_HERE[name]}")
     made = plain(name, value)
     allowed = {"methods": known_names(grid.METHODS), "splits": tuple(SPLITS)}
-    if name == "task" and value not in (tasks := (data_set, "instructions")):
-        raise UnknownName(f"task of {ITEMS[data_set]}", value, tasks)
+    if name == "task":
+        fitting(ITEMS[data_set], value, answers=True, rouge=True)
     for one in made if name in allowed else ():
         if one not in allowed[name]:
             raise UnknownName(f"{name.removesuffix('s')} of {ITEMS[data_set]}", one, allowed[name])
@@ -209,7 +206,8 @@ def start(s: Setting, device: str) -> dict[str, Any]:
 
     spec = cell(s, s.splits[0], "lora", s.seeds[0]).spec
     fed = build(spec, device_for(spec, device))
-    return evaluate(fed.model, fed.evals["test"], fed.device, fed.rounds.eval_max_tokens, fed.precision)
+    (scored, *_) = fed.evals.values()
+    return evaluate(fed.model, scored, fed.device, fed.rounds.eval_max_tokens, fed.precision)
 
 
 def train_labels(s: Setting) -> npt.NDArray[np.int64]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from fedlora_kit.data.tasks import get_task
 from fedlora_kit.papers.fed_hello import grid, table2
 from fedlora_kit.papers.fed_hello import other_data as other
 from fedlora_kit.papers.fed_hello.grid import Setting
@@ -99,14 +100,14 @@ def f1_frame(done: Sequence[tuple[Cell, Finished]]) -> pd.DataFrame:
     micro_f1, micro_f1_last10, micro_f1_best: the accuracies under the name that the paper uses.
     best_round: round (from 1) of the best micro-F1. macro_f1_at_best: macro-F1 in that round.
     """
-    frame = results_frame(done, grid.COLUMNS)
+    frame = results_frame(done)
     for when in ("", "_last10", "_best"):
         frame[f"micro_f1{when}"] = frame[f"accuracy{when}"]
     rounds: dict[str, float] = {}
     macro: dict[str, float] = {}
     for one, run in done:
         if run.entry is not None:
-            (part,) = grid.COLUMNS[one.spec.data.task].values()
+            part = next(iter(get_task(one.spec.data.task).parts.values()))
             best = run.entry.results["scores"][part]["best_round"]
             (record,) = [h for h in run.entry.history if h["round"] == best]
             rounds[run.key] = best + 1

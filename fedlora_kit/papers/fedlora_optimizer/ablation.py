@@ -18,6 +18,7 @@ from fedlora_kit.papers.fedlora_optimizer.setting import Setting
 from fedlora_kit.study.claims import Claim, Verdict, mean_difference
 from fedlora_kit.study.grid import Cell
 from fedlora_kit.study.planned import Runs
+from fedlora_kit.study.tasks import fitting
 
 METHOD = "fedlora-optimizer"
 COMPONENTS = ("A_M", "A_D", "B_M", "B_D")
@@ -40,10 +41,6 @@ SCORES = {
     "loss": "global loss",
     "local_loss": "local loss",
 }
-#: task -> {column of the tables: scored part}
-COLUMNS: dict[str, dict[str, str]] = {
-    name: {name: "test"} for name in ("instructions", "dolly", "natural_instructions")
-}
 #: what is smaller in the smoke profile of this item and of open_choices, which run many variants
 SMOKE: dict[str, Any] = {"steps": 2, "batch_size": 8, "eval_limit": 16, "client_holdout": 0.04}
 
@@ -56,8 +53,7 @@ def setting(item: str, profile: str, **changes: Any) -> Setting:
     """
     given = {name: value for name, value in changes.items() if value is not None}
     made = flo_setting.setting(item, profile, **({**SMOKE, **given} if profile == "smoke" else given))
-    if made.task not in COLUMNS:
-        raise UnknownName(f"task of {item}", made.task, COLUMNS)
+    fitting(item, made.task, answers=True, rouge=True)
     return made
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from fedlora_kit.papers.fedlora_optimizer.tables import METRICS, SPLITS, TASKS, WORDS, has_global
+from fedlora_kit.papers.fedlora_optimizer.tables import METRICS, SPLITS, WORDS, has_global
 from fedlora_kit.study.grid import Cell, mean_std_table, results_frame
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def frame(done: Sequence[tuple[Cell, Finished]]) -> pd.DataFrame:
         repetition).
     server_steps, server_seen: those of them at the server.
     """
-    results = results_frame(done, {task: {task: "test"} for task in TASKS})
+    results = results_frame(done)
     results["global"] = [has_global(method) for method in results["method"]]
     test = [c for c in results.columns if c.startswith(("accuracy", "rouge_l")) or c == "loss"]
     results.loc[~results["global"], test] = math.nan

@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
+from fedlora_kit.data.tasks import get_task
 from fedlora_kit.errors import BadValue
 from fedlora_kit.experiments.spec import RunSpec
 from fedlora_kit.study import overrides
 from fedlora_kit.study.reported import published
+from fedlora_kit.study.tasks import fitting, need_classes
 
 
 @dataclass(frozen=True)
@@ -17,7 +19,6 @@ class Setting:
 
     Attributes:
         task: a causal task with categories.
-        clients: as many as the task has categories.
         rank, alpha, targets: of the adapter.
         lr: of AdamW, for the local training and (unless a method says otherwise) its stages.
         steps, batch_size: of a client and round.
@@ -28,7 +29,6 @@ class Setting:
 
     task: str
     backbone: str
-    clients: int
     rounds: int
     steps: int
     batch_size: int
@@ -45,11 +45,15 @@ class Setting:
     eval_limit: int | None = None
     max_length: int | None = None
 
+    @property
+    def clients(self) -> int:
+        """As many as the task has categories."""
+        return get_task(self.task).num_labels
+
 
 _PAPER = Setting(
     task="dolly",
     backbone="meta-llama/Llama-2-7b-hf",
-    clients=8,
     rounds=20,
     steps=20,
     batch_size=16,
@@ -77,7 +81,6 @@ PROFILES: dict[str, Setting] = {
     "smoke": Setting(
         task="instructions",
         backbone="kit/instruct-tiny",
-        clients=8,
         rounds=2,
         steps=10,
         batch_size=16,
@@ -99,6 +102,8 @@ def setting(item: str, profile: str, **changes: Any) -> Setting:
 
 def _checked(name: str, value: Any) -> Any:
     value = overrides.plain(name, value)
+    if name == "task":
+        need_classes("one category a client", fitting("FedLoRA-Optimizer", value, answers=True), 1)
     if name in {"rounds", "steps", "batch_size"} and not (isinstance(value, int) and value >= 1):
         raise BadValue(f"{name}={value!r}", "give an integer of at least 1")
     if name == "lr":

@@ -20,6 +20,7 @@ from fedlora_kit.papers.fedlora_optimizer import setting as flo_setting
 from fedlora_kit.study import known_methods, overrides
 from fedlora_kit.study.grid import Cell
 from fedlora_kit.study.planned import Runs
+from fedlora_kit.study.tasks import fitting, need_classes
 
 if TYPE_CHECKING:
     pass
@@ -51,7 +52,6 @@ WORDS = {
 }
 #: split -> categories that a client holds
 SPLITS = {"cat_1": 1, "cat_2": 2}
-TASKS = ("dolly", "natural_instructions", "instructions")
 #: metric of the tables -> (column of the results, decimals); the first one is shown first
 METRICS = {"ROUGE-L": ("rouge_l", 2), "exact match": ("accuracy", 2), "loss": ("loss", 3)}
 
@@ -146,7 +146,9 @@ def setting(item: str, profile: str, **changes: Any) -> Setting:
 
 def _checked(item: str, name: str, value: Any) -> Any:
     made = overrides.plain(name, value)
-    allowed = {"tasks": TASKS, "splits": tuple(SPLITS), "methods": known_methods.names(VARIANTS)}
+    for task in made if name == "tasks" else ():
+        fitting(item, task, answers=True, rouge=True)
+    allowed = {"splits": tuple(SPLITS), "methods": known_methods.names(VARIANTS)}
     for one in made if name in allowed else ():
         if one not in allowed[name]:
             raise UnknownName(f"{name.removesuffix('s')} of {item}", one, allowed[name])
@@ -176,10 +178,10 @@ def equal_steps(s: Setting, clients: int) -> int:
 def cell(s: Setting, task: str, split: str, model: str, method: str, seed: int) -> Cell:
     """One run."""
     clients = get_task(task).num_labels
+    need_classes(f"split {split}", get_task(task), SPLITS[split])
     base = flo_setting.Setting(
         task=task,
         backbone=model,
-        clients=clients,
         rounds=s.rounds,
         steps=equal_steps(s, clients) if method == MORE_STEPS else s.steps,
         batch_size=s.batch_size,

@@ -89,7 +89,7 @@ def sweep(profile: str, local_steps: Sequence[int] | None = None, **overrides: A
     base = apply(item, {name: one.base for name, one in PROFILES.items()}, profile, overrides)
     if local_steps is None:
         return Sweep(base, PROFILES[profile].local_steps)
-    return Sweep(base, checked(item, base, "local_steps", list(local_steps)))
+    return Sweep(base, checked(item, "local_steps", list(local_steps)))
 
 
 def cells(s: Sweep) -> list[Cell]:

@@ -10,27 +10,22 @@ no privacy.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
 
-from fedlora_kit.errors import UnknownName
 from fedlora_kit.papers.ffa_lora.claims import half_claims
-from fedlora_kit.papers.ffa_lora.grid import METHODS, PAPER_RATES, number_name
+from fedlora_kit.papers.ffa_lora.grid import METHODS, PAPER_RATES, number_name, rates_of
+from fedlora_kit.papers.ffa_lora.overrides import checked
 from fedlora_kit.study.claims import Claim
 from fedlora_kit.study.equivalence import within_margin
 from fedlora_kit.study.grid import Cell, choose, grid_frame
 from fedlora_kit.study.number_formats import precision_note
-from fedlora_kit.study.overrides import override, plain, positive
+from fedlora_kit.study.overrides import override
 from fedlora_kit.study.planned import Runs
+from fedlora_kit.study.tasks import fitting
 
-#: task -> {column of the table: scored part}
-COLUMNS: dict[str, dict[str, str]] = {
-    "food101": {"food101": "validation"},
-    "cifar100": {"cifar100": "test"},
-    "digits": {"digits": "validation"},
-}
 #: "similarly", in points of accuracy; the paper gives no figure: declared here, before any run
 MARGIN = 2.0
 
@@ -41,7 +36,8 @@ class Setting:
 
     Attributes:
         epsilons: None stands for no DP.
-        rates: method -> learning rates of the grid.
+        methods: the paper's two, or any others that are registered.
+        rates: method -> learning rates of the grid; LoRA's for one that has none of its own.
         clip: clipping norm (under DP only).
         augment: random views of the training images (see `data.image_ops`).
         seeds: reported seeds; tuning_seeds: seeds of the grid, never reported.
@@ -62,6 +58,7 @@ class Setting:
     holdout: int
     augment: str
     clip: float = 2.0
+    methods: tuple[str, ...] = METHODS
     train_limit: int | None = None
     eval_limit: int | None = None
     epsilons: tuple[float | None, ...] = (None, 6.0)
@@ -74,35 +71,33 @@ class Setting:
     precision: str = "fp32"
 
 
+_PAPER = Setting(
+    task="food101",
+    backbone="google/vit-base-patch16-224-in21k",
+    precision="tf32",
+    rounds=200,
+    steps=10,
+    batch_size=200,
+    rates=PAPER_RATES,
+    seeds=tuple(range(5)),
+    tuning_seeds=(1000,),
+    holdout=2000,
+    augment="zoom_flip",
+    eval_every=20,
+    max_tokens=40_000,
+)
 PROFILES: dict[str, Setting] = {
-    "paper": Setting(
-        task="food101",
-        backbone="google/vit-base-patch16-224-in21k",
-        precision="tf32",
-        rounds=200,
-        steps=10,
-        batch_size=200,
-        rates=PAPER_RATES,
-        seeds=tuple(range(5)),
-        tuning_seeds=(1000,),
-        holdout=2000,
-        augment="zoom_flip",
-        eval_every=20,
-        max_tokens=40_000,
-    ),
-    "small": Setting(
+    "paper": _PAPER,
+    "small": replace(
+        _PAPER,
         task="cifar100",
-        backbone="google/vit-base-patch16-224-in21k",
-        precision="tf32",
         rounds=20,
-        steps=10,
         batch_size=64,
-        rates=PAPER_RATES,
         seeds=(0, 1, 2),
-        tuning_seeds=(1000,),
         holdout=1000,
         augment="crop_flip",
         eval_limit=2000,
+        eval_every=0,
         max_tokens=13_000,
     ),
     "smoke": Setting(
@@ -124,24 +119,20 @@ PROFILES: dict[str, Setting] = {
 def setting(profile: str, **overrides: Any) -> Setting:
     """The setting of a profile, with some values replaced (those that are not None).
 
-    ``seeds`` is a number (that many, from 0). ``rates`` replaces the grid of both methods. ``epsilons`` takes
+    ``seeds`` is a number (that many, from 0). ``rates`` replaces the grid of all methods. ``epsilons`` takes
     numbers; 0 stands for no DP.
 
     Raises:
-        UnknownName: no such profile, setting or task.
+        UnknownName: no such profile, setting, task or method.
         BadValue: a value that cannot be used.
     """
     return override("ffa-lora/food101", PROFILES, profile, overrides, _checked)
 
 
 def _checked(name: str, value: Any) -> Any:
-    if name == "task" and value not in COLUMNS:
-        raise UnknownName("task of ffa-lora/food101", value, COLUMNS)
-    made = plain(name, value)
-    if name == "rates":
-        positive(name, made)
-        return dict.fromkeys(METHODS, made)
-    return made
+    if name == "task":
+        fitting("ffa-lora/food101", value)
+    return checked("ffa-lora/food101", name, value)
 
 
 def cell(s: Setting, method: str, epsilon: float | None, seed: int, lr: float) -> Cell:
@@ -181,8 +172,8 @@ def grid(s: Setting) -> list[Cell]:
     return [
         cell(s, method, epsilon, seed, lr)
         for epsilon in s.epsilons
-        for method in METHODS
-        for lr in s.rates[method]
+        for method in s.methods
+        for lr in rates_of(s.rates, method)
         for seed in s.tuning_seeds
     ]
 
@@ -197,7 +188,7 @@ def table(s: Setting, chosen: pd.DataFrame) -> list[Cell]:
     return [
         cell(s, method, epsilon, seed, float(best[(number_name(epsilon), method)]))  # type: ignore[arg-type]
         for epsilon in s.epsilons
-        for method in METHODS
+        for method in s.methods
         for seed in s.seeds
     ]
 
@@ -235,7 +226,9 @@ def deviations(profile: str, s: Setting) -> list[str]:
         "clients' split, rounds, batch, learning rates, augmentation, and whether there was DP.",
         "Taken over from Table 1: 3 clients, r = α = 8 on q, k, v, o, frozen random head, SGD, δ = 1e-5. "
         "Chosen here: learning rates "
-        + "; ".join(f"{method} {', '.join(f'{x:g}' for x in s.rates[method])}" for method in METHODS)
+        + "; ".join(
+            f"{method} {', '.join(f'{x:g}' for x in rates_of(s.rates, method))}" for method in s.methods
+        )
         + ", equal random thirds, "
         f"{s.rounds} rounds of {s.steps} steps at B = {s.batch_size}, views of training images: {s.augment}, "
         f"clipping norm {s.clip:g}.",

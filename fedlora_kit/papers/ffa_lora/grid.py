@@ -16,6 +16,10 @@ import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import pandas as pd
+
+from fedlora_kit.data.tasks import get_task
+from fedlora_kit.errors import BadValue
 from fedlora_kit.study.grid import Cell
 
 METHODS = ("lora", "ffa-lora")
@@ -34,20 +38,8 @@ SPLITS: dict[str, Mapping[int, tuple[tuple[float, ...], ...]] | None] = {
     "mild": MILD_SHARES,
     "severe": SHARES,
 }
-#: the tables' columns: name -> scored part, for each real task and its built-in stand-in
-COLUMNS: dict[str, dict[str, str]] = {
-    "mnli": {"mnli-m": "matched", "mnli-mm": "mismatched"},
-    "sst2": {"sst2": "validation"},
-    "qqp": {"qqp": "validation"},
-    "qnli": {"qnli": "validation"},
-    "entailment": {"mnli-m": "matched", "mnli-mm": "mismatched"},
-    "polarity": {"sst2": "validation"},
-    "paraphrase": {"qqp": "validation"},
-    "answerable": {"qnli": "validation"},
-}
 #: real task -> the built-in task that stands in for it in the smoke profile
 STAND_INS = {"mnli": "entailment", "sst2": "polarity", "qqp": "paraphrase", "qnli": "answerable"}
-CLASSES = {"mnli": 3, "entailment": 3}
 
 PAPER_RATES = {"lora": (0.01, 0.02, 0.05, 0.1), "ffa-lora": (0.1, 0.2, 0.5, 1.0)}
 PAPER_CLIPS = (2.0, 5.0, 10.0)
@@ -95,10 +87,6 @@ class Setting:
     max_tokens: int = 4096
     precision: str = "fp32"
 
-    def rates_of(self, method: str) -> tuple[float, ...]:
-        """Learning rates of a method's grid; LoRA's for one that has none of its own."""
-        return self.rates[method if method in self.rates else "lora"]
-
 
 @dataclass(frozen=True)
 class Point:
@@ -124,6 +112,11 @@ class Point:
         }
 
 
+def rates_of(rates: Mapping[str, tuple[float, ...]], method: str) -> tuple[float, ...]:
+    """Learning rates of a method's grid; LoRA's for one that has none of its own."""
+    return rates[method if method in rates else "lora"]
+
+
 def number_name(value: float | None) -> str:
     """A number as a coordinate: "none", "6", "0.5"."""
     return "none" if value is None else f"{value:g}"
@@ -144,7 +137,7 @@ def cell(
     """One run of a table; its coordinates are ``axes`` and the data set."""
     from fedlora_kit.experiments.spec import RunSpec
 
-    shares = SPLITS[at.split]
+    shares = shares_of(at.task, at.split)
     spec = RunSpec.parse(
         {
             "model": {
@@ -163,7 +156,7 @@ def cell(
             else {
                 "partitioner": "label_shares",
                 "clients": 3,
-                "settings": {"shares": [list(row) for row in shares[CLASSES.get(at.task, 2)]]},
+                "settings": {"shares": [list(row) for row in shares]},
             },
             "method": {"name": at.method},
             "local": {
@@ -184,3 +177,30 @@ def cell(
     tuned = {"lr": lr, "clip": clip if clip is not None else float("nan")}
     coords = {name: text for name, text in at.coords().items() if name in axes}
     return Cell({**coords, "dataset": at.task}, tuned, seed, spec)
+
+
+def shares_of(task: str, split: str) -> tuple[tuple[float, ...], ...] | None:
+    """Label shares of the three clients, one row each; None for equal random thirds.
+
+    Raises:
+        BadValue: they are not known for the task's number of classes.
+    """
+    shares, classes = SPLITS[split], get_task(task).num_labels
+    if shares is None:
+        return None
+    if classes not in shares:
+        raise BadValue(
+            f"task {task!r} has {classes} classes, and FFA-LoRA's label shares are known for 2 and 3",
+            "name a task of 2 or 3 classes, or splits=iid where the table has that setting",
+        )
+    return shares[classes]
+
+
+def as_published(results: pd.DataFrame) -> pd.DataFrame:
+    """`study.grid.results_frame`, with the parts of stand-ins called as those of the tasks they stand for."""
+    names = {
+        ours: theirs
+        for real, stand_in in STAND_INS.items()
+        for ours, theirs in zip(get_task(stand_in).parts, get_task(real).parts, strict=True)
+    }
+    return results.assign(task=results["task"].replace(names))

@@ -10,23 +10,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from fedlora_kit.errors import BadValue, UnknownName
-from fedlora_kit.papers.ffa_lora.grid import METHODS, PAPER_RATES
+from fedlora_kit.data.tasks import get_task
+from fedlora_kit.errors import BadValue
+from fedlora_kit.papers.ffa_lora.grid import METHODS, PAPER_RATES, rates_of
+from fedlora_kit.papers.ffa_lora.overrides import checked
 from fedlora_kit.study.grid import Cell, choose, results_frame
-from fedlora_kit.study.overrides import override, plain, positive
+from fedlora_kit.study.overrides import override, plain
 from fedlora_kit.study.planned import Runs
+from fedlora_kit.study.tasks import fitting
 
 if TYPE_CHECKING:
     from fedlora_kit.running.many import Finished
 
-#: task -> {column of the results: scored part}; ``arithmetic`` is GSM8K's built-in stand-in
-COLUMNS: dict[str, dict[str, str]] = {"gsm8k": {"gsm8k": "test"}, "arithmetic": {"arithmetic": "test"}}
 PUBLISHED_MODEL = "llama-7b"
 
 
@@ -35,7 +36,8 @@ class Setting:
     """Everything the table needs, for one profile.
 
     Attributes:
-        tasks: the one task trained on, gsm8k or its built-in stand-in.
+        tasks: the one task of answers that is trained on.
+        methods: the paper's two, or any others that are registered.
         prompt: name of the template around the question (see `data.prompts`).
         max_length, max_new_tokens: tokens of the longest example, and of a generated answer; None takes the
             task's.
@@ -56,6 +58,7 @@ class Setting:
     seeds: tuple[int, ...]
     tuning_seeds: tuple[int, ...]
     holdout: int
+    methods: tuple[str, ...] = METHODS
     clients: int = 3
     train_limit: int | None = None
     eval_limit: int | None = None
@@ -71,38 +74,34 @@ class Setting:
     eval_max_tokens: int = 16_384
 
 
+_PAPER = Setting(
+    tasks=("gsm8k",),
+    backbone="huggyllama/llama-7b",
+    prompt="alpaca",
+    rounds=500,
+    steps=30,
+    batch_size=1,
+    rates=PAPER_RATES,
+    seeds=(0, 1, 2),
+    tuning_seeds=(1000,),
+    holdout=100,
+    max_length=1000,
+    max_new_tokens=400,
+    dtype="bf16",
+    eval_max_tokens=32_768,
+)
 PROFILES: dict[str, Setting] = {
-    "paper": Setting(
-        tasks=("gsm8k",),
-        backbone="huggyllama/llama-7b",
-        prompt="alpaca",
-        rounds=500,
-        steps=30,
-        batch_size=1,
-        rates=PAPER_RATES,
-        seeds=(0, 1, 2),
-        tuning_seeds=(1000,),
-        holdout=100,
-        max_length=1000,
-        max_new_tokens=400,
-        dtype="bf16",
-        eval_max_tokens=32_768,
-    ),
-    "small": Setting(
-        tasks=("gsm8k",),
+    "paper": _PAPER,
+    "small": replace(
+        _PAPER,
         backbone="TinyLlama/TinyLlama-1.1B-Chat-v1.0",
-        prompt="alpaca",
         rounds=10,
         steps=10,
         batch_size=8,
-        rates=PAPER_RATES,
-        seeds=(0, 1, 2),
-        tuning_seeds=(1000,),
         holdout=50,
         eval_limit=200,
-        max_length=1000,
         max_new_tokens=300,
-        dtype="bf16",
+        eval_max_tokens=16_384,
     ),
     "smoke": Setting(
         tasks=("arithmetic",),
@@ -123,28 +122,24 @@ PROFILES: dict[str, Setting] = {
 def setting(profile: str, **overrides: Any) -> Setting:
     """The setting of a profile, with some values replaced (those that are not None).
 
-    ``seeds`` is a number (that many, from 0). ``rates`` replaces the grid of both methods. ``tasks`` is a
+    ``seeds`` is a number (that many, from 0). ``rates`` replaces the grid of all methods. ``tasks`` is a
     list of one task.
 
     Raises:
-        UnknownName: no such profile, setting or task.
+        UnknownName: no such profile, setting, task or method.
         BadValue: a value that cannot be used.
     """
     return override("ffa-lora/gsm8k", PROFILES, profile, overrides, _checked)
 
 
 def _checked(name: str, value: Any) -> Any:
-    made = plain(name, value)
-    if name == "tasks":
-        for task in value:
-            if task not in COLUMNS:
-                raise UnknownName("task of ffa-lora/gsm8k", task, COLUMNS)
-        if len(value) > 1:
-            raise BadValue(f"tasks={value}", "a task and its stand-in fill the same table: name one of them")
-    if name == "rates":
-        positive(name, made)
-        return dict.fromkeys(METHODS, made)
-    return made
+    if name != "tasks":
+        return checked("ffa-lora/gsm8k", name, value)
+    if len(value) > 1:
+        raise BadValue(f"tasks={value}", "the table is of one task: name one of them")
+    for task in value:
+        fitting("ffa-lora/gsm8k", task, answers=True)
+    return plain(name, value)
 
 
 def cell(s: Setting, method: str, seed: int, lr: float, *, tuning: bool = False) -> Cell:
@@ -188,8 +183,8 @@ def grid(s: Setting) -> list[Cell]:
     """Every run of the learning-rate grids, at the tuning seeds."""
     return [
         cell(s, method, seed, lr, tuning=True)
-        for method in METHODS
-        for lr in s.rates[method]
+        for method in s.methods
+        for lr in rates_of(s.rates, method)
         for seed in s.tuning_seeds
     ]
 
@@ -210,7 +205,7 @@ def grid_by_loss(done: Sequence[tuple[Cell, Finished]]) -> pd.DataFrame:
 def table(s: Setting, chosen: pd.DataFrame) -> list[Cell]:
     """The table's own runs: each method's chosen rate (`study.grid.choose`), at every reported seed."""
     best = {str(row["method"]): float(row["lr"]) for row in chosen.to_dict("records")}
-    return [cell(s, method, seed, best[method]) for method in METHODS for seed in s.seeds]
+    return [cell(s, method, seed, best[method]) for method in s.methods for seed in s.seeds]
 
 
 def results(done: Sequence[tuple[Cell, Finished]]) -> pd.DataFrame:
@@ -219,8 +214,8 @@ def results(done: Sequence[tuple[Cell, Finished]]) -> pd.DataFrame:
     ``accuracy`` is exact match of the final number, %. ``answer_loss``: nats a token of the reference answer,
     mean over examples; ``perplexity`` is its exponential.
     """
-    frame = results_frame(done, COLUMNS)
-    parts = [COLUMNS[at.spec.data.task] for at, _ in done]
+    frame = results_frame(done)
+    parts = [get_task(at.spec.data.task).parts for at, _ in done]
     losses = [
         math.nan if run.entry is None else run.entry.results["scores"][part]["loss"]
         for (_, run), scored in zip(done, parts, strict=True)

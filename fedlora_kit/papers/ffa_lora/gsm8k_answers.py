@@ -11,7 +11,6 @@ import pandas as pd
 from fedlora_kit.adapter import AdapterSlot, load_peft
 from fedlora_kit.data.encoded_causal import EncodedCausal
 from fedlora_kit.errors import FedloraError
-from fedlora_kit.papers.ffa_lora.gsm8k import COLUMNS
 from fedlora_kit.study.grid import Cell
 from fedlora_kit.training.evaluation import evaluate
 from fedlora_kit.training.generation import generate
@@ -74,7 +73,6 @@ def _world(cell: Cell, device: str) -> tuple[Any, EncodedCausal]:
     from fedlora_kit.experiments.setup import build
 
     fed = build(cell.spec, device_for(cell.spec, device))
-    (part,) = COLUMNS[cell.spec.data.task].values()
-    data = fed.evals[part]
+    (data, *_) = fed.evals.values()
     assert isinstance(data, EncodedCausal)
     return fed, data

@@ -7,8 +7,10 @@ from typing import Any
 
 from fedlora_kit.errors import BadValue, UnknownName
 from fedlora_kit.methods import METHODS
-from fedlora_kit.papers.ffa_lora.grid import COLUMNS, SPLITS, Setting
+from fedlora_kit.papers.ffa_lora.grid import METHODS as PAPER_METHODS
+from fedlora_kit.papers.ffa_lora.grid import SPLITS, STAND_INS, Setting
 from fedlora_kit.study.overrides import override, plain, positive
+from fedlora_kit.study.tasks import fitting
 
 
 def apply(item: str, profiles: Mapping[str, Setting], profile: str, overrides: Mapping[str, Any]) -> Setting:
@@ -21,12 +23,10 @@ def apply(item: str, profiles: Mapping[str, Setting], profile: str, overrides: M
         UnknownName: no such profile, setting or task.
         BadValue: a value that cannot be used.
     """
-    return override(
-        item, profiles, profile, overrides, lambda name, value: checked(item, profiles[profile], name, value)
-    )
+    return override(item, profiles, profile, overrides, lambda name, value: checked(item, name, value))
 
 
-def checked(item: str, base: Setting, name: str, value: Any) -> Any:
+def checked(item: str, name: str, value: Any) -> Any:
     """One value as the setting holds it (a list becomes a tuple).
 
     Raises:
@@ -35,11 +35,9 @@ def checked(item: str, base: Setting, name: str, value: Any) -> Any:
     made = plain(name, value)
     if name == "tasks":
         for task in value:
-            if task not in COLUMNS:
-                raise UnknownName(f"task of {item}", task, COLUMNS)
-        columns = [column for task in value for column in COLUMNS[task]]
-        if len(set(columns)) < len(columns):
-            raise BadValue(f"tasks={value}", "a task and its stand-in fill the same column: name one of them")
+            fitting(item, task)
+        if any(STAND_INS.get(task) in value for task in value):
+            raise BadValue(f"tasks={value}", "a task and its stand-in share a published number: name one")
     if name == "methods":
         for method in value:
             if method not in METHODS:
@@ -52,4 +50,4 @@ def checked(item: str, base: Setting, name: str, value: Any) -> Any:
         positive(name, made)
     if name in {"ranks", "local_steps"} and not all(isinstance(x, int) for x in value):
         raise BadValue(f"{name}={value}", "give whole numbers")
-    return dict.fromkeys(base.methods, made) if name == "rates" else made
+    return dict.fromkeys(PAPER_METHODS, made) if name == "rates" else made

@@ -76,7 +76,7 @@ def cells(seeds: int) -> list[Cell]:
 
 def frame(done: Sequence[tuple[Cell, Finished]]) -> pd.DataFrame:
     """The results, one row a run (see `study.grid.results_frame`), and the final adapter's digest."""
-    results = results_frame(done, grid.COLUMNS)
+    results = results_frame(done)
     digests = ["" if run.entry is None else run.entry.results["adapter_digest"] for _, run in done]
     return results.assign(digest=digests)
 
