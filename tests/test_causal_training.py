@@ -338,8 +338,14 @@ def test_tasks_and_models_must_suit_each_other(mirror):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"model": "kit/text-tiny", "model_options": {"dtype": "bf16"}}, "for causal language models"),
-        ({"model": "kit/text-tiny", "model_options": {"load_in_4bit": True}}, "for causal language models"),
+        (
+            {"model": "kit/text-tiny", "task": "polarity", "model_options": {"dtype": "bf16"}},
+            "for causal language models",
+        ),
+        (
+            {"model": "kit/text-tiny", "task": "polarity", "model_options": {"load_in_4bit": True}},
+            "for causal language models",
+        ),
         ({"model_options": {"load_in_4bit": True, "weights": "random"}}, "weights=random"),
         ({"task": "polarity", "prompt": "plain"}, "prompt and max_new_tokens are for causal tasks"),
         ({"max_new_tokens": 0}, "max_new_tokens"),

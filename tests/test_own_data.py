@@ -354,13 +354,13 @@ def test_texts_that_are_cut_are_told_with_their_share():
 @pytest.mark.parametrize(
     ("task", "backbone", "said"),
     [
-        ("digits", "kit/text-tiny", "classifies images, and model 'kit/text-tiny' classifies texts"),
-        ("polarity", "kit/causal-tiny", "classifies texts, and model 'kit/causal-tiny' answers"),
-        ("arithmetic", "kit/image-tiny", "that answers, and model"),
+        ("digits", "kit/text-tiny", "classifies images, and model 'kit/text-tiny' is not"),
+        ("polarity", "kit/image-tiny", "classifies texts, and model 'kit/image-tiny' is not"),
+        ("arithmetic", "kit/text-tiny", "a causal language model, and model"),
     ],
 )
 def test_a_task_for_another_kind_of_model_is_refused_with_the_description(task, backbone, said):
-    with pytest.raises(BadValue, match=f"task '{task}' .*{said}") as error:
+    with pytest.raises(BadValue, match=f"task '{task}' is .*{said}") as error:
         RunSpec.parse(description(task, backbone))
     assert "kit/" in error.value.remedy
 

@@ -24,7 +24,7 @@ from fedlora_kit.experiments import reach
 from fedlora_kit.experiments.libraries import release, releases
 from fedlora_kit.experiments.source import source_digest
 from fedlora_kit.methods import METHODS, method
-from fedlora_kit.models.backbones import Dtype, backbone_fingerprint
+from fedlora_kit.models.backbones import Dtype, backbone_fingerprint, check_use
 from fedlora_kit.models.lora import LoraSettings
 from fedlora_kit.models.names import backbone
 from fedlora_kit.partition import Partitioner, partitioner
@@ -190,6 +190,7 @@ class RunSpec(BaseModel):
     @model_validator(mode="after")
     def _fits(self) -> RunSpec:
         m, modality = self.model, get_task(self.data.task).modality
+        check_use(m.backbone, modality, f"task {self.data.task!r}")
         if modality != "causal" and (m.dtype != "fp32" or m.load_in_4bit):
             raise ValueError(
                 f"dtype and load_in_4bit are for causal language models; for task {self.data.task!r} "

@@ -171,6 +171,27 @@ def backbone_config(name: str, **changes: Any) -> Any:
     return from_anywhere(name, AutoConfig.from_pretrained, changes, hub.CONFIGURATION)
 
 
+def check_use(name: str, kind: Kind, asked: str) -> None:
+    """Refuse a model for what it cannot do, if its configuration lies on this machine; the Hub is not asked.
+
+    Raises:
+        BadValue: see `kinds.check_kind`.
+    """
+    try:
+        folder = backbone_folder(name)
+        file = folder / "config.json" if folder is not None else None
+        config = _config_here(name, file.stat().st_mtime_ns) if file is not None else None
+    except (FedloraError, OSError):  # who loads it says what is missing
+        return
+    if config is not None:
+        check_kind(name, config, kind, asked)
+
+
+@lru_cache(maxsize=32)
+def _config_here(name: str, _changed: int) -> Any:
+    return backbone_config(name)
+
+
 def files_of(name: str, files: tuple[str, ...]) -> Path:
     """The folder of a backbone's files: the user's, the kit's, the mirror's (checked), or the Hub's at its
     commit."""
