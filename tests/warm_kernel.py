@@ -11,7 +11,9 @@ import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection
+from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
 from typing import Any
 
@@ -51,9 +53,16 @@ class Forked:
         self.send_signal(signal.SIGKILL)
 
 
-def _launch(command: list[str], *, env: dict[str, str], cwd: str | None = None, **_: Any) -> Forked:
+def server() -> ForkServerContext:
+    """The server, which is also that of `engines.warm`: what it imports is said before it starts."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(IMPORTED)
+    forkserver.ensure_running()
+    return context
+
+
+def _launch(command: list[str], *, env: dict[str, str], cwd: str | None = None, **_: Any) -> Forked:
+    context = server()
     ours, theirs = context.Pipe()
     process = context.Process(target=_kernel, args=(theirs, command[3:], env, cwd or os.getcwd()))
     process.start()
