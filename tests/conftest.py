@@ -6,6 +6,7 @@ import os
 
 # also of the processes that tests start
 os.environ.update({} if os.environ.get("FEDLORA_TEST_GPU") == "1" else {"CUDA_VISIBLE_DEVICES": ""})
+os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"))
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("TQDM_DISABLE", "1")

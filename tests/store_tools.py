@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import time
 import warnings
@@ -10,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from fedlora_kit.experiments.checkpoints import CheckpointFolder
 from fedlora_kit.experiments.store import Store
 
 KEY = "0123456789abcdef"
@@ -89,3 +91,33 @@ def killing(count: int) -> Callable[[], None]:
 
     for name in CALLS:
         setattr(os, name, wrap(getattr(os, name)))
+
+
+def killed_again_and_again(train: Callable[[], object], root: Path, times: int = 3) -> list[int]:
+    """Train one run in processes that are killed at random moments, a few rounds after they began to save.
+
+    Returns:
+        The round that each of them has reached.
+    """
+    rng, save, reached = random.Random(0), CheckpointFolder.save, []
+    for _ in range(times):
+        ours, theirs = os.pipe()
+
+        def body(theirs: int = theirs) -> None:
+            def told(self, *what):
+                os.write(theirs, b".")
+                return save(self, *what)
+
+            CheckpointFolder.save = told
+            train()
+
+        with child(body):
+            os.close(theirs)
+            for _ in range(rng.randint(2, 9)):
+                assert os.read(ours, 1), "it ended too early"
+            time.sleep(rng.uniform(0, 0.03))
+        os.close(ours)
+        (left,) = Store(root).unfinished()
+        assert left.status == "interrupted"
+        reached.append(left.round_index)
+    return reached

@@ -5,12 +5,8 @@ from __future__ import annotations
 import copy
 import gc
 import os
-import random
 import shutil
 import signal
-import subprocess
-import sys
-import time
 import warnings
 from pathlib import Path
 
@@ -20,7 +16,7 @@ import toy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
-from store_tools import KEY, SPEC, child, killing, tree, wait
+from store_tools import KEY, SPEC, child, killed_again_and_again, killing, tree, wait
 from tiny import federation
 
 from fedlora_kit.adapter import digest
@@ -371,45 +367,15 @@ def test_an_interrupted_run_goes_on_bit_identical(hub, tmp_path, monkeypatch, na
     same_entries(end, whole)
 
 
-KILLED = """
-import json, sys, torch
-from pathlib import Path
-import toy
-toy.enter(Path(sys.argv[1]))
-torch.set_num_threads(1)
-from fedlora_kit.experiments.run import run
-from fedlora_kit.experiments.spec import RunSpec
-from fedlora_kit.experiments.store import Store
-from fedlora_kit.experiments.checkpoints import CheckpointFolder
-from fedlora_kit.training import client_states
-client_states.MEMORY = 4000
-save = CheckpointFolder.save
-def told(self, index, *rest):
-    print("saving", index, flush=True)
-    return save(self, index, *rest)
-CheckpointFolder.save = told
-run(RunSpec.parse(json.loads(sys.argv[2])), store=Store(Path(sys.argv[3])))
-"""
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["fedsa-lora", "ditto"])
-def test_a_run_killed_again_and_again_ends_bit_identical(hub, tmp_path, name):
+def test_a_run_killed_again_and_again_ends_bit_identical(hub, tmp_path, monkeypatch, name):
     """SIGKILL at random moments; then compared with a run that was never killed."""
     spec = personalised(name, 40)
     whole = run(spec, store=Store(tmp_path / "whole"))
-    rng = random.Random(0)
-    command = [sys.executable, "-c", KILLED, str(hub), spec.canonical(), str(tmp_path / "killed")]
-    environment = {**os.environ, "PYTHONPATH": f"{Path(__file__).parent}:{os.environ.get('PYTHONPATH', '')}"}
-    for _ in range(3):
-        process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
-        for _ in range(rng.randint(2, 9)):
-            process.stdout.readline()
-        time.sleep(rng.uniform(0, 0.03))
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
-        (left,) = Store(tmp_path / "killed").unfinished()
-        assert left.status == "interrupted"
-    end = run(spec, store=Store(tmp_path / "killed"))
+    monkeypatch.setattr(client_states, "MEMORY", 4000)
+    store = Store(tmp_path / "killed")
+    killed_again_and_again(lambda: run(spec, store=store), store.root)
+    end = run(spec, store=store)
     assert end.provenance["resumed_after_round"] > 0
     same_entries(end, whole)

@@ -56,8 +56,7 @@ def left(tmp_path):
 
 
 @real
-def test_processes_give_the_run_of_one_process_bit_for_bit(tmp_path, monkeypatch):
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # as this process
+def test_processes_give_the_run_of_one_process_bit_for_bit(tmp_path):
     spec, lines = parsed(), []
     alone = run(spec, device="cpu", store=Store(tmp_path / "alone"))
     with start(spec, tmp_path, say=lines.append) as local:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
+from warm_kernel import server
 
 import fedlora_kit
 from fedlora_kit.batch import pool as notebooks
@@ -364,7 +365,8 @@ def test_a_warm_process_trains_what_a_local_run_gives(tmp_path):
     )
     store = Store(tmp_path / "warm")
     bad = spec.model_copy(update={"local": spec.local.model_copy(update={"lr": 1e30})})
-    pool = WarmPool(1, tmp_path / "log", preload=())
+    server()
+    pool = WarmPool(1, tmp_path / "log")
     try:
         ends = [
             pool.submit(train, s.model_dump(mode="json"), s.key(), "cpu", str(store.root))
@@ -429,8 +431,9 @@ def test_notebooks_run_side_by_side_where_that_is_safe(trained, together):
 
 
 def test_a_process_that_dies_breaks_its_pool_and_the_next_one_works():
+    server()
     for work in (lambda pid: (os._exit, 3), lambda pid: (os.kill, pid, signal.SIGKILL)):
-        pool = WarmPool(1, preload=())
+        pool = WarmPool(1)
         try:
             pid = pool.submit(os.getpid).result(timeout=60)
             with pytest.raises(BrokenProcessPool):

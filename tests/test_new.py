@@ -6,6 +6,7 @@ import ast
 import json
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -16,7 +17,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from store_tools import child, wait
 from typer.testing import CliRunner, Result
+from warm_kernel import warm_kernels
 
 from fedlora_kit.batch.parameters import read_parameters
 from fedlora_kit.cli import app
@@ -75,35 +78,49 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "tests").mkdir()
     for name in ("pyproject.toml", "tests/conftest.py"):
         shutil.copy(ROOT / name, root / name)
-    main = "from fedlora_kit.cli import main; main()"
-    for kind, name in NAMES.items():
-        done = python("-c", main, "new", kind, name, root=root)
-        assert done.returncode == 0, done.stderr
+    new = f"for words in {list(NAMES.items())}: app(['new', *words], standalone_mode=False)"
+    done = python("-c", f"from fedlora_kit.cli import app\n{new}", root=root)
+    assert done.returncode == 0, done.stderr
     return root
 
 
-def passes(folder: Path, *tests: str, root: Path = ROOT) -> None:
-    done = python(
-        "-m", "pytest", "-q", "-p", "no:cacheprovider", *(folder / test for test in tests), root=root
-    )
-    assert done.returncode == 0, done.stdout[-3000:]
-    assert re.search(r"\d+ passed", done.stdout)
+TESTED = ("-q", "-p", "no:cacheprovider")
 
 
-def test_a_users_files_pass_their_tests(mine: Path) -> None:
-    passes(mine, "test_my_method.py", "test_by_region.py", "test_my_tickets.py")
+def test_a_users_files_pass_their_tests(mine: Path, tmp_path: Path) -> None:
+    files = [str(mine / name) for name in ("test_my_method.py", "test_by_region.py", "test_my_tickets.py")]
+
+    def tested() -> None:
+        with (tmp_path / "said").open("w") as sys.stdout:
+            code = pytest.main([*TESTED, "--rootdir", str(mine), *files])
+        os._exit(code)
+
+    with child(tested) as pid:
+        code = wait(pid)
+    said = (tmp_path / "said").read_text()
+    assert code == 0, said[-3000:]
+    assert re.search(r"\d\d passed", said), said[-3000:]
 
 
 @pytest.mark.slow
-def test_a_users_notebook_passes_its_test(mine: Path) -> None:
-    passes(mine, "test_my_question.py")
+def test_a_users_notebook_passes_its_test(
+    mine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FEDLORA_JOBS", "1")
+    tests = runpy.run_path(str(mine / "test_my_question.py"))
+    tests["test_both_forms_are_in_step"]()
+    tests["test_the_parameters_that_every_notebook_has"]()
+    with warm_kernels():
+        tests["test_a_short_run"](tmp_path, monkeypatch)
 
 
 def test_a_checkouts_files_pass_their_tests(checkout: Path) -> None:
-    passes(checkout / "tests", "test_by_region.py", root=checkout)
-    code = "from fedlora_kit.methods import METHODS, MyMethod as M; assert METHODS['my-method'] is M"
-    done = python("-c", code, root=checkout)
-    assert done.returncode == 0, done.stderr
+    found = "from fedlora_kit.methods import METHODS, MyMethod\n\n\ndef test_it():\n    "
+    (checkout / "tests" / "test_found.py").write_text(f"{found}assert METHODS['my-method'] is MyMethod\n")
+    files = [checkout / "tests" / name for name in ("test_by_region.py", "test_found.py")]
+    done = python("-m", "pytest", *TESTED, *files, root=checkout)
+    assert done.returncode == 0, done.stdout[-3000:]
+    (checkout / "tests" / "test_found.py").unlink()
 
 
 def test_what_is_written_into_a_checkout_passes_the_checkouts_checks(checkout: Path) -> None:

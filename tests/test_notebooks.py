@@ -11,6 +11,7 @@ import re
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -20,6 +21,7 @@ import pandas as pd
 import pytest
 from filelock import FileLock, Timeout
 from printed_tables import wrong_cells
+from warm_kernel import warm_kernels
 
 from fedlora_kit.batch.order import Order
 from fedlora_kit.batch.parameters import read_parameters
@@ -233,9 +235,10 @@ class Smoke:
                 with pytest.MonkeyPatch.context() as patch:  # each test has set a store of its own
                     for name, value in self.settings.items():
                         patch.setenv(name, value)
-                    (status,) = reproduce(
-                        Order(find(item), settings=CUT[item], place=self._out(item))
-                    ).statuses
+                    order = Order(find(item), settings=CUT[item], place=self._out(item))
+                    # one as users run it, in processes of its own; the others spare the imports
+                    with nullcontext() if item == "start_here" else warm_kernels():
+                        (status,) = reproduce(order).statuses
                 said = json.dumps({"status": status.status, "error": status.error})
                 write_text(self._record(item), said)
                 return True

@@ -556,18 +556,18 @@ def assert_each_run_on_a_gpu_has_a_process_of_its_own(address):
         patch.setattr(ray_cluster, "_task", where)
         cluster = RayCluster(address)
         text = json.dumps({"key": "k", "device": "cuda"})
-        pending, replies = [cluster.submit(text, None, alone=True) for _ in range(4)], []
+        pending, replies = [cluster.submit(text, None, alone=True) for _ in range(2)], []
         while pending:
             done, reply = cluster.next(pending)
             pending.remove(done)
             replies.append(reply)
     assert {reply["gpu"] for reply in replies} <= {"98", "99"}
-    assert len({reply["pid"] for reply in replies}) == 4, replies
+    assert len({reply["pid"] for reply in replies}) == 2, replies
 
 
 @pytest.mark.slow
 def test_a_machine_lost_in_mid_run(scratch, remote, nodes, tmp_path):
-    runs = {wanted.key(): wanted for wanted in (spec(rounds=100), spec(rounds=100, seed=1))}
+    runs = {wanted.key(): wanted for wanted in (spec(rounds=40), spec(rounds=40, seed=1))}
     store, said, lost = Store(), [], []
     (machine,) = nodes.worker_nodes
     thread = threading.Thread(target=lambda: lost.append(lose(nodes, machine, scratch, remote)), daemon=True)
@@ -587,9 +587,8 @@ def test_a_machine_lost_in_mid_run(scratch, remote, nodes, tmp_path):
     (key,) = lost
     entries = {key: store.load(key) for key in runs}
     after = entries[key].provenance["resumed_after_round"]
-    assert 3 <= after < 99
+    assert 3 <= after < 39
     assert any(f"run {key}: finished (went on after round {after})" in line for line in said)
     assert all(entries[other].provenance["resumed_after_round"] is None for other in runs if other != key)
-    for other, wanted in runs.items():
-        same(entries[other], run(wanted, device="cpu", store=Store(tmp_path / "local")))
-        assert remote.checkpoint_rounds(other) == []
+    same(entries[key], run(runs[key], device="cpu", store=Store(tmp_path / "local")))
+    assert not any(remote.checkpoint_rounds(other) for other in runs)

@@ -1,11 +1,8 @@
 """Whole runs: trained once, resumed bit-identically, failures recorded, adapters that load elsewhere."""
 
 import os
-import random
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +11,7 @@ import pytest
 import torch
 import toy
 from cells import cell
+from store_tools import killed_again_and_again
 
 from fedlora_kit.adapter import digest, load_peft
 from fedlora_kit.errors import BadValue
@@ -229,26 +227,6 @@ def test_jobs_do_not_change_results(hub, tmp_path):
     assert there.history == here.history
 
 
-KILLED = """
-import json, sys, torch
-from pathlib import Path
-import toy
-from cells import cell
-toy.enter(Path(sys.argv[1]))
-torch.set_num_threads(1)
-from fedlora_kit.experiments.run import run
-from fedlora_kit.experiments.spec import RunSpec
-from fedlora_kit.experiments.store import Store
-from fedlora_kit.experiments.checkpoints import CheckpointFolder
-save = CheckpointFolder.save
-def told(self, index, *rest):
-    print("saving", index, flush=True)
-    return save(self, index, *rest)
-CheckpointFolder.save = told
-run(RunSpec.parse(json.loads(sys.argv[2])), store=Store(Path(sys.argv[3])))
-"""
-
-
 @pytest.mark.slow
 def test_a_run_killed_again_and_again_ends_bit_identical(hub, tmp_path):
     """SIGKILL at random moments until it gets through; then compared with a run that was never killed."""
@@ -258,24 +236,11 @@ def test_a_run_killed_again_and_again_ends_bit_identical(hub, tmp_path):
         rounds={"rounds": 40, "cohort": 2, "eval_every": 7},
     )
     whole = run(spec, store=Store(tmp_path / "whole"))
-    rng = random.Random(0)
-    command = [sys.executable, "-c", KILLED, str(hub), spec.canonical(), str(tmp_path / "killed")]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
-    reached = []
-    for _ in range(3):
-        child = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
-        assert child.stdout is not None
-        for _ in range(rng.randint(2, 9)):
-            child.stdout.readline()
-        time.sleep(rng.uniform(0, 0.03))
-        child.send_signal(signal.SIGKILL)
-        child.communicate()
-        (left,) = Store(tmp_path / "killed").unfinished()
-        assert left.status == "interrupted"
-        reached.append(left.round_index)
+    store = Store(tmp_path / "killed")
+    reached = killed_again_and_again(lambda: run(spec, store=store), store.root)
     assert reached == sorted(reached)  # every start goes on from where the one before was killed
     assert 0 < reached[-1] < 39
-    end = run(spec, store=Store(tmp_path / "killed"))
+    end = run(spec, store=store)
     assert end.results == whole.results
     assert end.history == whole.history
     assert end.privacy == whole.privacy

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
+
+import numpy as np
 
 from fedlora_kit.methods.allocation import (
     Probabilities,
@@ -14,6 +17,7 @@ from fedlora_kit.methods.allocation import (
 from fedlora_kit.methods.base import register
 from fedlora_kit.methods.layerwise import LayerMethod
 from fedlora_kit.methods.resources import Resources
+from fedlora_kit.randomness import Streams
 
 
 @register
@@ -50,5 +54,13 @@ class RGDHLA(LayerMethod):
         return pattern_probabilities(self.pattern, self.group_layers(), self.context.depth)
 
     def layers(self, client: int, round_index: int) -> frozenset[int]:
-        rng = self.context.streams.generator("allocation", round_index, client)
-        return frozenset(draw_layers(self.probabilities(round_index), self.num_layers(client), rng))
+        chances = tuple(self.probabilities(round_index).tolist())
+        return _drawn(self.context.streams, chances, self.num_layers(client), client, round_index)
+
+
+@lru_cache(maxsize=1024)  # a round asks for each tensor
+def _drawn(
+    streams: Streams, chances: tuple[float, ...], count: int, client: int, round_index: int
+) -> frozenset[int]:
+    rng = streams.generator("allocation", round_index, client)
+    return frozenset(draw_layers(np.array(chances), count, rng))

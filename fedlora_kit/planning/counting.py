@@ -225,12 +225,13 @@ class Counter:
         """
         spec, everyone = self.spec, self.spec.split.clients
         times = models = 0
-        trained: set[int] = set()
+        own, trained = scores_own(self.fed), set[int]()
         for r in range(spec.rounds.rounds):
-            trained |= {k for k in cohort_of(self.fed, r) if self.fed.method.takes_part(k, r)}
+            if own:
+                trained |= {k for k in cohort_of(self.fed, r) if self.fed.method.takes_part(k, r)}
             if spec.rounds.evaluates(r):
                 times += 1
-                models += min(everyone, len(trained) + 1) if scores_own(self.fed) else 1
+                models += min(everyone, len(trained) + 1) if own else 1
         total = Work()
         for part in self.amounts.evals.values():
             total += self._scoring(part, part.count) * models

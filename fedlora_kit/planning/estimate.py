@@ -83,7 +83,7 @@ def _estimate(canonical: str, gpu: bool, _hub: str) -> Estimate:
     (trained, deepest), scored = count.training(), count.evaluation()
     # the mean over all clients is what a cohort drawn at random sends, whatever their groups; 20 clients
     # stand for more, in the same proportions
-    costs = client_costs(count.federation(min(spec.split.clients, 20)), 0)
+    costs = client_costs(count.fed if spec.split.clients <= 20 else count.federation(20), 0)
     visits = spec.rounds.rounds * (spec.rounds.cohort or spec.split.clients)
     weights = weights_bytes(shape, count.labels, spec.model.dtype, spec.model.load_in_4bit)
     adapter = max(cost.training_bytes for cost in costs)

@@ -129,6 +129,7 @@ def plan(
         store: where finished runs lie; the usual store if None.
     """
     store = store or Store()
+    paths.hub_dir()  # a mirror that cannot be one is an error at once
     made = [ItemPlan(item, runs.note, tuple(_runs(runs, store, rate_of))) for item, runs in planned.items()]
     missing = [run.spec for one in made for run in one.runs if run.missing]
     return Plan(profile, tuple(made), downloads(missing))
