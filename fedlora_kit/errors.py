@@ -38,6 +38,20 @@ class BadValue(FedloraError):
     """A value that cannot be used: names the key, the value and what is allowed."""
 
 
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C, or a notebook's stop button, while runs were trained; a notebook shows it as one line.
+
+    Args:
+        kept: what is not lost ("3 of 8 runs are finished and kept").
+    """
+
+    def __init__(self, kept: str) -> None:
+        super().__init__(f"stopped: {kept}; run the cell again to go on")
+
+    def _render_traceback_(self) -> list[str]:  # IPython asks for it
+        return [str(self)]
+
+
 class NothingMoved(FedloraError):
     """A local training changed no trained tensor: the typical silent failure of this field."""
 

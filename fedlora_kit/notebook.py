@@ -8,7 +8,8 @@ from fedlora_kit.data import get_task as get_task
 from fedlora_kit.data import load_task as load_task
 from fedlora_kit.experiments.setup import load_data as load_data
 from fedlora_kit.experiments.setup import split_indices as split_indices
-from fedlora_kit.papers.items import ITEMS
+from fedlora_kit.papers.items import all_items
+from fedlora_kit.papers.published import published as published
 from fedlora_kit.partition import label_counts as label_counts
 from fedlora_kit.partition import partition_figure as partition_figure
 from fedlora_kit.partition import partitioner as partitioner
@@ -26,7 +27,6 @@ from fedlora_kit.study.grid import mean_std_table as mean_std_table
 from fedlora_kit.study.grid import privacy_frame as privacy_frame
 from fedlora_kit.study.grid import results_frame as results_frame
 from fedlora_kit.study.grid import run_cells as run_cells
-from fedlora_kit.study.reported import published as published
 
 
 def begin(item: str, profile: str, output_dir: str | Path = "figures") -> ItemOutputs:
@@ -42,7 +42,7 @@ def begin(item: str, profile: str, output_dir: str | Path = "figures") -> ItemOu
     from IPython.display import Markdown, display
 
     set_style()
-    title = next((one.title for one in ITEMS if one.id == item), None)
+    title = next((one.title for one in all_items() if one.id == item), None)
     if title is not None:
         display(Markdown(f"**{item}**: {title}"))
     return ItemOutputs(item, profile, output_dir)

@@ -79,9 +79,6 @@ def hub(tmp_path, monkeypatch):
     toy.build_mirror(tmp_path / "hub")
     toy.enter(tmp_path / "hub")
     monkeypatch.setattr(peers, "_POLL_SECONDS", 0.01)
-    monkeypatch.setattr(
-        "fedlora_kit.flower.support.external", lambda spec: False
-    )  # the toy task is this process's
     node._node.cache_clear()
 
 

@@ -368,7 +368,7 @@ def test_several_machines_need_a_store(tmp_path):
 
 def test_runs_that_only_this_process_knows_are_refused(remote, monkeypatch):
     monkeypatch.setattr(engine, "external", lambda _: True)
-    with pytest.raises(FedloraError, match="use --engine local"):
+    with pytest.raises(FedloraError, match="put that into a file, and name it by --with"):
         spread(FEW, Stand(), remote)
 
 

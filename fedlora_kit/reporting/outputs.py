@@ -117,11 +117,11 @@ class ItemOutputs:
         """
         from matplotlib import pyplot as plt
 
-        from fedlora_kit.papers.items import ITEMS
+        from fedlora_kit.papers.items import all_items
         from fedlora_kit.reporting import latex, style
 
         style.save(fig, self.folder, self._name(name, "figure"))
-        titles = {item.id: f"{item.title}." for item in ITEMS}
+        titles = {item.id: f"{item.title}." for item in all_items()}
         words = " ".join(caption.split()) or titles.get(self.item_id, name)
         atomic.write_text(self.folder / f"{name}.txt", words + "\n")
         atomic.write_text(self.folder / f"{name}.tex", f"\\caption{{{latex.escaped(words)}}}\n")
