@@ -61,14 +61,14 @@ class NonFinite(FedloraError):
 
     Args:
         what: what became non-finite ("loss").
-        round_index: federated round, counted from 0.
+        round_index: federated round, counted from 0; the message, as all that people read, counts from 1.
         client: client id, counted from 0; None where the global adapter was evaluated.
     """
 
     def __init__(self, what: str, round_index: int, client: int | None) -> None:
         where = "in the evaluation" if client is None else f"at client {client}"
         super().__init__(
-            f"{what} became NaN or infinite in round {round_index} {where}",
+            f"{what} became NaN or infinite in round {round_index + 1} {where}",
             "lower the learning rate, or clip the gradients",
         )
         self.round_index = round_index

@@ -139,7 +139,7 @@ def test_holdout_and_limits_are_disjoint_and_the_same_for_all_seeds(hub):
 
 def test_a_failure_is_recorded_and_not_tried_again(hub, monkeypatch):
     spec = parsed(local={"lr": 1e30, "steps": 2, "batch_size": 4})
-    with pytest.raises(RunFailed, match="round 0 at client 0"):
+    with pytest.raises(RunFailed, match="round 1 at client 0"):
         run(spec)
     key = spec.key()
     assert Store().status(key) == "failed"
@@ -253,3 +253,26 @@ def test_default_jobs(monkeypatch):
     assert default_jobs() == 3
     monkeypatch.setenv("FEDLORA_JOBS", "many")
     assert default_jobs() >= 1
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_an_interrupted_cell_says_in_one_line_what_is_kept(hub, monkeypatch, capsys, alone):
+    """The stop button while the second of three runs trains; as IPython shows it."""
+    from IPython.core.interactiveshell import InteractiveShell
+
+    specs = [parsed(seed=seed) for seed in range(3)]
+    run(specs[0])
+
+    def stopped(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("fedlora_kit.experiments.run._train", stopped)
+    space = {"train": (lambda: run(specs[1])) if alone else (lambda: run_all(specs, jobs=1))}
+    shell = InteractiveShell(user_ns=space)
+    assert not shell.run_cell("train()").success
+    kept = (
+        f"run {specs[1].key()} is kept up to its last whole round"
+        if alone
+        else "1 of 3 runs are finished and kept"
+    )
+    assert capsys.readouterr().out.strip() == f"stopped: {kept}; run the cell again to go on"

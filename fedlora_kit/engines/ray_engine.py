@@ -126,7 +126,7 @@ class Batch:
         status, outcome = reply["status"], ""
         if status == "finished":
             after = reply.get("resumed_after_round")
-            outcome = "" if after is None else f" (went on after round {after})"
+            outcome = "" if after is None else f" (went on after round {after + 1})"
             if self._fetch(key):
                 self._over.add(key)
             else:

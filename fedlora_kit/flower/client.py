@@ -127,7 +127,7 @@ class _Memory:
         last = int(record["round"]) if record is not None else -1
         if last != round_index:
             raise FedloraError(
-                f"this SuperNode last trained in round {last}, and the server says in round {round_index}",
+                f"this SuperNode has trained up to round {last + 1}, by the server up to {round_index + 1}",
                 "it was started anew and has lost what its clients keep: run again from the first round",
             )
 
