@@ -1,14 +1,17 @@
-"""``fedlora new``: a method, a partitioner or a notebook to start from."""
+"""``fedlora new``: a method, a partitioner, a notebook or a paper to start from."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from fedlora_kit.cli.common import folder_of
 from fedlora_kit.errors import BadValue
+
+if TYPE_CHECKING:
+    from fedlora_kit.cli.scaffold import Plan
 
 
 def _kinds(incomplete: str) -> list[str]:
@@ -19,7 +22,11 @@ def _kinds(incomplete: str) -> list[str]:
 
 def new(
     kind: Annotated[
+<<<<<<< HEAD
         str, typer.Argument(help="method, partitioner, notebook or task.", autocompletion=_kinds)
+=======
+        str, typer.Argument(help="method, partitioner, notebook or paper.", autocompletion=_kinds)
+>>>>>>> b16b3c0 (fedlora new paper: a folder that every command knows by --with)
     ],
     name: Annotated[str, typer.Argument(help="Lower-case words joined by - or _, such as my-method.")],
     to: Annotated[
@@ -39,11 +46,20 @@ def new(
     ] = None,
     hub: Annotated[str | None, typer.Option(metavar="ID", help="… of the Hub: org/name[:config].")] = None,
 ) -> None:
+<<<<<<< HEAD
     """Write a method, a partitioner, a notebook or a task to start from, and its test.
 
     The test passes as it is: a method and a partitioner are checked for all that every one of them must hold,
     a notebook is run, a task's examples are read. FILL IN marks what is yours to write. A task needs its data
     (--csv, --jsonl, --parquet, --images or --hub) and a folder of your own; columns and classes are guessed.
+=======
+    """Write a method, a partitioner, a notebook or a paper to start from, and its test.
+
+    The test passes as it is: a method and a partitioner are checked for all that every one of them must hold,
+    a notebook is run. FILL IN marks what is yours to write. A paper is a folder, DIR itself: items, their
+    runs and claims, a notebook, the numbers that it reports; every command knows it by --with DIR
+    (docs/own_paper.md).
+>>>>>>> b16b3c0 (fedlora new paper: a folder that every command knows by --with)
 
     With --to DIR both files go to a folder of your own, and nothing of the kit changes: import the file, and
     name it in any run. Without, they become part of this checkout: a method or partitioner is imported and
@@ -56,10 +72,15 @@ def new(
       fedlora new method my-method --to ~/federated
       fedlora new partitioner by-region
       fedlora new notebook my_question
+<<<<<<< HEAD
       fedlora new task tickets --csv tickets.csv --to ~/federated
+=======
+      fedlora new paper my-paper --to ~/papers/my_paper
+>>>>>>> b16b3c0 (fedlora new paper: a folder that every command knows by --with)
     """
-    from fedlora_kit.cli.scaffold import plan
+    from fedlora_kit.cli import scaffold, scaffold_paper
 
+<<<<<<< HEAD
     data = {"csv": csv, "jsonl": jsonl, "parquet": parquet, "images": images, "hub": hub}
     if kind == "task":
         from fedlora_kit.cli.scaffold_task import plan_task
@@ -69,6 +90,12 @@ def new(
         raise BadValue(f"data for a {kind}", "the options that name data are for a task")
     else:
         made = plan(kind, name, to)
+=======
+    if kind == "paper":
+        _paper(scaffold_paper.plan(name, to))
+        return
+    made = scaffold.plan(kind, name, to)
+>>>>>>> b16b3c0 (fedlora new paper: a folder that every command knows by --with)
     made.write()
     target, test = made.files
     for path in (target, *([target.with_suffix(".ipynb")] if kind == "notebook" else []), test):
@@ -89,3 +116,17 @@ def new(
             given = f"--with {target} " if made.own else ""
             typer.echo(f"  fedlora reproduce fed-hello/table2 {given}--set methods=lora,{made.registered}")
         typer.echo(f'  in a notebook: {first}{part}"{made.registered}", ...}} in a run\'s description')
+
+
+def _paper(made: Plan) -> None:
+    """Write a paper's folder, and say how to go on."""
+    made.write()
+    folder = next(iter(made.files)).parent
+    for path in made.files:
+        typer.echo(f"wrote {path}")
+    typer.echo(f"wrote {folder / 'notebooks' / 'table1.ipynb'}")
+    typer.echo(
+        f"\nNext:\n  grep -rn 'FILL IN' {folder}\n  python -m pytest {folder}\n"
+        f"  jupyter lab {folder / 'notebooks' / 'table1.ipynb'}\n"
+        f"  fedlora reproduce {made.registered} --with {folder}"
+    )

@@ -1,4 +1,5 @@
-"""Files to start from: a method, a partitioner or a notebook, each with a test that passes as it is."""
+"""Files to start from: a method, a partitioner or a notebook, each with a test that passes as it is (a paper:
+`scaffold_paper`)."""
 
 from __future__ import annotations
 
@@ -15,7 +16,11 @@ from fedlora_kit import disk, paths
 from fedlora_kit.errors import BadValue, UnknownName
 from fedlora_kit.experiments import atomic
 
+<<<<<<< HEAD
 KINDS = ("method", "partitioner", "notebook", "task")
+=======
+KINDS = ("method", "partitioner", "notebook", "paper")
+>>>>>>> b16b3c0 (fedlora new paper: a folder that every command knows by --with)
 _ROOMS = {"method": "methods", "partitioner": "partition"}
 _NAME = re.compile(r"[a-z][a-z0-9]*([-_][a-z0-9]+)*")
 _IMPORTED = {
@@ -40,7 +45,11 @@ class Plan:
         registered: the name under which a run's description knows it; of a notebook its item.
         own: whether it goes to a folder of the user's own.
         changed: a file of the kit that gets an import: path -> its new text.
+<<<<<<< HEAD
         table: of a task, the item and the settings that a table of it is made with.
+=======
+        notebook: the .py file of which an .ipynb is made.
+>>>>>>> b16b3c0 (fedlora new paper: a folder that every command knows by --with)
     """
 
     kind: str
@@ -48,17 +57,20 @@ class Plan:
     registered: str
     own: bool
     changed: dict[Path, str]
+<<<<<<< HEAD
     table: tuple[str, str] = ("", "")
+=======
+    notebook: Path | None = None
+>>>>>>> b16b3c0 (fedlora new paper: a folder that every command knows by --with)
 
     def write(self) -> None:
         """Write all files; a notebook's .ipynb is made from its .py."""
         for path, text in {**self.files, **self.changed}.items():
             atomic.write_text(path, text)
-        if self.kind == "notebook":
+        if self.notebook is not None:
             from fedlora_kit.batch.pair import as_text
 
-            source = next(iter(self.files))
-            atomic.write_text(source.with_suffix(".ipynb"), as_text(source))
+            atomic.write_text(self.notebook.with_suffix(".ipynb"), as_text(self.notebook))
 
 
 def plan(kind: str, name: str, to: Path | None = None) -> Plan:
@@ -74,7 +86,11 @@ def plan(kind: str, name: str, to: Path | None = None) -> Plan:
     """
     if kind not in KINDS:
         raise UnknownName("kind of file", kind, KINDS)
+<<<<<<< HEAD
     module = checked_name(kind, name)
+=======
+    module = module_name(kind, name)
+>>>>>>> b16b3c0 (fedlora new paper: a folder that every command knows by --with)
     class_name = "".join(word.capitalize() for word in module.split("_"))
     registered = {"method": module.replace("_", "-"), "notebook": f"own/{module}"}.get(kind, module)
     taken = _taken(kind, registered, class_name)
@@ -95,7 +111,26 @@ def plan(kind: str, name: str, to: Path | None = None) -> Plan:
         init = target.with_name("__init__.py")
         changed[init] = announced(init.read_text("utf-8"), f"fedlora_kit.{_ROOMS[kind]}", module, class_name)
     texts = {path: rendered(template, values) for path, template in files.items()}
+<<<<<<< HEAD
     return Plan(kind, texts, registered, to is not None, changed)
+=======
+    return Plan(kind, texts, registered, to is not None, changed, target if kind == "notebook" else None)
+
+
+def module_name(kind: str, name: str) -> str:
+    """A name as a module has it.
+
+    Raises:
+        BadValue: it is none.
+    """
+    module = name.replace("-", "_")
+    if not _NAME.fullmatch(name) or not module.isidentifier() or keyword.iskeyword(module):
+        raise BadValue(
+            f"{name!r} cannot be the name of a {kind}",
+            "lower-case letters and digits, words joined by - or _, a letter first: my-method",
+        )
+    return module
+>>>>>>> b16b3c0 (fedlora new paper: a folder that every command knows by --with)
 
 
 def checked_name(kind: str, name: str) -> str:
@@ -160,7 +195,11 @@ def _places(kind: str, module: str, to: Path | None) -> tuple[Path, Path]:
 
 
 def rendered(template: str, values: dict[str, Any]) -> str:
+<<<<<<< HEAD
     """A file's text from its template in ``templates/``."""
+=======
+    """A file of ``templates/``, filled in."""
+>>>>>>> b16b3c0 (fedlora new paper: a folder that every command knows by --with)
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(

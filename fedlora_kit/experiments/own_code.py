@@ -87,6 +87,11 @@ def load(paths: Iterable[Path]) -> list[ModuleType]:
     return [_module(_place(path)) for path in paths]
 
 
+def package_name(folder: Path) -> str:
+    """The name under which a paper's folder is imported."""
+    return re.sub(r"\W", "_", folder.name)
+
+
 def _place(path: Path) -> Path:
     """A folder by whichever of its two names."""
     return path.parent if path.name == PAPER else path
@@ -94,7 +99,7 @@ def _place(path: Path) -> Path:
 
 def _module(path: Path) -> ModuleType:
     if path.is_dir():
-        file, name, inside = path / PAPER, re.sub(r"\W", "_", path.name), [str(path)]
+        file, name, inside = path / PAPER, package_name(path), [str(path)]
         if not file.is_file():
             raise BadValue(
                 f"{path} has no {PAPER}", "name a .py file, or a folder that `fedlora new paper` wrote"
