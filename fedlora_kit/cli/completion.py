@@ -39,9 +39,13 @@ def gpus(incomplete: str) -> list[str]:
 
 def items(ctx: typer.Context, incomplete: str) -> list[str]:
     """Ids of items and papers that begin so, without those on the line."""
-    from fedlora_kit.papers.items import all_items, papers
+    from fedlora_kit.errors import FedloraError
+    from fedlora_kit.papers.items import ITEMS, PAPERS, all_items, papers
 
-    names = [*(paper.id for paper in papers()), *(item.id for item in all_items())]
+    try:
+        names = [*(paper.id for paper in papers()), *(item.id for item in all_items())]
+    except FedloraError:  # the command itself says what is wrong with FEDLORA_WITH
+        names = [*(paper.id for paper in PAPERS), *(item.id for item in ITEMS)]
     said = _on_the_line(ctx)
     return [name for name in names if name.startswith(incomplete) and name not in said]
 

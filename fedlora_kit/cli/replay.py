@@ -110,8 +110,8 @@ def fed_hello(
         typer.echo(f"\n{unknown}.")
     typer.echo("\nAgainst the official log:")
     for agreement in found:
-        rounds = ", ".join(str(index + 1) for index in agreement.misses)
-        misses = f"; not in {rounds}" if rounds else ""
+        missed = ", ".join(str(index + 1) for index in agreement.misses)
+        misses = f"; not in {missed}" if missed else ""
         typer.echo(f"  {agreement}{misses}")
 
 
