@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from fedlora_kit.data.tasks import get_task
 from fedlora_kit.experiments.spec import RunSpec
 from fedlora_kit.study.claims import Claim, exact_ratio, mean_difference, smaller_drop
 from fedlora_kit.study.grid import Cell
@@ -136,11 +135,6 @@ def runs(profile: str, **overrides: Any) -> Runs:
     return Runs(tuple(cells(setting(profile, **overrides))))
 
 
-def columns(s: Setting) -> dict[str, dict[str, str]]:
-    """The table's columns: task -> {column: scored part}; a task with several parts by its first."""
-    return {task: {task: next(iter(get_task(task).eval_splits))} for task in s.tasks}
-
-
 def claims(s: Setting) -> list[Claim]:
     """What RoLoRA is for, as predicates over `study.grid.results_frame`."""
     ours, lora, ffa = ({"method": name} for name in ("rolora", "lora", "ffa-lora"))
@@ -188,5 +182,5 @@ def deviations(s: Setting) -> list[str]:
         "gradient.",
         "The examples are the same for any number of clients and shared out evenly, so that more clients "
         "hold fewer each; every client trains in every round.",
-        "MNLI counts by its matched part; which one the quoted number is of is not known.",
+        "Which of MNLI's two scored parts the quoted number is of is not known; it stands beside neither.",
     ]

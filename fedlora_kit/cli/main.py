@@ -34,7 +34,7 @@ app = typer.Typer(
     their results, the comparison with the published numbers and a report page under figures/.
 
     Each command takes -q (only errors and the result), -v (what is done and where, on stderr), and --with
-    PATH for methods, data, models and papers of your own.
+    PATH for methods, data and papers of your own.
 
     \b
     First steps:

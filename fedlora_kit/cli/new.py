@@ -1,4 +1,4 @@
-"""``fedlora new``: a method, a partitioner, a notebook or a paper to start from."""
+"""``fedlora new``: a method, a partitioner, a notebook, a task or a paper to start from."""
 
 from __future__ import annotations
 
@@ -22,11 +22,7 @@ def _kinds(incomplete: str) -> list[str]:
 
 def new(
     kind: Annotated[
-<<<<<<< HEAD
-        str, typer.Argument(help="method, partitioner, notebook or task.", autocompletion=_kinds)
-=======
-        str, typer.Argument(help="method, partitioner, notebook or paper.", autocompletion=_kinds)
->>>>>>> b16b3c0 (fedlora new paper: a folder that every command knows by --with)
+        str, typer.Argument(help="method, partitioner, notebook, task or paper.", autocompletion=_kinds)
     ],
     name: Annotated[str, typer.Argument(help="Lower-case words joined by - or _, such as my-method.")],
     to: Annotated[
@@ -46,20 +42,13 @@ def new(
     ] = None,
     hub: Annotated[str | None, typer.Option(metavar="ID", help="… of the Hub: org/name[:config].")] = None,
 ) -> None:
-<<<<<<< HEAD
-    """Write a method, a partitioner, a notebook or a task to start from, and its test.
+    """Write a method, a partitioner, a notebook, a task or a paper to start from, and its test.
 
     The test passes as it is: a method and a partitioner are checked for all that every one of them must hold,
     a notebook is run, a task's examples are read. FILL IN marks what is yours to write. A task needs its data
     (--csv, --jsonl, --parquet, --images or --hub) and a folder of your own; columns and classes are guessed.
-=======
-    """Write a method, a partitioner, a notebook or a paper to start from, and its test.
-
-    The test passes as it is: a method and a partitioner are checked for all that every one of them must hold,
-    a notebook is run. FILL IN marks what is yours to write. A paper is a folder, DIR itself: items, their
-    runs and claims, a notebook, the numbers that it reports; every command knows it by --with DIR
+    A paper is a folder, DIR itself: items, their runs and claims, a notebook, the numbers that it reports
     (docs/own_paper.md).
->>>>>>> b16b3c0 (fedlora new paper: a folder that every command knows by --with)
 
     With --to DIR both files go to a folder of your own, and nothing of the kit changes: import the file, and
     name it in any run. Without, they become part of this checkout: a method or partitioner is imported and
@@ -72,15 +61,11 @@ def new(
       fedlora new method my-method --to ~/federated
       fedlora new partitioner by-region
       fedlora new notebook my_question
-<<<<<<< HEAD
       fedlora new task tickets --csv tickets.csv --to ~/federated
-=======
       fedlora new paper my-paper --to ~/papers/my_paper
->>>>>>> b16b3c0 (fedlora new paper: a folder that every command knows by --with)
     """
     from fedlora_kit.cli import scaffold, scaffold_paper
 
-<<<<<<< HEAD
     data = {"csv": csv, "jsonl": jsonl, "parquet": parquet, "images": images, "hub": hub}
     if kind == "task":
         from fedlora_kit.cli.scaffold_task import plan_task
@@ -88,14 +73,11 @@ def new(
         made = plan_task(name, data, to)
     elif any(data.values()):
         raise BadValue(f"data for a {kind}", "the options that name data are for a task")
-    else:
-        made = plan(kind, name, to)
-=======
-    if kind == "paper":
+    elif kind == "paper":
         _paper(scaffold_paper.plan(name, to))
         return
-    made = scaffold.plan(kind, name, to)
->>>>>>> b16b3c0 (fedlora new paper: a folder that every command knows by --with)
+    else:
+        made = scaffold.plan(kind, name, to)
     made.write()
     target, test = made.files
     for path in (target, *([target.with_suffix(".ipynb")] if kind == "notebook" else []), test):

@@ -26,8 +26,8 @@ def options() -> tuple[Any, ...]:
                 metavar="PATH",
                 callback=_name,
                 expose_value=False,
-                help="Of your own: a .py file that registers methods, partitioners, tasks or models, or a "
-                "paper's folder; repeat for more. FEDLORA_WITH names them for all commands.",
+                help="Of your own: a .py file that registers methods, partitioners or tasks, or a paper's "
+                "folder; repeat for more. FEDLORA_WITH names them for all commands.",
             ),
         ] = None,
     ) -> None: ...

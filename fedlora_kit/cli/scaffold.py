@@ -1,5 +1,5 @@
-"""Files to start from: a method, a partitioner or a notebook, each with a test that passes as it is (a paper:
-`scaffold_paper`)."""
+"""Files to start from: a method, a partitioner or a notebook, each with a test that passes as it is; tasks and
+papers have files of their own (`scaffold_task`, `scaffold_paper`)."""
 
 from __future__ import annotations
 
@@ -16,11 +16,7 @@ from fedlora_kit import disk, paths
 from fedlora_kit.errors import BadValue, UnknownName
 from fedlora_kit.experiments import atomic
 
-<<<<<<< HEAD
-KINDS = ("method", "partitioner", "notebook", "task")
-=======
-KINDS = ("method", "partitioner", "notebook", "paper")
->>>>>>> b16b3c0 (fedlora new paper: a folder that every command knows by --with)
+KINDS = ("method", "partitioner", "notebook", "task", "paper")
 _ROOMS = {"method": "methods", "partitioner": "partition"}
 _NAME = re.compile(r"[a-z][a-z0-9]*([-_][a-z0-9]+)*")
 _IMPORTED = {
@@ -45,11 +41,8 @@ class Plan:
         registered: the name under which a run's description knows it; of a notebook its item.
         own: whether it goes to a folder of the user's own.
         changed: a file of the kit that gets an import: path -> its new text.
-<<<<<<< HEAD
         table: of a task, the item and the settings that a table of it is made with.
-=======
         notebook: the .py file of which an .ipynb is made.
->>>>>>> b16b3c0 (fedlora new paper: a folder that every command knows by --with)
     """
 
     kind: str
@@ -57,11 +50,8 @@ class Plan:
     registered: str
     own: bool
     changed: dict[Path, str]
-<<<<<<< HEAD
     table: tuple[str, str] = ("", "")
-=======
     notebook: Path | None = None
->>>>>>> b16b3c0 (fedlora new paper: a folder that every command knows by --with)
 
     def write(self) -> None:
         """Write all files; a notebook's .ipynb is made from its .py."""
@@ -86,11 +76,7 @@ def plan(kind: str, name: str, to: Path | None = None) -> Plan:
     """
     if kind not in KINDS:
         raise UnknownName("kind of file", kind, KINDS)
-<<<<<<< HEAD
     module = checked_name(kind, name)
-=======
-    module = module_name(kind, name)
->>>>>>> b16b3c0 (fedlora new paper: a folder that every command knows by --with)
     class_name = "".join(word.capitalize() for word in module.split("_"))
     registered = {"method": module.replace("_", "-"), "notebook": f"own/{module}"}.get(kind, module)
     taken = _taken(kind, registered, class_name)
@@ -111,26 +97,8 @@ def plan(kind: str, name: str, to: Path | None = None) -> Plan:
         init = target.with_name("__init__.py")
         changed[init] = announced(init.read_text("utf-8"), f"fedlora_kit.{_ROOMS[kind]}", module, class_name)
     texts = {path: rendered(template, values) for path, template in files.items()}
-<<<<<<< HEAD
-    return Plan(kind, texts, registered, to is not None, changed)
-=======
-    return Plan(kind, texts, registered, to is not None, changed, target if kind == "notebook" else None)
-
-
-def module_name(kind: str, name: str) -> str:
-    """A name as a module has it.
-
-    Raises:
-        BadValue: it is none.
-    """
-    module = name.replace("-", "_")
-    if not _NAME.fullmatch(name) or not module.isidentifier() or keyword.iskeyword(module):
-        raise BadValue(
-            f"{name!r} cannot be the name of a {kind}",
-            "lower-case letters and digits, words joined by - or _, a letter first: my-method",
-        )
-    return module
->>>>>>> b16b3c0 (fedlora new paper: a folder that every command knows by --with)
+    notebook = target if kind == "notebook" else None
+    return Plan(kind, texts, registered, to is not None, changed, notebook=notebook)
 
 
 def checked_name(kind: str, name: str) -> str:
@@ -195,11 +163,7 @@ def _places(kind: str, module: str, to: Path | None) -> tuple[Path, Path]:
 
 
 def rendered(template: str, values: dict[str, Any]) -> str:
-<<<<<<< HEAD
     """A file's text from its template in ``templates/``."""
-=======
-    """A file of ``templates/``, filled in."""
->>>>>>> b16b3c0 (fedlora new paper: a folder that every command knows by --with)
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(

@@ -6,7 +6,7 @@ import importlib.util
 from pathlib import Path
 
 from fedlora_kit import disk
-from fedlora_kit.cli.scaffold import Plan, module_name, rendered
+from fedlora_kit.cli.scaffold import Plan, checked_name, rendered
 from fedlora_kit.errors import BadValue
 from fedlora_kit.experiments import own_code
 
@@ -33,7 +33,7 @@ def plan(name: str, to: Path | None) -> Plan:
     """
     from fedlora_kit.papers.items import papers
 
-    title = module_name("paper", name).replace("_", " ").capitalize()
+    title = checked_name("paper", name).replace("_", " ").capitalize()
     if name in {"own", "lessons", *(paper.id for paper in papers())}:
         raise BadValue(f"there is a paper {name!r} already", "choose another name")
     if to is None:
@@ -53,4 +53,4 @@ def plan(name: str, to: Path | None) -> Plan:
     for path in (*texts, notebook.with_suffix(".ipynb")):
         if path.exists():
             raise BadValue(f"{path} is there already", "choose another folder")
-    return Plan("paper", texts, name, True, {}, notebook)
+    return Plan("paper", texts, name, True, {}, notebook=notebook)

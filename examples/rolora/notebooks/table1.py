@@ -89,7 +89,7 @@ for index in range(4):
 
 # %%
 done = kit.run_cells(table1.cells(setting), device=device, label="table 1")
-results = kit.results_frame(done, table1.columns(setting))
+results = kit.results_frame(done)
 out.table(results, "results")
 
 # %% [markdown]
