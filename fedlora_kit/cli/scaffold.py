@@ -1,5 +1,7 @@
-"""Files to start from: a method, a partitioner or a notebook, each with a test that passes as it is; tasks and
-papers have files of their own (`scaffold_task`, `scaffold_paper`)."""
+"""Files to start from: a method, a partitioner or a notebook, each with a test that passes as it is.
+
+For a task and a paper see `scaffold_task` and `scaffold_paper`.
+"""
 
 from __future__ import annotations
 

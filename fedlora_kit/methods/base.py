@@ -280,7 +280,9 @@ def method(name: str, /, **settings: Any) -> Method:
         BadValue: a setting the method does not have.
     """
     if name not in METHODS:
-        raise UnknownName("method", name, METHODS)
+        error = UnknownName("method", name, METHODS)
+        error.remedy += "; one of your own: --with its file (docs/own_paper.md)"
+        raise error
     make: Callable[..., Method] = METHODS[name]
     try:
         return make(**settings)
