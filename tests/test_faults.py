@@ -103,11 +103,11 @@ def test_a_killed_training_process_is_one_clear_error(world, tmp_path, monkeypat
     }
     here = os.getpid()
 
-    def dies(spec, *rest, **named):
+    def dies(*_, **__):
         if os.getpid() != here:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    monkeypatch.setattr(many, "_one", dies)
+    monkeypatch.setattr(many, "_sent", dies)
     specs = [RunSpec.parse({**description, "seed": seed}) for seed in (0, 1)]
     with pytest.raises(FedloraError, match=r"was killed(.|\n)*FEDLORA_JOBS=1"):
         many.run_all(specs, jobs=2, store=Store(tmp_path / "runs"), device="cpu")

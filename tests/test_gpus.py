@@ -374,18 +374,20 @@ def test_a_run_without_enough_memory_is_sent_again_alone(gpus, monkeypatch):
             if work is devices.free_bytes:
                 future.set_result(1 << 60)
                 return future
-            tried.append(given[0].seed)
-            if given[0].seed == 1 and tried.count(1) == 1:
+            seed = given[2].seed
+            tried.append(seed)
+            if seed == 1 and tried.count(1) == 1:
                 future.set_exception(devices.OutOfMemory("full", "less"))
             else:
-                future.set_result((f"key{given[0].seed}", None))
+                future.set_result((given[3], None))
             return future
 
         def close(self):
             pass
 
     monkeypatch.setattr(many, "_Workers", Inline)
-    assert sorted(many._on_gpus(runs, "auto", "store", False, 3)) == [(f"key{n}", None) for n in range(3)]
+    named = {f"key{one.seed}": one for one in runs}
+    assert sorted(many._on_gpus(named, "auto", "store", False, 3)) == [(f"key{n}", None) for n in range(3)]
     assert sorted(tried) == [0, 1, 1, 2]
 
 

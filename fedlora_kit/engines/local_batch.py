@@ -73,7 +73,7 @@ class LocalBatch:
         self._grids = {item: one for item, one in planned.items() if one.runs.after is not None}
 
     def add(self, runs: Sequence[Wanted], chosen_by: str | None = None) -> None:
-        """Take up runs, each once; what the store has is over, what only its notebook knows is left to it."""
+        """Take up runs, each once; what the store has is over, what a cell defines is its notebook's."""
         if chosen_by is not None:
             self._grids.pop(chosen_by, None)
             self._later.pop(chosen_by, None)

@@ -103,7 +103,9 @@ class Batch:
             if key in published and self._fetch(key):
                 self._over.add(key)
             elif external(spec):
-                self._errors[key] = "it names what only this process knows; use --engine local"
+                self._errors[key] = (
+                    "a notebook's cell defines what it names: put that into a file, and name it by --with"
+                )
             else:
                 where = self._cluster.device(wanted_device(spec, device))
                 text = job(spec, key, self._remote.url, where, self._every)
@@ -124,7 +126,7 @@ class Batch:
         status, outcome = reply["status"], ""
         if status == "finished":
             after = reply.get("resumed_after_round")
-            outcome = "" if after is None else f" (went on after round {after})"
+            outcome = "" if after is None else f" (went on after round {after + 1})"
             if self._fetch(key):
                 self._over.add(key)
             else:

@@ -7,18 +7,20 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import shutil
 import sys
 import tempfile
 import time
 import traceback
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedlora_kit.errors import FedloraError
+from fedlora_kit.experiments import own_code
 from fedlora_kit.experiments.atomic import DamageWarning, from_json, to_json
 from fedlora_kit.experiments.checkpoints import Checkpoint, CheckpointFolder
 from fedlora_kit.experiments.remote import RemoteStore
@@ -49,6 +51,7 @@ def job(spec: RunSpec, key: str, url: str, device: str, checkpoint_seconds: floa
             "url": url,
             "device": device,
             "checkpoint_seconds": checkpoint_seconds,
+            "own": [str(path) for path in own_code.files()],
             "environment": {name: os.environ[name] for name in PASSED_ON if name in os.environ},
         }
     )
@@ -94,13 +97,14 @@ def _train(wanted: Mapping[str, Any], scratch: Path) -> dict[str, Any]:
     from fedlora_kit.experiments.run import RunFailed, run
     from fedlora_kit.experiments.spec import RunSpec
 
+    _import_own(wanted["own"])
     spec = RunSpec.parse(wanted["spec"])
     key = spec.key()
     if key != wanted["key"]:
         raise FedloraError(
             f"run {wanted['key']} is run {key} on this machine: its code, libraries, data or backbone differ",
             "install the same version of the kit and the same requirements.lock on all machines, and give "
-            "them the same mirror (FEDLORA_HUB) and backbones (data/ of FEDLORA_HOME)",
+            "them the same mirror (FEDLORA_HUB), backbones (data/ of FEDLORA_HOME) and files of your own",
         )
     remote = RemoteStore(wanted["url"])
     store = PublishingStore(scratch, remote, wanted["checkpoint_seconds"])
@@ -120,6 +124,17 @@ def _train(wanted: Mapping[str, Any], scratch: Path) -> dict[str, Any]:
             torch.set_num_threads(threads)
         remote.publish(entry)
     return {"status": "finished", "resumed_after_round": entry.provenance.get("resumed_after_round")}
+
+
+def _import_own(paths: Sequence[str]) -> None:
+    """What `--with` named where the job was made."""
+    for path in paths:
+        if not Path(path).exists():
+            raise FedloraError(
+                f"{path}, which the command names by --with, is not on the machine {platform.node()}",
+                "put it on a file system that all machines share, at the same path",
+            )
+    own_code.name_files(map(Path, paths))
 
 
 class PublishedCheckpoints(CheckpointFolder):

@@ -69,6 +69,7 @@ def train(description: Mapping[str, Any], key: str, device: str, root: str) -> O
     import torch
 
     from fedlora_kit.devices import kind_of
+    from fedlora_kit.experiments import own_code
     from fedlora_kit.experiments.placing import out_of_memory
     from fedlora_kit.experiments.run import RunFailed, run
     from fedlora_kit.experiments.spec import RunSpec
@@ -80,6 +81,7 @@ def train(description: Mapping[str, Any], key: str, device: str, root: str) -> O
     try:
         if kind_of(device) == "cpu":
             torch.set_num_threads(1)
+        own_code.modules()
         spec = RunSpec.parse(dict(description))
         if spec.key() != key:
             raise FedloraError(
