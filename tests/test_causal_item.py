@@ -60,7 +60,7 @@ def test_the_paper_profile_is_what_it_declares():
     [
         ({"seeds": 0}, BadValue),
         ({"tasks": ["gsm8k", "arithmetic"]}, BadValue),
-        ({"tasks": ["sst2"]}, UnknownName),
+        ({"tasks": ["sst2"]}, BadValue),
         ({"rates": [0.1, 0.1]}, BadValue),
         ({"rates": [-1.0]}, BadValue),
         ({"round": 3}, UnknownName),

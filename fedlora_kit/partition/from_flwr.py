@@ -6,7 +6,6 @@ the partitioners do without: ``python -m pip install --no-deps flwr-datasets``.
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import json
 from dataclasses import dataclass
@@ -55,7 +54,7 @@ class FromFlwr(Partitioner):
     def _made(self) -> Any:
         """The library's own partitioner."""
         try:
-            module = importlib.import_module("flwr_datasets.partitioner")
+            from flwr_datasets import partitioner as module
         except ModuleNotFoundError as error:
             raise FedloraError(
                 f"partitioner 'flwr:{self.kind}' is of flwr-datasets, which is not installed",

@@ -21,9 +21,7 @@ profile: str = "smoke"  # smoke | small | paper
 seeds: int | None = None  # number of reported seeds, from 0; none: the profile's own
 device: str = "auto"  # auto | cpu | cuda
 output_dir: str = "figures"  # where the results go, relative to the repository
-tasks: list[str] | None = (
-    None  # mnli, sst2, qqp, qnli, entailment, polarity, paraphrase, answerable; or others
-)
+tasks: list[str] | None = None  # mnli, sst2, qqp, qnli, entailment, polarity, paraphrase, answerable; or own
 methods: list[str] | None = None  # lora, ffa-lora, or any other registered one
 backbone: str | None = None  # such as sentence-transformers/all-MiniLM-L6-v2 or FacebookAI/roberta-large
 ranks: list[int] | None = None  # ranks compared
