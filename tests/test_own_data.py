@@ -34,10 +34,13 @@ def _home(tmp_path, monkeypatch):
     """Tasks are forgotten after a test; decoded images and tables go to its own folder."""
     from fedlora_kit import paths
 
-    monkeypatch.setattr(tasks, "TASKS", dict(tasks.TASKS))
+    before = dict(tasks.TASKS)
     monkeypatch.setattr(paths, "data_dir", lambda: tmp_path / "data")
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "backbones").symlink_to(Path(tasks.__file__).parents[2] / "data" / "backbones")
+    yield
+    tasks.TASKS.clear()
+    tasks.TASKS.update(before)
 
 
 def write(folder: Path, form: str, name: str, rows: list[dict]) -> Path:
