@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from fedlora_kit.experiments.spec import RunSpec
 from fedlora_kit.experiments.store import Store
@@ -67,29 +66,6 @@ class Training:
         return f"{clock(self.elapsed)} elapsed, about {clock(self.remaining)} to go{failed}"
 
 
-def is_stored(store: Store, key: str) -> bool:
-    """Whether a run is finished and whole, or has failed."""
-    status = store.status(key)
-    return status == "failed" or (status == "finished" and store.load(key) is not None)
-
-
-class Trainer(Protocol):
-    """What trains runs: a cluster (`ray_engine.Batch`), or this machine (`local_batch.LocalBatch`)."""
-
-    @property
-    def store(self) -> Store:
-        """Where finished runs come to."""
-
-    def add(self, runs: Sequence[Wanted], chosen_by: str | None = None) -> None:
-        """Take up runs, each once; ``chosen_by`` names the item whose finished grid asks for them."""
-
-    def over(self, spec: RunSpec) -> bool:
-        """Whether a run that was taken up is finished, or failed."""
-
-    def step(self) -> bool:
-        """Wait until a run ends; False if none is on its way."""
-
-
 def plan_item(item: str, profile: str, parameters: Mapping[str, Any]) -> Planned:
     """An item's runs.
 
@@ -100,25 +76,3 @@ def plan_item(item: str, profile: str, parameters: Mapping[str, Any]) -> Planned
         UnknownName, BadValue: see `papers.runs_of.runs_of`.
     """
     return Planned(planned_runs(item, profile, **parameters), str(parameters.get("device", "auto")))
-
-
-def train_stages(planned: Mapping[str, Planned], trainer: Trainer) -> None:
-    """Train all runs of items; as soon as an item's grid is finished, those that it chooses.
-
-    A grid that cannot be finished, or that nothing can be chosen from, has no chosen runs: the item's
-    notebook says why.
-    """
-    trainer.add([run for one in planned.values() for run in one.first()])
-    grids = {item: one.runs.specs() for item, one in planned.items() if one.runs.after is not None}
-    while True:
-        for item, specs in list(grids.items()):
-            while specs and trainer.over(specs[-1]):
-                specs.pop()
-            if not specs:
-                del grids[item]
-                chosen: list[Wanted] | None = None
-                with suppress(Exception):
-                    chosen = planned[item].chosen(trainer.store)
-                trainer.add(chosen or [], chosen_by=item)
-        if not trainer.step():
-            return
