@@ -432,12 +432,12 @@ def test_notebooks_run_side_by_side_where_that_is_safe(trained, together):
 
 def test_a_process_that_dies_breaks_its_pool_and_the_next_one_works():
     server()
-    for work in (lambda pid: (os._exit, 3), lambda pid: (os.kill, pid, signal.SIGKILL)):
+    for end in (lambda pid: (os._exit, 3), lambda pid: (os.kill, pid, signal.SIGKILL)):
         pool = WarmPool(1)
         try:
             pid = pool.submit(os.getpid).result(timeout=60)
             with pytest.raises(BrokenProcessPool):
-                pool.submit(*work(pid)).result(timeout=60)
+                pool.submit(*end(pid)).result(timeout=60)
         finally:
             pool.close()
         assert not _lives(pid)
