@@ -21,7 +21,6 @@ from fedlora_kit.cli import doctor
 from fedlora_kit.devices import check_device, resolve_device
 from fedlora_kit.engines import batch as batches
 from fedlora_kit.engines.batch import Batch
-from fedlora_kit.engines.stages import Wanted
 from fedlora_kit.errors import BadValue, FedloraError
 from fedlora_kit.experiments import run as run_module
 from fedlora_kit.experiments.provenance import collect
@@ -353,7 +352,7 @@ def test_a_run_without_enough_memory_is_sent_again_alone(gpus, monkeypatch):
     cards.submit = at_once
     outcomes = {f"{n:016x}": ends for n, ends in enumerate(([full, done], [full, full], [done]))}
     batch = Batch(Store(), Places(3, Store().root, cards), seconds=lambda one: 9.0 - one.seed)
-    batch.add([Wanted(one, "auto") for one in runs])
+    batch.add(runs)
     while batch.step():
         pass
     assert sorted(int(key, 16) for key in keys) == [0, 0, 1, 1, 2]
@@ -370,7 +369,7 @@ def test_a_run_without_enough_memory_is_sent_again_alone(gpus, monkeypatch):
 
 
 def test_each_process_sees_its_own_gpu_alone():
-    pool = WarmPool(1, None, "GPU-b", preload=())
+    pool = WarmPool(1, "GPU-b", preload=())
     try:
         assert pool.submit(os.getenv, "CUDA_VISIBLE_DEVICES").result(timeout=60) == "GPU-b"
     finally:

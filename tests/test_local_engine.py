@@ -25,7 +25,7 @@ from fedlora_kit.engines import batch as batches
 from fedlora_kit.engines import local_engine as engine
 from fedlora_kit.engines.batch import Batch
 from fedlora_kit.engines.local_engine import Trained, train_items
-from fedlora_kit.engines.stages import Training, Wanted
+from fedlora_kit.engines.stages import Training
 from fedlora_kit.errors import FedloraError
 from fedlora_kit.experiments import run as run_module
 from fedlora_kit.experiments.run import run
@@ -113,7 +113,7 @@ def test_a_run_of_unknown_length_begins_early(monkeypatch):
     lengths = dict(zip([s.key() for s in specs], [1.0, 5.0, None, 3.0], strict=True))
     stand = Stand()
     batch = Batch(Store(), Places(1, Store().root, stand), seconds=lambda s: lengths[s.key()])
-    batch.add([Wanted(spec, "cpu") for spec in specs])
+    batch.add(specs, "cpu")
     while batch.step():
         pass
     assert [lengths[s.key()] for s in stand.specs] == [None, 5.0, 3.0, 1.0]
@@ -245,7 +245,7 @@ def test_an_interruption_ends_the_processes():
 def test_the_time_to_go_is_the_estimate_scaled_by_what_was_measured():
     seen, specs = [], runs_of("start_here", "smoke", seeds=1)
     batch = Batch(Store(), Places(1, Store().root, Stand()), seen.append, seconds=lambda _: 0.5)
-    batch.add([Wanted(spec, "cpu") for spec in specs])
+    batch.add(specs, "cpu")
     assert batch.progress().remaining is None
     while batch.step():
         pass
@@ -367,7 +367,7 @@ def test_a_warm_process_trains_what_a_local_run_gives(tmp_path):
     store = Store(tmp_path / "warm")
     bad = spec.model_copy(update={"local": spec.local.model_copy(update={"lr": 1e30})})
     server()
-    pool = WarmPool(1, tmp_path / "log")
+    pool = WarmPool(1, log=tmp_path / "log")
     try:
         ends = [
             pool.submit(work, s.model_dump(mode="json"), s.key(), "cpu", str(store.root), False)

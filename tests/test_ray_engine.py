@@ -23,7 +23,6 @@ from fedlora_kit.engines import ray_engine as engine
 from fedlora_kit.engines.ray_cluster import RayCluster, need_ray
 from fedlora_kit.engines.ray_engine import ClusterBatch, Workers, train_items
 from fedlora_kit.engines.ray_worker import PublishingStore, job_text, read_reply, train
-from fedlora_kit.engines.stages import Wanted
 from fedlora_kit.errors import BadValue, FedloraError
 from fedlora_kit.experiments import run as run_module
 from fedlora_kit.experiments.atomic import DamageWarning
@@ -576,7 +575,7 @@ def test_a_machine_lost_in_mid_run(scratch, remote, nodes, tmp_path):
     try:
         assert (cluster.nodes, cluster.gpus) == (2, 2)  # which runs of the kit's own backbones leave alone
         batch = ClusterBatch(store, Workers(cluster, remote, lambda _: 1 << 20, 0.0), said.append)
-        batch.add([Wanted(wanted) for wanted in runs.values()])
+        batch.add(list(runs.values()))
         thread.start()
         while batch.step():
             pass

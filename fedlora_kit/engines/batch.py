@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 
-from fedlora_kit.engines.stages import Planned, Training, Wanted
+from fedlora_kit.engines.stages import Planned, Training
 from fedlora_kit.errors import FedloraError
 from fedlora_kit.experiments.spec import RunSpec, external
 from fedlora_kit.experiments.store import Store
@@ -57,7 +57,7 @@ class Batch:
         self._scheduler = Scheduler(executor)
         self._begun = time.monotonic()
         self._grids: dict[str, Planned] = {}  # that have not chosen yet
-        self._later: dict[str, list[float]] | None = None  # estimated seconds of what these will choose
+        self._later: dict[str, list[float]] = {}  # estimated seconds of what these will choose
         self._estimated = self._taken = 0.0  # seconds of the runs that have ended
 
     def train(self, planned: Mapping[str, Planned]) -> None:
@@ -67,41 +67,46 @@ class Batch:
         notebook says why.
         """
         self._grids = {item: one for item, one in planned.items() if one.runs.after is not None}
-        open_runs = {item: one.runs.specs() for item, one in self._grids.items()}
-        self.add([run for one in planned.values() for run in one.first()])
+        for item, one in planned.items():
+            self.add(one.runs.specs(), one.device, chooses=item in self._grids)
         while True:
-            for item, specs in list(open_runs.items()):
-                while specs and _key(specs[-1]) in self.ended:
-                    specs.pop()
-                if not specs:
-                    del open_runs[item]
-                    chosen: list[Wanted] | None = None
+            for item, one in list(self._grids.items()):
+                if all(_key(spec) in self.ended for spec in one.runs.specs()):
+                    del self._grids[item]
+                    self._later.pop(item, None)
                     with suppress(Exception):
-                        chosen = self._grids[item].chosen(self.store)
-                    self._grids.pop(item)
-                    (self._later or {}).pop(item, None)
-                    self.add(chosen or [])
+                        self.add(one.runs.chosen(self.store) or [], one.device)
             if not self.step():
                 return
 
-    def add(self, runs: Sequence[Wanted]) -> None:
-        """Take up runs, each once; what the store has is over."""
-        for run in runs:
-            key = _key(run.spec)
+    def add(self, specs: Sequence[RunSpec], device: str = "auto", *, chooses: bool = False) -> None:
+        """Take up runs, each once; what the store has is over.
+
+        Args:
+            chooses: whether runs that are not known yet wait for these.
+        """
+        for spec in specs:
+            key = _key(spec)
             if key is None or key in self.keys:
                 continue
             self.keys.add(key)
             try:
-                here = self._is_here(key, run.spec)
+                here = self._is_here(key, spec)
             except (FedloraError, OSError) as error:  # an entry that cannot be read
                 self.left[key] = str(error)
                 continue
             if here:
                 self.ended.add(key)
-            elif external(run.spec):
+            elif external(spec):
                 self.left[key] = self.ONLY_HERE
             else:
-                self._schedule(key, run)
+                self._executor.expect(Job((), key, spec, device))
+                if not self._later:
+                    self._later = {item: self._chosen_seconds(one) for item, one in self._grids.items()}
+                seconds = self._seconds(spec)
+                # one of unknown length begins early: it may be long
+                order = (not chooses, -(float("inf") if seconds is None else seconds), len(self.keys))
+                self._scheduler.add(Job(order, key, spec, device, seconds or 1.0))
 
     def step(self) -> bool:
         """Keep the executor busy until a run ends; False if there is none."""
@@ -121,7 +126,7 @@ class Batch:
         """How far the training is."""
         now, running = time.monotonic(), self._scheduler.running.values()
         scale = self._taken / self._estimated if self._estimated else None
-        later = [seconds for runs in (self._later or {}).values() for seconds in runs]
+        later = [seconds for runs in self._later.values() for seconds in runs]
         remaining = None
         if scale is not None:
             under_way = [max(0.0, job.seconds * scale - now + begun) for job, begun in running]
@@ -135,15 +140,6 @@ class Batch:
         """Whether a run is finished and whole, or has failed."""
         status = self.store.status(key)
         return status == "failed" or (status == "finished" and self.store.load(key) is not None)
-
-    def _schedule(self, key: str, run: Wanted) -> None:
-        self._executor.expect(Job((), key, run.spec, run.device))
-        if self._later is None:
-            self._later = {item: self._chosen_seconds(planned) for item, planned in self._grids.items()}
-        seconds = self._seconds(run.spec)
-        # one of unknown length begins early: it may be long
-        order = (not run.chooses, -(float("inf") if seconds is None else seconds), len(self.keys))
-        self._scheduler.add(Job(order, key, run.spec, run.device, seconds or 1.0))
 
     def _end(self, job: Job, outcome: Outcome) -> None:
         _log.debug("run %s: %s after %.1f s %s", job.key, outcome.status, outcome.seconds, outcome.error)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -75,13 +76,10 @@ def train_items(
             planned[item] = plan_item(item, profile, given)
         except Exception as error:  # the notebook says why
             unplanned[item] = f"{type(error).__name__}: {error}".splitlines()[0]
-    no_gpu = all(trains_on_cpu(run.spec, run.device) for one in planned.values() for run in one.first())
-
-    def warm(processes: int, gpu: str) -> Pool:
-        return WarmPool(processes, log, gpu)
-
+    no_gpu = all(trains_on_cpu(spec, one.device) for one in planned.values() for spec in one.runs.specs())
     store = store or Store()
-    places = Places(default_jobs() if no_gpu else jobs_on_gpus(), store.root, pool or warm)
+    jobs = default_jobs() if no_gpu else jobs_on_gpus()
+    places = Places(jobs, store.root, pool or partial(WarmPool, log=log))
     batch = Batch(store, places, tell)
     try:
         batch.train(planned)

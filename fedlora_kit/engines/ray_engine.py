@@ -8,14 +8,15 @@ from functools import partial
 from typing import Any, Protocol
 
 from fedlora_kit import paths
-from fedlora_kit.engines.batch import Batch, rough_seconds
+from fedlora_kit.engines.batch import Batch
 from fedlora_kit.engines.ray_worker import job_text, read_reply
-from fedlora_kit.engines.stages import Wanted, plan_item
+from fedlora_kit.engines.stages import plan_item
 from fedlora_kit.errors import BadValue, FedloraError
 from fedlora_kit.experiments.placing import wanted_device
 from fedlora_kit.experiments.remote import RemoteStore
 from fedlora_kit.experiments.spec import RunSpec
 from fedlora_kit.experiments.store import Store
+from fedlora_kit.running.scheduler import Executor
 from fedlora_kit.running.shares import memory_bytes
 from fedlora_kit.running.training import Job, Outcome
 
@@ -66,8 +67,8 @@ def train_items(
         )
     planned = {item: plan_item(item, profile, given) for item, given in items.items()}
     for one in planned.values():
-        for run in one.first():
-            run.spec.key()  # data or a backbone that is not here stops the command now
+        for spec in one.runs.specs():
+            spec.key()  # data or a backbone that is not here stops the command now
     remote = RemoteStore(url or str(paths.runs_dir() / ".published"))
     workers = Workers(cluster, remote, memory, checkpoint_seconds)
     batch = ClusterBatch(store or Store(), workers, say)
@@ -75,9 +76,8 @@ def train_items(
     batch.raise_errors()
 
 
-class Workers:
-    """The workers of a cluster (`scheduler.Executor`), which queues what it has no room for, and sends again
-    what was lost.
+class Workers(Executor):
+    """The workers of a cluster, which queues what it has no room for, and sends again what was lost.
 
     Attributes:
         remote: where they publish finished runs.
@@ -87,9 +87,6 @@ class Workers:
         self.remote = remote
         self._cluster, self._memory, self._every = cluster, memory, every
 
-    def expect(self, job: Job) -> None:
-        """Nothing is started here."""
-
     def submit(self, job: Job) -> Future[Outcome]:
         """Queue a run."""
         where = self._cluster.device(wanted_device(job.spec, job.device))
@@ -98,13 +95,6 @@ class Workers:
         reply = self._cluster.submit(text, self._memory(job.spec), alone=job.alone)
         reply.add_done_callback(partial(_pass_on, outcome))
         return outcome
-
-    def over(self, future: Future[Outcome]) -> None:
-        """The cluster knows."""
-
-    def broken(self, future: Future[Outcome] | None) -> list[Future[Outcome]]:
-        """A lost worker is the cluster's matter."""
-        return []
 
 
 def _pass_on(outcome: Future[Outcome], reply: Future[str]) -> None:
@@ -122,15 +112,15 @@ class ClusterBatch(Batch):
     ONLY_HERE = "it names what only this process knows; use --engine local"
 
     def __init__(self, store: Store, workers: Workers, say: Callable[[str], object]) -> None:
-        super().__init__(store, workers, seconds=rough_seconds)
+        super().__init__(store, workers)
         self._remote, self._say = workers.remote, say
         self._published: set[str] = set()
 
-    def add(self, runs: Sequence[Wanted]) -> None:
+    def add(self, specs: Sequence[RunSpec], device: str = "auto", *, chooses: bool = False) -> None:
         """As `Batch.add`; what others have published is brought here and not sent."""
         keys, ended = len(self.keys), len(self.ended)
-        self._published = set(self._remote.keys(run.spec.key() for run in runs))
-        super().add(runs)
+        self._published = set(self._remote.keys(spec.key() for spec in specs))
+        super().add(specs, device, chooses=chooses)
         if new := len(self.keys) - keys:
             here = len(self.ended) - ended
             self._say(f"{new} runs: {here} here, {self.open} on the cluster")

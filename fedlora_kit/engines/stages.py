@@ -1,47 +1,21 @@
-"""Items' training runs in their order: those known at once, then those that finished grids choose."""
+"""What is trained before the notebooks, and how far that is."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
-from fedlora_kit.experiments.spec import RunSpec
-from fedlora_kit.experiments.store import Store
 from fedlora_kit.numerals import clock
 from fedlora_kit.papers.runs_of import planned_runs
 from fedlora_kit.study.planned import Runs
 
 
-@dataclass(frozen=True)
-class Wanted:
-    """A run that an item asks for.
-
-    Attributes:
-        device: as the item's notebook names it: "auto", "cpu", "cuda", "cuda:<n>".
-        chooses: whether runs that are not known yet wait for it.
-    """
-
-    spec: RunSpec
-    device: str = "auto"
-    chooses: bool = False
-
-
-@dataclass(frozen=True)
-class Planned:
-    """An item's runs, and the device that its notebook names."""
+class Planned(NamedTuple):
+    """An item's runs, and the device that its notebook names: "auto", "cpu", "cuda", "cuda:<n>"."""
 
     runs: Runs
     device: str
-
-    def first(self) -> list[Wanted]:
-        """The runs that are needed whatever comes out of them."""
-        return [Wanted(spec, self.device, self.runs.after is not None) for spec in self.runs.specs()]
-
-    def chosen(self, store: Store) -> list[Wanted] | None:
-        """The runs that the finished first ones choose; None while one of those is missing."""
-        specs = self.runs.chosen(store)
-        return None if specs is None else [Wanted(spec, self.device) for spec in specs]
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from fedlora_kit.errors import FedloraError
 from fedlora_kit.experiments.placing import on_cpu, wanted_device
 from fedlora_kit.experiments.spec import RunSpec
 from fedlora_kit.running.pools import WarmPool
+from fedlora_kit.running.scheduler import Executor
 from fedlora_kit.running.shares import memory_bytes, share_of_gpu
 from fedlora_kit.running.training import Job, Outcome, work
 
@@ -59,14 +60,8 @@ def trains_on_cpu(spec: RunSpec, asked: str) -> bool:
         return False
 
 
-def warm(processes: int, gpu: str) -> Pool:
-    """Warm processes that print where this one does."""
-    return WarmPool(processes, gpu=gpu)
-
-
-class Places:
-    """Takes runs as long as there is room (`scheduler.Executor`): ``jobs`` at a time, and on a GPU as many as
-    its memory holds.
+class Places(Executor):
+    """Takes runs as long as there is room: ``jobs`` at a time, and on a GPU as many as its memory holds.
 
     Each GPU has processes of its own, which see no other GPU (``CUDA_VISIBLE_DEVICES``); those of the CPU see
     none. What is free on a GPU is asked of its first process, once.
@@ -82,7 +77,7 @@ class Places:
         self,
         jobs: int,
         root: Path,
-        make: Callable[[int, str], Pool] = warm,
+        make: Callable[[int, str], Pool] = WarmPool,
         needs: Callable[[RunSpec], int | None] = memory_bytes,
         force: bool = False,
     ) -> None:
@@ -98,12 +93,7 @@ class Places:
             self._pool("")
 
     def submit(self, job: Job) -> Future[Outcome] | None:
-        """Start a run if there is room for it.
-
-        Raises:
-            BadValue: the device is not here.
-            BrokenExecutor: see `broken`, of a pool that nothing is under way in.
-        """
+        """As `Executor.submit`; a device that is not here is a `BadValue`."""
         cpu = on_cpu(job.spec, job.device)
         full = len(self._seats) >= self.jobs
         seat = None if full else _Seat("", 0) if cpu else self._seat(job)
@@ -115,13 +105,10 @@ class Places:
         return future
 
     def over(self, future: Future[Outcome]) -> None:
-        """A run has ended: its place is free."""
         self._seats.pop(future)
 
     def broken(self, future: Future[Outcome] | None) -> list[Future[Outcome]]:
-        """End the pool of a run whose process was killed (all pools, if none is named); what ran in it. From
-        now on runs go one at a time.
-        """
+        """As `Executor.broken`; from now on runs go one at a time."""
         self.jobs = 1
         gpus = set(self._pools) if future is None else {self._seats[future].gpu}
         lost = [other for other, seat in self._seats.items() if seat.gpu in gpus]

@@ -46,17 +46,16 @@ class WarmPool:
 
     Args:
         processes: at most so many.
-        log: the file that takes what they print; None: where this process prints.
         gpu: the GPU that they see (for ``CUDA_VISIBLE_DEVICES``); "": none.
+        log: the file that takes what they print; None: where this process prints.
         preload: modules that the server imports.
     """
 
     def __init__(
         self,
         processes: int,
-        log: Path | None = None,
         gpu: str = "",
-        *,
+        log: Path | None = None,
         preload: Sequence[str] = PRELOAD,
     ) -> None:
         context = multiprocessing.get_context("forkserver")

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import heapq
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
 from dataclasses import replace
-from typing import Protocol
 
 from fedlora_kit.errors import FedloraError
 from fedlora_kit.experiments.placing import wanted_device
@@ -19,7 +18,7 @@ _BREAKS = 3  # pools that may break before the rest is given up
 Ended = tuple[Job, Outcome]
 
 
-class Executor(Protocol):
+class Executor:
     """What trains runs: the processes of this machine (`places.Places`), or a cluster."""
 
     def expect(self, job: Job) -> None:
@@ -32,12 +31,14 @@ class Executor(Protocol):
             FedloraError: it cannot be trained there.
             BrokenExecutor: a process was killed; see `broken`.
         """
+        raise NotImplementedError
 
     def over(self, future: Future[Outcome]) -> None:
         """A run has ended: its place is free."""
 
-    def broken(self, future: Future[Outcome] | None) -> Sequence[Future[Outcome]]:
+    def broken(self, future: Future[Outcome] | None) -> list[Future[Outcome]]:
         """End the processes beside one that was killed (all, if none is named); the runs that they had."""
+        return []
 
 
 class Scheduler:
@@ -124,12 +125,10 @@ class Scheduler:
     def _mend(self, dead: Future[Outcome] | None) -> list[Ended]:
         self._breaks += 1
         lost = [self.running.pop(future)[0] for future in self._executor.broken(dead)]
-        over = [(job, _killed("its process was killed (out of memory, most likely)")) for job in lost]
+        one = Outcome("killed", error="its process was killed (out of memory, most likely)")
+        over = [(job, one) for job in lost]
         if self._breaks >= _BREAKS:
-            over += [(job, _killed("processes were killed again and again")) for job in self.waiting]
+            more = Outcome("killed", error="processes were killed again and again")
+            over += [(job, more) for job in self.waiting]
             self.waiting.clear()
         return over
-
-
-def _killed(how: str) -> Outcome:
-    return Outcome("killed", error=how)
