@@ -194,7 +194,7 @@ def test_runs_lists_finished_and_failed_runs() -> None:
         "seed": 2,
     }
     with store.work("0" * 16, spec) as work:
-        work.finish({"results.json": {"accuracy": float("nan")}, "history.json": [], "provenance.json": {}})
+        work.finish({"results.json": {"accuracy": float("nan")}, "history.jsonl": [], "provenance.json": {}})
     with store.work("f" * 16, {**spec, "privacy": None}) as work:
         work.fail({"error": "loss became NaN", "round": 3, "client": 1})
     done, failed = json.loads(call("runs", "--json").stdout)

@@ -109,7 +109,7 @@ def test_each_items_runs_are_logged_before_and_after(caplog: pytest.LogCaptureFi
     store, item = Store(), "lessons/lora_and_fedavg"
     specs = runs_of(item, "smoke", seeds=2)
     keys = list(dict.fromkeys(spec.key() for spec in specs))
-    files = {"results.json": {}, "history.json": [], "provenance.json": {}}
+    files = {"results.json": {}, "history.jsonl": [], "provenance.json": {}}
 
     def finish(key: str) -> None:
         with store.work(key, {}) as work:
