@@ -85,27 +85,17 @@ def _start(item: Item, crashed: Status, order: Order, share: int) -> _Child:
     environment = {"FEDLORA_JOBS": str(share), **os.environ}
     environment["PYTHONPATH"] = python_path()
     errors = (staging.root / "worker.log").open("w+b")
+    given = {"item": asdict(item), "status": asdict(crashed), "output_dir": str(order.place)}
+    job = json.dumps({**given, "timeout": order.timeout, "run": run})
     process = subprocess.Popen(
-        [sys.executable, "-m", "fedlora_kit.batch.worker"],
-        stdin=subprocess.PIPE,
+        [sys.executable, "-m", "fedlora_kit.batch.worker", job],
+        stdin=subprocess.PIPE,  # open as long as this process lives
         stdout=errors,
         stderr=errors,
         env=environment,
         start_new_session=True,  # Ctrl-C reaches this process alone, which then stops the workers in order
     )
-    job = {
-        "item": asdict(item),
-        "status": asdict(crashed),
-        "output_dir": str(order.place),
-        "timeout": order.timeout,
-        "run": run,
-    }
-    child = _Child(item, process, staging, errors, Running(item.id, time.monotonic(), expected), crashed)
-    assert process.stdin is not None
-    with contextlib.suppress(BrokenPipeError):  # it died at once; _collect says so
-        process.stdin.write(json.dumps(job).encode() + b"\n")
-        process.stdin.flush()
-    return child
+    return _Child(item, process, staging, errors, Running(item.id, time.monotonic(), expected), crashed)
 
 
 def _collect(child: _Child) -> Status:
