@@ -70,14 +70,9 @@ def _from_the_hub(needed: Wanted, hub: Path, dry_run: bool) -> list[Missed]:
         _without_network(needed, hub)
         raise survey.missed[0].error
     todo = missing(survey.jobs, hub)
+    left = {id(job): sum(target.size for owner, target in todo if owner is job) for job in survey.jobs}
     rows = [
-        [
-            job.piece.title,
-            str(len(job.targets)),
-            size(job.size),
-            size(sum(target.size for owner, target in todo if owner is job)),
-        ]
-        for job in survey.jobs
+        [job.piece.title, str(len(job.targets)), size(job.size), size(left[id(job)])] for job in survey.jobs
     ]
     rows += [[piece.title, "", "", "in the mirror"] for piece in survey.held]
     rows += [[each.piece.title, "", "", "cannot be had"] for each in survey.missed]
