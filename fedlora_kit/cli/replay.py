@@ -82,10 +82,9 @@ def fed_hello(
             }
             for r in played
         ]
-        agreement = [
-            {name: getattr(a, name) for name in ("what", "matched", "compared", "misses")} for a in found
-        ]
-        print_json({**asked, "rounds": rounds_, "agreement": agreement, "unknown": unknown})
+        compared = ("what", "matched", "compared", "misses")
+        agreed = [{name: getattr(one, name) for name in compared} for one in found]
+        print_json({**asked, "rounds": rounds_, "agreement": agreed, "unknown": unknown})
         return
     rows = []
     for r in played:
