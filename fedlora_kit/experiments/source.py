@@ -28,7 +28,7 @@ RUN_ROOMS: tuple[str, ...] = (
 
 PACKAGE = Path(__file__).resolve().parent.parent
 """This package's folder."""
-_TEXT = {".py", ".j2", ".css", ".json", ".csv", ".toml"}
+_TEXT = {".py", ".j2", ".mplstyle", ".css", ".json", ".csv", ".toml"}
 _Documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
