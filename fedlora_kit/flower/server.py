@@ -24,10 +24,12 @@ from fedlora_kit.experiments.setup import build
 from fedlora_kit.experiments.spec import RunSpec
 from fedlora_kit.experiments.store import Entry, Store
 from fedlora_kit.flower.peers import Peers
-from fedlora_kit.flower.rounds import computes, run_rounds
 from fedlora_kit.flower.support import check_support
+from fedlora_kit.numerals import fixed
 from fedlora_kit.training.checks import check
-from fedlora_kit.training.federation import Federation
+from fedlora_kit.training.federation import Federation, Snapshot
+from fedlora_kit.training.rounds import run_federation
+from fedlora_kit.training.scores import scores_own
 
 #: names the file where `launch` looks for the outcome; beside it, with ".lines", lie the lines about rounds
 REPORT = "FEDLORA_FLOWER_REPORT"
@@ -75,10 +77,21 @@ def coordinate(
         peers = Peers(grid, spec, fed, slot, nodes=nodes, timeout=timeout, wait=wait)
         peers.gather()
         say(f"{nodes} SuperNodes, {len(fed.clients)} clients")
+
+        def tell(now: Snapshot) -> None:
+            say(_line(now.history[-1], spec.rounds.rounds))
+
         with computing_on(fed.device):
-            outcome = recorded(work, lambda: run_rounds(fed, slot, peers, say))
+            outcome = recorded(work, lambda: run_federation(fed, elsewhere=peers, save=tell))
         seconds, flower = time.perf_counter() - clock, {"version": version("flwr"), "nodes": nodes}
         return finish(spec, work, fed, outcome, seconds, resumed_after_round=None, flower=flower)
+
+
+def _line(record: dict[str, Any], rounds: int) -> str:
+    loss = "no loss" if record["train_loss"] is None else f"loss {fixed(record['train_loss'], 4)}"
+    scores = ", ".join(f"{name} {fixed(s['accuracy'], 4)}" for name, s in record.get("eval", {}).items())
+    trained = f"{record['training_clients']} clients"
+    return f"round {record['round'] + 1} of {rounds}: {trained}, {loss}" + (f", {scores}" if scores else "")
 
 
 def _federation(spec: RunSpec, asked: str) -> Federation:
@@ -88,7 +101,8 @@ def _federation(spec: RunSpec, asked: str) -> Federation:
         reset_peak(device)
         return build(spec, device)
     fed = build(spec, torch.device("cpu"))
-    if not computes(fed):
+    late = fed.rounds.cohort is not None  # clients that have not trained yet are scored by the server
+    if not late and scores_own(fed) and fed.proxy is None:
         return fed
     device = device_for(spec, asked)
     reset_peak(device)
