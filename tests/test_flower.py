@@ -82,7 +82,7 @@ def hub(tmp_path, monkeypatch):
     monkeypatch.setattr(
         "fedlora_kit.flower.support.external", lambda spec: False
     )  # the toy task is this process's
-    node._node.cache_clear()
+    node.node.cache_clear()
 
 
 LOCAL = {"lr": 0.2, "steps": 2, "batch_size": 4, "stack": "never"}

@@ -15,6 +15,7 @@ from typing import NamedTuple
 from fedlora_kit import paths
 from fedlora_kit.devices import describe_gpu, gpu_count, gpu_hidden, resolve_device, why_no_gpu
 from fedlora_kit.errors import FedloraError
+from fedlora_kit.experiments.libraries import installed
 from fedlora_kit.numerals import fixed, size
 
 _GIB = 2**30
@@ -47,20 +48,18 @@ def python() -> Check:
     return Check("ok", f"{platform.python_version()} at {sys.executable}")
 
 
-def packages(installed: Callable[[str], str] = metadata.version) -> Check:
+def packages(version_of: Callable[[str], str | None] = installed) -> Check:
     """The installed packages against the versions this package asks for."""
     from packaging.requirements import Requirement
 
     missing, other, required = [], [], [Requirement(line) for line in _required()]
     required = [one for one in required if one.marker is None or one.marker.evaluate({"extra": ""})]
     for requirement in required:
-        try:
-            version = installed(requirement.name)
-        except metadata.PackageNotFoundError:
+        version = version_of(requirement.name)
+        if version is None:
             missing.append(str(requirement))
-        else:
-            if not requirement.specifier.contains(version, prereleases=True):
-                other.append(f"{requirement.name} {version} (wanted {requirement.specifier})")
+        elif not requirement.specifier.contains(version, prereleases=True):
+            other.append(f"{requirement.name} {version} (wanted {requirement.specifier})")
     remedy = "install from the lock file: make reproduce, or python -m pip install -e ."
     if missing:
         return Check("fail", f"missing: {', '.join(missing)}", remedy)
@@ -126,10 +125,7 @@ def _try_gpu(index: int) -> _Gpu:
 
 
 def _gpus(gpus: list[_Gpu], cores: int) -> Check:
-    try:
-        four_bit = metadata.version("bitsandbytes")
-    except metadata.PackageNotFoundError:
-        four_bit = "is not installed: no 4-bit weights"
+    four_bit = installed("bitsandbytes") or "is not installed: no 4-bit weights"
     mode, parts = _compute_modes(), [gpu.found for gpu in gpus]
     parts += [f"compute mode {mode}"] if mode else []
     found = "; ".join([*parts, f"bitsandbytes {four_bit}", f"{cores} CPU cores"])

@@ -99,13 +99,10 @@ def _say_by_hand(needed: Wanted, hub: Path) -> None:
 def _wanted(items: list[str] | None, profile: str, settings: list[str] | None) -> Wanted:
     from fedlora_kit.batch.order import asked
     from fedlora_kit.fetching.plan import wanted
-    from fedlora_kit.papers.runs_of import planned_runs
+    from fedlora_kit.papers.runs_of import planned_items
 
-    specs = []
-    for item, given in asked(items, settings).items():
-        planned = planned_runs(item, profile, **given)
-        specs += [*planned.specs(), *planned.like_chosen()]
-    return wanted(specs)
+    planned = planned_items(profile, asked(items, settings)).values()
+    return wanted([spec for one in planned for spec in (*one.specs(), *one.like_chosen())])
 
 
 def _without_network(needed: Wanted, hub: Path) -> None:

@@ -8,11 +8,11 @@ import resource
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from fedlora_kit.devices import describe_gpu, peak_bytes
+from fedlora_kit.experiments.libraries import installed
 
 PACKAGES = (
     "fedlora-kit",
@@ -56,7 +56,7 @@ def collect(device: str, seconds: float, **facts: Any) -> dict[str, Any]:
     return {
         "versions": {
             "python": platform.python_version(),
-            **{name: _version(name) for name in PACKAGES},
+            **{name: installed(name) for name in PACKAGES},
             "torch": str(torch.__version__),
         },
         "git": git_state(),
@@ -98,13 +98,6 @@ def _git(folder: Path, *arguments: str) -> str | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout if done.returncode == 0 else None
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 def _cpu_name() -> str:

@@ -150,7 +150,7 @@ def _understood(message: Any, context: Any) -> tuple[Mapping[str, Any], Node, St
     spec = RunSpec.parse(json.loads(str(order["spec"])))
     check_ingredients(ingredients(spec), dict(message.content["ingredients"]))
     part, parts = part_of(context)
-    here = node(spec, part, parts, str(context.node_config.get("device", "auto")))
+    here = node(spec.canonical(), part, parts, str(context.node_config.get("device", "auto")))
     return order, here, unpack(message.content["global"], here.layout, "the server", here.fed.device)
 
 

@@ -25,7 +25,7 @@ from fedlora_kit.models.backbones import backbone_fingerprint
 from fedlora_kit.training.checks import check
 from fedlora_kit.training.federation import Snapshot
 from fedlora_kit.training.noise_plan import noise_of_clients
-from fedlora_kit.training.rounds import Answer, Here
+from fedlora_kit.training.rounds import Answer, Here, quiet_randomness
 from fedlora_kit.training.scores import Scores, local_scores, own_scores
 
 
@@ -81,21 +81,21 @@ class Node:
         self._learn(scores)
         self._only_own(clients)
         here = Here(self.fed, self.slot, self._noise)
-        with self._quiet(), here.hooks:
+        with quiet_randomness(self.fed.device), here.hooks:
             self.fed.model.train()
             now = Snapshot(round_index, state, personal, [], None)
             return list(here.train(now, clients, round_index, None))
 
     def score_own(self, state: State, personal: Mapping[int, State], next_round: int) -> dict[int, Scores]:
         """Scores of this node's clients that keep something of their own (`training.scores.own_scores`)."""
-        with self._quiet():
+        with quiet_randomness(self.fed.device):
             return own_scores(self.fed, self.slot, Snapshot(next_round, state, dict(personal), [], None))
 
     def score_held_out(
         self, state: State, personal: Mapping[int, State], next_round: int
     ) -> dict[str, list[Any]] | None:
         """This node's clients' own adapters on their held-out examples (`training.scores.local_scores`)."""
-        with self._quiet():
+        with quiet_randomness(self.fed.device):
             return local_scores(self.fed, self.slot, Snapshot(next_round, state, dict(personal), [], None))
 
     def _learn(self, scores: tuple[Sequence[float], int] | None) -> None:
@@ -108,20 +108,12 @@ class Node:
         if foreign:
             raise BadValue(f"client {foreign[0]} is not held here", f"this node has {self.clients}")
 
-    def _quiet(self) -> Any:
-        cuda = self.fed.device.type == "cuda"
-        return torch.random.fork_rng(devices=[self.fed.device] if cuda else [])
-
 
 @lru_cache(maxsize=4)
-def _node(canonical: str, part: int, parts: int, device: str) -> Node:
+def node(canonical: str, part: int, parts: int, device: str) -> Node:
+    """The node of a run by its `RunSpec.canonical`, built once a process."""
     spec = RunSpec.model_validate_json(canonical)
     return Node(spec, part, parts, device_for(spec, device))
-
-
-def node(spec: RunSpec, part: int, parts: int, device: str) -> Node:
-    """The node, built once a process."""
-    return _node(spec.canonical(), part, parts, device)
 
 
 def ingredients(spec: RunSpec) -> dict[str, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -132,7 +132,7 @@ def run_federation(
 
     clients = elsewhere if elsewhere is not None else Here(fed, slot, noise)
     memory = freed_memory_kept() if fed.device.type == "cpu" else nullcontext()
-    with _quiet_randomness(fed.device), products("fp32"), memory, clients.hooks as hooks:
+    with quiet_randomness(fed.device), products("fp32"), memory, clients.hooks as hooks:
         fed.model.train()
         for r in range(now.next_round, fed.rounds.rounds):
             scores = _score_layers(fed, slot, hooks, now, r)
@@ -203,8 +203,6 @@ def _score_layers(
     return scores
 
 
-@contextmanager
-def _quiet_randomness(device: torch.device) -> Iterator[None]:
+def quiet_randomness(device: torch.device) -> AbstractContextManager[None]:
     """Leave torch's global generator as it was found."""
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        yield
+    return torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
