@@ -321,7 +321,7 @@ def test_several_notebooks_are_trained_for(tmp_path, monkeypatch, words, trains)
     [(None, True, 3, 3), (None, False, 3, 1), (1, True, 3, 1), (None, True, 9, 4)],
 )
 def test_notebooks_at_a_time(tmp_path, monkeypatch, jobs, trained, cores, at_once):
-    monkeypatch.setattr(notebooks, "_cores", lambda: cores)
+    monkeypatch.setattr(notebooks, "cores", lambda: cores)
     monkeypatch.setattr(notebooks, "_MEMORY", 1)
     running, most = [], []
 

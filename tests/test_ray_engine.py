@@ -258,13 +258,6 @@ def test_first_the_grid_then_what_it_chooses(remote):
     assert again.jobs == []
 
 
-def test_items_that_share_runs_send_them_once(remote):
-    stand = Stand()
-    spread({**FEW, "ffa-lora/figure1": {}}, stand, remote)
-    specs = [wanted.canonical() for wanted, *_ in stand.jobs]
-    assert len(specs) == len(set(specs)) > 0
-
-
 def test_what_others_published_is_brought_here_and_not_sent(remote):
     wanted = planned_runs("start_here", "smoke", seeds=1).specs()
     for one in wanted[1:]:
@@ -320,18 +313,6 @@ def test_an_error_lets_the_others_finish_and_is_raised_at_the_end(remote):
         spread(FEW, stand, remote)
     assert len(stand.jobs) == len(wanted)
     assert [Store().status(one.key()) for one in wanted] == ["absent"] + ["finished"] * (len(wanted) - 1)
-
-
-def test_a_grid_with_an_error_chooses_nothing(remote):
-    grid = planned_runs("ffa-lora/gsm8k", "smoke", seeds=2).specs()
-
-    def outcome(one, alone):
-        return {"status": "error", "error": "x"} if one == grid[0] else None
-
-    stand = Stand(outcome)
-    with pytest.raises(FedloraError, match="1 of"):
-        spread(GSM8K, stand, remote)
-    assert len(stand.jobs) == len(grid)
 
 
 def test_a_run_too_large_for_its_share_gets_a_gpu_of_its_own(remote):

@@ -87,14 +87,13 @@ def kernel() -> Check:
 
 def device() -> Check:
     """What will compute."""
-    import joblib
+    from fedlora_kit.running.places import cores
 
-    cores = joblib.cpu_count()
     if count := gpu_count():
-        return _gpus([_try_gpu(index) for index in range(count)], cores)
+        return _gpus([_try_gpu(index) for index in range(count)], cores())
     problem, remedy = why_no_gpu()
     found = (
-        f"{problem}; {cores} CPU cores: enough for smoke; small takes hours, paper needs GPUs "
+        f"{problem}; {cores()} CPU cores: enough for smoke; small takes hours, paper needs GPUs "
         "(fedlora plan --profile small estimates)"
     )
     return Check("warn", found, remedy) if gpu_hidden() else Check("ok", found)

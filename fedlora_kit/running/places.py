@@ -42,9 +42,14 @@ def default_jobs() -> int:
     named = os.environ.get("FEDLORA_JOBS")
     if named and named.isdigit() and int(named) > 0:
         return int(named)
+    return cores()
+
+
+def cores() -> int:
+    """Cores that this process may use (affinity, containers), not what there is."""
     from joblib import cpu_count
 
-    return int(cpu_count())  # what this process may use (affinity, containers), not what there is
+    return int(cpu_count())
 
 
 def jobs_on_gpus() -> int:
