@@ -38,6 +38,20 @@ class BadValue(FedloraError):
     """A value that cannot be used: names the key, the value and what is allowed."""
 
 
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C, or a notebook's stop button, while runs were trained; a notebook shows it as one line.
+
+    Args:
+        kept: what is not lost ("3 of 8 runs are finished and kept").
+    """
+
+    def __init__(self, kept: str) -> None:
+        super().__init__(f"stopped: {kept}; run the cell again to go on")
+
+    def _render_traceback_(self) -> list[str]:  # IPython asks for it
+        return [str(self)]
+
+
 class NothingMoved(FedloraError):
     """A local training changed no trained tensor: the typical silent failure of this field."""
 
@@ -47,14 +61,14 @@ class NonFinite(FedloraError):
 
     Args:
         what: what became non-finite ("loss").
-        round_index: federated round, counted from 0.
+        round_index: federated round, counted from 0; the message, as all that people read, counts from 1.
         client: client id, counted from 0; None where the global adapter was evaluated.
     """
 
     def __init__(self, what: str, round_index: int, client: int | None) -> None:
         where = "in the evaluation" if client is None else f"at client {client}"
         super().__init__(
-            f"{what} became NaN or infinite in round {round_index} {where}",
+            f"{what} became NaN or infinite in round {round_index + 1} {where}",
             "lower the learning rate, or clip the gradients",
         )
         self.round_index = round_index

@@ -6,9 +6,12 @@ from pathlib import Path
 
 from fedlora_kit.data import get_task as get_task
 from fedlora_kit.data import load_task as load_task
+from fedlora_kit.experiments import own_code
 from fedlora_kit.experiments.setup import load_data as load_data
 from fedlora_kit.experiments.setup import split_indices as split_indices
-from fedlora_kit.papers.items import ITEMS
+from fedlora_kit.papers.items import all_items
+from fedlora_kit.papers.published import published as published
+from fedlora_kit.papers.rooms import rooms
 from fedlora_kit.partition import label_counts as label_counts
 from fedlora_kit.partition import partition_figure as partition_figure
 from fedlora_kit.partition import partitioner as partitioner
@@ -26,7 +29,18 @@ from fedlora_kit.study.grid import mean_std_table as mean_std_table
 from fedlora_kit.study.grid import privacy_frame as privacy_frame
 from fedlora_kit.study.grid import results_frame as results_frame
 from fedlora_kit.study.grid import run_cells as run_cells
-from fedlora_kit.study.reported import published as published
+
+
+def use(*files: str | Path) -> None:
+    """Import what is the user's own: .py files, or a paper's folder; what ``--with`` is on the command line.
+
+    The processes that train know them, too. A relative path counts from the notebook's folder.
+
+    Raises:
+        BadValue: one that is missing, cannot be imported, or is a paper that cannot be used.
+    """
+    own_code.name_files(map(Path, files))
+    rooms()
 
 
 def begin(item: str, profile: str, output_dir: str | Path = "figures") -> ItemOutputs:
@@ -37,12 +51,13 @@ def begin(item: str, profile: str, output_dir: str | Path = "figures") -> ItemOu
         output_dir: top of all outputs; relative to the kit's home, not to the notebook's folder.
 
     Raises:
-        BadValue: an item id or a profile that is not a plain name.
+        BadValue: see `ItemOutputs`.
     """
     from IPython.display import Markdown, display
 
     set_style()
-    title = next((one.title for one in ITEMS if one.id == item), None)
+    out = ItemOutputs(item, profile, output_dir)
+    title = next((one.title for one in all_items() if one.id == out.item_id), None)
     if title is not None:
-        display(Markdown(f"**{item}**: {title}"))
-    return ItemOutputs(item, profile, output_dir)
+        display(Markdown(f"**{out.item_id}**: {title}"))
+    return out

@@ -84,7 +84,7 @@ entry = run(spec, device=device)
 print("key", entry.key)
 pd.DataFrame(
     {
-        "round": [h["round"] for h in entry.history],
+        "round": [h["round"] + 1 for h in entry.history],  # a record counts from 0, what people read from 1
         "train loss": [h["train_loss"] for h in entry.history],
         "accuracy %": [100 * h["eval"]["validation"]["accuracy"] for h in entry.history],
         "bytes sent": [h["bytes_up"] for h in entry.history],

@@ -29,8 +29,8 @@ def pytest_collection_modifyitems(items):
 def _own_store(tmp_path, monkeypatch):
     """No test reads or writes the user's store, or sees the user's mirror."""
     monkeypatch.setenv("FEDLORA_RUNS", str(tmp_path / "runs"))
-    monkeypatch.delenv("FEDLORA_HUB", raising=False)
-    monkeypatch.delenv("FEDLORA_JOBS", raising=False)
+    for name in ("FEDLORA_HUB", "FEDLORA_JOBS", "FEDLORA_WITH", "FEDLORA_ITEM", "JPY_SESSION_NAME"):
+        monkeypatch.delenv(name, raising=False)
 
 
 @pytest.fixture

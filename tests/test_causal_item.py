@@ -11,9 +11,9 @@ from fedlora_kit.errors import BadValue, FedloraError, UnknownName
 from fedlora_kit.papers.ffa_lora import gsm8k
 from fedlora_kit.papers.ffa_lora.gsm8k_answers import side_by_side, untrained
 from fedlora_kit.papers.ffa_lora.gsm8k_claims import claims, deviations
+from fedlora_kit.papers.published import published
 from fedlora_kit.study.claims import judge_all
 from fedlora_kit.study.grid import choose, run_cells
-from fedlora_kit.study.reported import published
 
 
 def small(**extra):

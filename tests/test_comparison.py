@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedlora_kit.errors import BadValue, UnknownName
+from fedlora_kit.papers.published import published
 from fedlora_kit.reporting.comparison import COLUMNS, INTERVAL, compare
-from fedlora_kit.study.reported import cell, published
+from fedlora_kit.study.reported import cell
 
 BY = ["eps", "method", "task"]
 

@@ -88,6 +88,13 @@ def test_items_with_a_slash(bash, command: tuple[str, ...]) -> None:
     }
 
 
+def test_items_of_a_paper_that_is_named_for_all_commands(bash, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FEDLORA_WITH", str(ROOT / "examples" / "rolora"))
+    assert bash("reproduce", "rol") == ["rolora", "rolora/table1"]
+    monkeypatch.setenv("FEDLORA_WITH", "/nowhere/at/all.py")
+    assert bash("reproduce", "ffa-lora/table5") == ["ffa-lora/table5"]
+
+
 def test_profiles_engines_devices(bash) -> None:
     assert bash("reproduce", "-p", "") == ["smoke", "small", "paper"]
     assert bash("report", "--profile", "sm") == ["smoke", "small"]

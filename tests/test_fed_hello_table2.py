@@ -7,10 +7,11 @@ from fedlora_kit.errors import BadValue, UnknownName
 from fedlora_kit.methods import METHODS as REGISTERED
 from fedlora_kit.methods import Context, Straggler
 from fedlora_kit.papers.fed_hello import grid, table2
+from fedlora_kit.papers.published import published
 from fedlora_kit.randomness import Streams
 from fedlora_kit.study.claims import judge_all
 from fedlora_kit.study.number_formats import precision_note
-from fedlora_kit.study.reported import cell, published
+from fedlora_kit.study.reported import cell
 
 SMOKE = grid.PROFILES["smoke"]
 

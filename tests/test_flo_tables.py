@@ -10,10 +10,10 @@ from fedlora_kit.errors import BadValue, UnknownName
 from fedlora_kit.papers.fedlora_optimizer import scores, tables
 from fedlora_kit.papers.fedlora_optimizer.tables import BASELINE, MORE_STEPS, NO_GLOBAL, OURS
 from fedlora_kit.papers.fedlora_optimizer.tables_claims import CELL, claims, deviations, gains
+from fedlora_kit.papers.published import published
 from fedlora_kit.reporting.comparison import compare
 from fedlora_kit.study.claims import judge_all
 from fedlora_kit.study.grid import run_cells
-from fedlora_kit.study.reported import published
 
 ITEM = "fedlora-optimizer/global"
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 import toy
+from cells import cell
 
 from fedlora_kit.adapter import digest
 from fedlora_kit.errors import BadValue, FedloraError
@@ -23,7 +24,7 @@ from flwr.supercore.task_identity import TaskIdentity
 
 from fedlora_kit.flower import client, node, peers, wire
 from fedlora_kit.flower.server import coordinate
-from fedlora_kit.flower.support import clients_of, why_not
+from fedlora_kit.flower.support import clients_of, read, why_not
 
 CPU = torch.device("cpu")
 
@@ -79,9 +80,6 @@ def hub(tmp_path, monkeypatch):
     toy.build_mirror(tmp_path / "hub")
     toy.enter(tmp_path / "hub")
     monkeypatch.setattr(peers, "_POLL_SECONDS", 0.01)
-    monkeypatch.setattr(
-        "fedlora_kit.flower.support.external", lambda spec: False
-    )  # the toy task is this process's
     node.node.cache_clear()
 
 
@@ -221,9 +219,23 @@ def test_what_cannot_be_spread_is_refused_with_a_reason():
         coordinate(parsed(), Grid(6), nodes=6)
 
 
-def test_a_task_of_one_process_is_refused(monkeypatch):
-    monkeypatch.undo()
-    assert "one process" in why_not(parsed())
+OWN = """
+from fedlora_kit.methods import FedIT
+
+class OfACell(FedIT):
+    name = "of-a-cell"
+"""
+
+
+def test_what_a_cell_defines_is_refused_and_what_is_not_here_named(monkeypatch):
+    monkeypatch.setitem(METHODS, "of-a-cell", cell(OWN)["OfACell"])
+    spec = parsed(method={"name": "of-a-cell"})
+    assert "a notebook's cell defines" in why_not(spec)
+    monkeypatch.delitem(METHODS, "of-a-cell")
+    with pytest.raises(
+        FedloraError, match=r"unknown method 'of-a-cell' on this machine\n(.|\n)*FEDLORA_WITH="
+    ):
+        read(spec.canonical())
 
 
 def go(grid, spec=None, **options):
@@ -274,7 +286,7 @@ def test_a_node_that_was_started_anew_does_not_go_on():
             grid.contexts[101].state = RecordDict()
 
     grid.spoil = forget
-    with pytest.raises(FedloraError, match="last trained in round -1"):
+    with pytest.raises(FedloraError, match="has trained up to round 0, by the server up to 1"):
         go(grid, parsed(method={"name": "fedsa-lora"}))
 
 

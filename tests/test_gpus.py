@@ -293,7 +293,7 @@ def test_gpus_are_never_overbooked(jobs, needs, alone, ends):
                 future = machine.submit(Job((), str(number), one, "auto", alone=number in alone))
                 if future is None:
                     break
-                gpu, (_, key, device, root, force), _ = cards.sent[-1]
+                gpu, (_, _, key, device, root, force), _ = cards.sent[-1]
                 assert (key, device, root, force) == (str(number), "cuda", "store", False)
                 running[future] = (waiting.pop(0), gpu)
             assert len(running) <= jobs
@@ -317,7 +317,7 @@ def test_a_named_gpu_is_kept_to_and_the_kits_backbones_take_none(gpus, monkeypat
     asked = [(LARGE, "cuda:1"), (LARGE, "cuda:1"), (LARGE, "auto"), (spec(), "auto"), (spec(), "cuda")]
     sent = [machine.submit(Job((), "key", wanted, device)) for wanted, device in asked]
     assert [future is None for future in sent] == [False, False, False, False, True]
-    assert [(gpu, given[2]) for gpu, given, _ in cards.sent] == [
+    assert [(gpu, given[3]) for gpu, given, _ in cards.sent] == [
         ("GPU-b", "cuda"),
         ("GPU-b", "cuda"),
         ("GPU-a", "cuda"),
@@ -345,8 +345,8 @@ def test_a_run_without_enough_memory_is_sent_again_alone(gpus, monkeypatch):
     def at_once(gpu, work, given):
         future = submit(gpu, work, given)
         if work is not devices.free_bytes:
-            keys.append(given[1])
-            future.set_result(outcomes[given[1]].pop(0))
+            keys.append(given[2])
+            future.set_result(outcomes[given[2]].pop(0))
         return future
 
     cards.submit = at_once
@@ -359,13 +359,14 @@ def test_a_run_without_enough_memory_is_sent_again_alone(gpus, monkeypatch):
     assert (batch.finished, batch.left) == (2, {f"{1:016x}": "CUDA"})
 
     outcomes, keys[:] = {f"{n:016x}": ends for n, ends in enumerate(([done], [full, done], [done]))}, []
-    ended = many._beside(runs, "auto", Places(3, Store().root, cards))
-    assert sorted(ended) == [(f"{n:016x}", None) for n in range(3)]
+    named = {one.key(): one for one in runs}
+    ended = many._beside(named, "auto", Places(3, Store().root, cards))
+    assert sorted(key for key, outcome in ended if outcome == done) == sorted(named)
     assert sorted(int(key, 16) for key in keys) == [0, 1, 1, 2]
     full = Outcome("out of memory", 1.0, "CUDA", cause=FedloraError("CUDA"))
     outcomes = {f"{n:016x}": [full, full] for n in range(3)}
     with pytest.raises(FedloraError, match="CUDA"):
-        list(many._beside(runs, "auto", Places(3, Store().root, cards)))
+        list(many._beside(named, "auto", Places(3, Store().root, cards)))
 
 
 def test_each_process_sees_its_own_gpu_alone():

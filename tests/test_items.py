@@ -17,7 +17,8 @@ import fedlora_kit.study.reported
 from fedlora_kit import paths
 from fedlora_kit.errors import BadValue, FedloraError, UnknownName
 from fedlora_kit.papers.items import ITEMS, PAPERS, find
-from fedlora_kit.study.reported import COLUMNS, cell, coords, published, read
+from fedlora_kit.papers.published import published
+from fedlora_kit.study.reported import COLUMNS, cell, coords, read
 
 WORDS = st.text(st.characters(exclude_characters="|=", exclude_categories=["Cs", "Cc"]), min_size=1).filter(
     str.strip

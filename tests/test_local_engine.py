@@ -59,8 +59,8 @@ class Stand:
         self.started.append(processes)
         return self
 
-    def submit(self, function, description, key, device, root, force):
-        assert (function, device, force) == (work, "cpu", False)
+    def submit(self, function, description, modules, key, device, root, force):
+        assert (function, modules, device, force) == (work, [], "cpu", False)
         spec, future = RunSpec.parse(description), Future()
         assert spec.key() == key
         self.specs.append(spec)
@@ -370,7 +370,7 @@ def test_a_warm_process_trains_what_a_local_run_gives(tmp_path):
     pool = WarmPool(1, log=tmp_path / "log")
     try:
         ends = [
-            pool.submit(work, s.model_dump(mode="json"), s.key(), "cpu", str(store.root), False)
+            pool.submit(work, s.model_dump(mode="json"), [], s.key(), "cpu", str(store.root), False)
             for s in (spec, bad)
         ]
         good, diverged = (end.result(timeout=120) for end in ends)
@@ -391,9 +391,9 @@ def test_other_errors_are_told(tmp_path, monkeypatch):
     monkeypatch.setattr(run_module, "run_federation", breaking)
     spec = runs_of("start_here", "smoke", seeds=1)[0]
     description, key = spec.model_dump(mode="json"), spec.key()
-    assert work(description, key, "cpu", str(tmp_path), False).error == "ZeroDivisionError: x"
-    assert work(description, key, "nonsense", str(tmp_path), False).status == "error"
-    assert "other code" in work(description, "0" * 16, "cpu", str(tmp_path), False).error
+    assert work(description, [], key, "cpu", str(tmp_path), False).error == "ZeroDivisionError: x"
+    assert work(description, [], key, "nonsense", str(tmp_path), False).status == "error"
+    assert "other code" in work(description, [], "0" * 16, "cpu", str(tmp_path), False).error
 
 
 def test_processes_import_the_package_of_the_one_that_asks(tmp_path, monkeypatch):

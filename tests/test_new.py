@@ -25,6 +25,7 @@ from fedlora_kit.batch.parameters import read_parameters
 from fedlora_kit.cli import app
 from fedlora_kit.cli.scaffold import announced, plan
 from fedlora_kit.errors import BadValue
+from fedlora_kit.experiments import own_code
 from fedlora_kit.papers.items import all_items, find, own_items
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -112,6 +113,21 @@ def test_a_users_notebook_passes_its_test(
     tests["test_the_parameters_that_every_notebook_has"]()
     with warm_kernels():
         tests["test_a_short_run"](tmp_path, monkeypatch)
+
+
+@pytest.mark.slow
+def test_a_users_paper_passes_its_test(mine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = mine / "a-paper"
+    assert "fedlora reproduce my-paper --with" in call("new", "paper", "my-paper", "--to", folder).stdout
+    assert "FILL IN" in (folder / "paper.py").read_text()
+    monkeypatch.setenv("FEDLORA_JOBS", "1")
+    tests = runpy.run_path(str(folder / "test_paper.py"))
+    with own_code.within(), warm_kernels():
+        own_code.name_files([folder])
+        items = find("my-paper")
+        tests["test_every_item_has_a_notebook_and_runs"](items)
+        tests["test_both_forms_are_in_step"](items)
+        tests["test_a_short_run"](tmp_path, monkeypatch, items)
 
 
 def test_a_checkouts_files_pass_their_tests(checkout: Path) -> None:
@@ -239,6 +255,9 @@ def test_every_file_says_where_to_fill_in(mine: Path) -> None:
         ("partitioner", "iid", "'iid' is registered already"),
         ("partitioner", "partitioner", "class called Partitioner"),
         ("notebook", "json", "would hide it"),
+        ("paper", "ffa-lora", "there is a paper 'ffa-lora' already"),
+        ("paper", "own", "there is a paper 'own' already"),
+        ("paper", "2x", "cannot be the name"),
     ],
 )
 def test_a_bad_name_is_one_clear_error(tmp_path: Path, kind: str, name: str, said: str) -> None:
@@ -264,6 +283,9 @@ def test_folders_that_cannot_be_used(tmp_path: Path, monkeypatch: pytest.MonkeyP
     (tmp_path / "package").mkdir()
     (tmp_path / "package" / "__init__.py").write_text("")
     assert "a Python package" in call("new", "method", "xyz", "--to", tmp_path / "package", code=2).stderr
+    assert "name it: --to ~/papers/my_paper" in call("new", "paper", "my-paper", code=2).stderr
+    for name in ("2024", "torch"):
+        assert "cannot be a package" in call("new", "paper", "xyz", "--to", tmp_path / name, code=2).stderr
     monkeypatch.setenv("FEDLORA_HOME", str(tmp_path))
     assert "--to DIR" in call("new", "notebook", "xyz", code=2).stderr
 

@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from fedlora_kit.adapter import AdapterSlot
 from fedlora_kit.data.encoded_causal import AnswerTokens
-from fedlora_kit.errors import FedloraError, UnknownName
+from fedlora_kit.errors import FedloraError
 from fedlora_kit.models.backbones import load_backbone
 from fedlora_kit.models.first_token import read_first_token
 from fedlora_kit.models.lora import LoraSettings, attach_lora
@@ -216,7 +216,7 @@ def test_half_the_bytes_in_16_bits_and_an_eighth_in_4_but_for_embeddings():
 
 
 def test_unknown_shapes_say_so(monkeypatch, tmp_path):
-    with pytest.raises(UnknownName):
+    with pytest.raises(FedloraError, match="shape of nobody/nothing is not known"):
         architecture("nobody/nothing")
     monkeypatch.delitem(PUBLISHED, "huggyllama/llama-7b")
     with pytest.raises(FedloraError, match=r"config\.json"):

@@ -58,6 +58,30 @@ def test_item_ids_cannot_leave_the_folder(item: str) -> None:
         item_folder("x", item)
 
 
+def test_a_copy_in_jupyter_writes_as_the_item_of_its_file_or_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FEDLORA_HOME", str(tmp_path))
+
+    def opened(name: str, there: bool = True) -> ItemOutputs:
+        file = tmp_path / "notebooks" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        if there:
+            file.write_text("{}")
+        monkeypatch.setenv("JPY_SESSION_NAME", str(file))
+        return ItemOutputs("fed-hello/table2_roc631", "smoke")
+
+    assert opened("fed-hello/table2.ipynb").item_id == "fed-hello/table2_roc631"  # one notebook, two items
+    assert opened("own/mine.ipynb").folder == tmp_path / "figures/smoke/own/mine"
+    assert (
+        opened("fed-hello/Untitled.ipynb", there=False).item_id == "fed-hello/table2_roc631"
+    )  # renamed since
+    with pytest.raises(BadValue, match="table2-Copy1.ipynb, and fed-hello/table2_roc631 is table2.ipynb's"):
+        opened("fed-hello/table2-Copy1.ipynb")
+    monkeypatch.setenv("FEDLORA_ITEM", "ffa-lora/table1")  # what runs it knows it best
+    assert ItemOutputs("own/mine", "smoke").item_id == "ffa-lora/table1"
+
+
 def test_a_table_is_exact_in_csv_and_readable_in_markdown(outputs: ItemOutputs) -> None:
     df = pd.DataFrame({"cell": ["a|b", "1e-5"], "mean": [1 / 3, np.nan], "n": [3, 20]})
     assert outputs.table(df) is df

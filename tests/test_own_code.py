@@ -1,4 +1,4 @@
-"""`fedlora reproduce --with FILE`: a method of the user's own in notebooks that run headlessly."""
+"""`--with FILE`: what is the user's own, in every process that a command starts."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
-from fedlora_kit.batch import own_code, pipeline
+from fedlora_kit.batch import pipeline
 from fedlora_kit.batch.kernel import KERNEL_NAME, private_kernel
 from fedlora_kit.cli import app
 from fedlora_kit.errors import BadValue
-from fedlora_kit.experiments import reach
+from fedlora_kit.experiments import own_code, reach
 from fedlora_kit.methods.base import METHODS
 
 METHOD = """
@@ -33,6 +34,13 @@ class Mine(FedIT):
     def rank(self, client):
         return scaled(RATE) + len(NAMES)
 """
+RUN = {
+    "model": {"backbone": "kit/text-tiny", "lora": {"rank": 8, "alpha": 8}},
+    "data": {"task": "polarity", "train_limit": 40, "eval_limit": 10},
+    "split": {"partitioner": "iid", "clients": 2},
+    "local": {"lr": 0.1, "steps": 1, "batch_size": 4},
+    "rounds": {"rounds": 1},
+}
 HELPER = "RATE = 1\n\n\ndef scaled(x):\n    return 2 * x\n"
 
 
@@ -54,7 +62,9 @@ def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def test_a_file_is_imported_once_and_named_for_others(mine: Path) -> None:
     own_code.name_files([mine, mine])
     assert METHODS[mine.stem.replace("_", "-")].title == "Mine"
-    assert own_code.files() == [mine, mine]
+    own_code.name_files([])
+    assert own_code.files() == [mine]
+    assert own_code.modules() == [sys.modules[mine.stem]]
     assert [name for name, _ in own_code.contents()] == [mine.name, "beside_own.py"]
 
 
@@ -131,14 +141,14 @@ def test_a_kernel_knows_it(mine: Path) -> None:
     assert "".join(said) == f"{sys.executable} Mine False {here}\n"
 
 
-@pytest.mark.parametrize("before", [None, "", "/there/before.py"])
+@pytest.mark.parametrize("exported", [False, True])
 def test_a_command_names_files_for_itself_alone(
-    mine: Path, monkeypatch: pytest.MonkeyPatch, before: str | None
+    tmp_path: Path, mine: Path, monkeypatch: pytest.MonkeyPatch, exported: bool
 ) -> None:
-    if before is None:
-        monkeypatch.delenv(own_code.VARIABLE)
-    else:
-        monkeypatch.setenv(own_code.VARIABLE, before)
+    other = tmp_path / f"other_{tmp_path.name}.py"
+    other.write_text("")
+    before = str(other) if exported else ""
+    monkeypatch.setenv(own_code.VARIABLE, before)
     named: list[list[Path]] = []
 
     def failing(*_: object) -> None:
@@ -150,7 +160,7 @@ def test_a_command_names_files_for_itself_alone(
     assert isinstance(CliRunner().invoke(app, [*words, "--with", str(mine)]).exception, ZeroDivisionError)
     assert os.environ.get(own_code.VARIABLE) == before
     CliRunner().invoke(app, words)
-    assert named == [[mine], [Path(before)] if before else []]
+    assert named == [[*[other][:exported], mine], [other][:exported]]
 
 
 def test_a_path_that_would_be_taken_for_two_is_refused(tmp_path: Path, mine: Path) -> None:
@@ -163,8 +173,51 @@ def test_a_path_that_would_be_taken_for_two_is_refused(tmp_path: Path, mine: Pat
     assert mine.stem not in sys.modules
 
 
-def test_it_is_for_the_machine_s_own_notebooks(mine: Path) -> None:
-    words = ["reproduce", "fed-hello/table2", "--with", str(mine), "--shard", "1/2"]
-    result = CliRunner().invoke(app, words)
-    assert result.exit_code == 2
-    assert "--with and --shard" in result.output
+def test_every_command_takes_it() -> None:
+    import typer
+
+    def leaves(group: Any) -> Iterator[Any]:
+        for command in group.commands.values():
+            yield from leaves(command) if hasattr(command, "commands") else [command]
+
+    commands = list(leaves(typer.main.get_command(app)))
+    assert len(commands) > 15
+    for command in commands:
+        assert "--with" in {option for one in command.params for option in one.opts}, command.name
+
+
+def test_a_run_of_it_goes_to_the_training_processes_like_others(
+    mine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Named or only imported; what a cell defines stays here, and so does what another process has not."""
+    from fedlora_kit.experiments.spec import RunSpec, external, own_modules
+    from fedlora_kit.running import many
+
+    here: list[str] = []
+    train = many._one
+    monkeypatch.setattr(many, "_one", lambda spec, *rest: here.append(spec.method.name) or train(spec, *rest))
+    name = mine.stem.replace("_", "-")
+    (module,) = own_code.load([mine])
+    specs = [RunSpec.parse({**RUN, "method": {"name": name}, "seed": seed}) for seed in (0, 1)]
+    assert own_modules(specs[0]) == [mine.stem]
+    assert not external(specs[0])
+    done = many.run_all(specs, jobs=2, device="cpu")
+    assert [run.entry is not None for run in done] == [True, True]
+    assert here == []
+    module.RATE = 2  # in this process alone: another run, by its key
+    assert many.run_all(specs, jobs=2, device="cpu")[0].key != done[0].key
+    assert here == [name, name]
+
+
+def test_a_remote_machine_without_the_file_says_so(mine: Path) -> None:
+    from fedlora_kit.engines import ray_worker
+
+    own_code.name_files([mine])
+    from fedlora_kit.experiments.spec import RunSpec
+
+    wanted = RunSpec.parse({**RUN, "method": {"name": mine.stem.replace("_", "-")}})
+    text = ray_worker.job(wanted, wanted.key(), "unused", "cpu", 60)
+    mine.rename(mine.with_name("elsewhere.py"))
+    reply = ray_worker.read_reply(ray_worker.train(text, "0"))
+    assert reply["status"] == "error"
+    assert f"{mine}, which the command names by --with, is not on the machine" in reply["error"]

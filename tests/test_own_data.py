@@ -18,7 +18,7 @@ from fedlora_kit.data import Examples, Task, fingerprint, get_task, load_task, r
 from fedlora_kit.data.own import task_from
 from fedlora_kit.errors import BadValue, FedloraError, UnknownName
 from fedlora_kit.experiments.setup import load_data
-from fedlora_kit.experiments.spec import DataSpec, RunSpec, external
+from fedlora_kit.experiments.spec import DataSpec, RunSpec
 from fedlora_kit.partition import partitioner
 
 ROWS = [
@@ -175,15 +175,6 @@ def test_the_key_of_a_folder_of_images_follows_bytes_and_classes(tmp_path):
     assert fingerprint(dataclasses.replace(task, files={"train": (str(tmp_path / "copy"),)})) == before
     (folder / "a" / "0.png").rename(folder / "b" / "9.png")
     assert fingerprint(task) != before
-
-
-def test_a_task_of_ones_own_is_known_to_its_process_alone(tmp_path):
-    task_from("tickets", csv=write(tmp_path, "csv", "t", ROWS), **TICKETS, held_out=0.2)
-    task_from("hubs", hub="org/name", columns="text", labels=("a", "b"), scored="validation")
-    for name in ("tickets", "hubs"):
-        spec = description(name, "kit/text-tiny")
-        assert external(RunSpec.parse(spec))
-    assert not external(RunSpec.parse(description("polarity", "kit/text-tiny")))
 
 
 def description(task: str, backbone: str) -> dict:

@@ -352,7 +352,7 @@ def test_several_machines_need_a_store(tmp_path):
 
 def test_runs_that_only_this_process_knows_are_refused(remote, monkeypatch):
     monkeypatch.setattr(batches, "external", lambda _: True)
-    with pytest.raises(FedloraError, match="use --engine local"):
+    with pytest.raises(FedloraError, match="put that into a file, and name it by --with"):
         spread(FEW, Stand(), remote)
 
 
@@ -569,7 +569,7 @@ def test_a_machine_lost_in_mid_run(scratch, remote, nodes, tmp_path):
     entries = {key: store.load(key) for key in runs}
     after = entries[key].provenance["resumed_after_round"]
     assert 3 <= after < 39
-    assert any(f"run {key}: finished (went on after round {after})" in line for line in said)
+    assert any(f"run {key}: finished (went on after round {after + 1})" in line for line in said)
     assert all(entries[other].provenance["resumed_after_round"] is None for other in runs if other != key)
     same(entries[key], run(runs[key], device="cpu", store=Store(tmp_path / "local")))
     assert not any(remote.checkpoint_rounds(other) for other in runs)

@@ -139,7 +139,7 @@ def test_holdout_and_limits_are_disjoint_and_the_same_for_all_seeds(hub):
 
 def test_a_failure_is_recorded_and_not_tried_again(hub, monkeypatch):
     spec = parsed(local={"lr": 1e30, "steps": 2, "batch_size": 4})
-    with pytest.raises(RunFailed, match="round 0 at client 0"):
+    with pytest.raises(RunFailed, match="round 1 at client 0"):
         run(spec)
     key = spec.key()
     assert Store().status(key) == "failed"
@@ -214,7 +214,7 @@ def test_jobs_do_not_change_results(hub, tmp_path):
     script = (
         "import sys, toy; from pathlib import Path; toy.enter(Path(sys.argv[1]));"
         "from fedlora_kit.running.training import work; import json;"
-        "print(work(json.loads(sys.argv[2]), sys.argv[4], 'cpu', sys.argv[3], False))"
+        "print(work(json.loads(sys.argv[2]), [], sys.argv[4], 'cpu', sys.argv[3], False))"
     )
     subprocess.run(
         [sys.executable, "-c", script, str(hub), spec.canonical(), str(tmp_path / "b"), spec.key()],
@@ -254,9 +254,24 @@ def test_default_jobs(monkeypatch):
     assert default_jobs() >= 1
 
 
-def test_what_only_this_process_knows_is_trained_here(hub):
-    """The toy task is registered here alone; worker processes could not name it."""
-    done = run_all([parsed(seed=0), parsed(seed=1)], jobs=2)
-    assert all(d.entry is not None for d in done)
-    assert done[0].entry.provenance["seed"] == 0
-    assert done[0].entry.provenance["data"].startswith("handed-over:")
+@pytest.mark.parametrize("alone", [True, False])
+def test_an_interrupted_cell_says_in_one_line_what_is_kept(hub, monkeypatch, capsys, alone):
+    """The stop button while the second of three runs trains; as IPython shows it."""
+    from IPython.core.interactiveshell import InteractiveShell
+
+    specs = [parsed(seed=seed) for seed in range(3)]
+    run(specs[0])
+
+    def stopped(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("fedlora_kit.experiments.run._train", stopped)
+    space = {"train": (lambda: run(specs[1])) if alone else (lambda: run_all(specs, jobs=1))}
+    shell = InteractiveShell(user_ns=space)
+    assert not shell.run_cell("train()").success
+    kept = (
+        f"run {specs[1].key()} is kept up to its last whole round"
+        if alone
+        else "1 of 3 runs are finished and kept"
+    )
+    assert capsys.readouterr().out.strip() == f"stopped: {kept}; run the cell again to go on"

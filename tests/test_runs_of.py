@@ -18,7 +18,7 @@ from fedlora_kit.experiments.spec import RunSpec
 from fedlora_kit.experiments.store import Store
 from fedlora_kit.papers.fed_hello import patterns
 from fedlora_kit.papers.ffa_lora import alpha, figure1
-from fedlora_kit.papers.items import ITEMS, find, module_of
+from fedlora_kit.papers.items import ITEMS, find
 from fedlora_kit.papers.lessons import at_scale
 from fedlora_kit.papers.runs_of import planned_runs, runs_of
 from fedlora_kit.running import many
@@ -149,7 +149,7 @@ def test_a_lesson_asks_for_the_runs_of_its_module(item):
     if "a method that only it knows" in planned.note:
         source = source.replace("grid.cells(setting)", "lesson.cells(seeds)")
     assert source.count("lesson.cells(seeds)") == 1
-    module = importlib.import_module(module_of(find(item)[0]))
+    module = importlib.import_module(f"fedlora_kit.papers.{item.replace('/', '.')}")
     assert planned.specs() == list({c.spec.canonical(): c.spec for c in module.cells(DEFAULT[item])}.values())
 
 

@@ -86,14 +86,14 @@ def unsafe(text):
     return found
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
-def test_nothing_unsafe_is_loaded_or_run(path):
-    found = unsafe(path.read_text())
-    if path.parent == ROOT / "tools":  # documentation imports the kit's own modules by their names
-        found = [line for line in found if "importlib.import_module(" not in line]
-    if path.name == "own_files.py":  # compares a file with what was imported from it; runs nothing
-        found = [line for line in found if "compile(text, " not in line]
-    assert not found
+def test_nothing_unsafe_is_loaded_or_run():
+    for path in SOURCES:
+        found = unsafe(path.read_text())
+        if path.parent == ROOT / "tools":  # documentation imports the kit's own modules by their names
+            found = [line for line in found if "importlib.import_module(" not in line]
+        if path.name == "own_files.py":  # compares a file with what was imported from it; runs nothing
+            found = [line for line in found if "compile(text, " not in line]
+        assert not found, path
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,8 @@ import torch
 from tiny import federation, text_data
 
 from fedlora_kit.adapter import AdapterSlot, digest
-from fedlora_kit.errors import BadValue, FedloraError, NonFinite
+from fedlora_kit.errors import BadValue, NonFinite, NothingMoved
+from fedlora_kit.methods import FedIT
 from fedlora_kit.models.lora import LoraSettings
 from fedlora_kit.privacy.settings import PrivacySettings
 from fedlora_kit.training.evaluation import evaluate
@@ -183,7 +184,7 @@ def test_nan_stops_the_run_and_names_round_and_client():
         run_federation(federation(local=LocalSettings(lr=1e30, steps=3, batch_size=4)))
     assert error.value.round_index == 0
     assert error.value.client == 0
-    assert "round 0 at client 0" in str(error.value)
+    assert "round 1 at client 0" in str(error.value)
 
 
 @pytest.mark.filterwarnings("ignore:delta")
@@ -208,8 +209,20 @@ def test_steps_that_change_nothing_are_an_error():
     fed = federation()
     for parameter in fed.model.get_base_model().classifier.parameters():
         torch.nn.init.zeros_(parameter)  # every gradient is exactly zero
-    with pytest.raises(FedloraError, match="changed no trained tensor"):
+    with pytest.raises(NothingMoved, match="changed no trained tensor\n.*learning rate"):
         run_federation(fed)
+
+
+@pytest.mark.parametrize("stack", ["never", "always"])
+def test_a_schedule_that_begins_with_a_alone_is_told_why_nothing_moved(stack, monkeypatch):
+    local = LocalSettings(lr=0.1, steps=1, batch_size=4, stack=stack)
+    fed = federation(local=local)
+    monkeypatch.setattr(FedIT, "trains", lambda self, tensor, client, round_index: ".lora_A" in tensor)
+    with pytest.raises(NothingMoved, match="client 0 in round 1 .*A trains alone, and B is zero") as error:
+        run_federation(fed)
+    assert "let it train in the first round" in error.value.remedy
+    after = federation(local=local, under_way=True)
+    assert run_federation(after).history[0]["training_clients"] == 3
 
 
 @pytest.mark.filterwarnings("ignore:delta")

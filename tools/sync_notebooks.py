@@ -18,7 +18,10 @@ NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
 
 
 def main() -> int:
-    for source in sorted(path for path in NOTEBOOKS.rglob("*.py") if path.parent != NOTEBOOKS / OWN):
+    folders = [NOTEBOOKS, *sorted((NOTEBOOKS.parent / "examples").glob("*/notebooks"))]
+    for source in sorted(path for folder in folders for path in folder.rglob("*.py")):
+        if source.parent == NOTEBOOKS / OWN:
+            continue
         target, text = source.with_suffix(".ipynb"), as_text(source)
         if not target.exists() or target.read_text("utf-8") != text:
             target.write_text(text, "utf-8")

@@ -11,10 +11,9 @@ from typing import Any
 
 import fedlora_kit
 from fedlora_kit import paths
-from fedlora_kit.batch import own_code
 from fedlora_kit.batch.parameters import read_notebook
 from fedlora_kit.batch.status import OK, STATUS_FILE, Status, read_status
-from fedlora_kit.experiments import atomic
+from fedlora_kit.experiments import atomic, own_code
 from fedlora_kit.experiments.libraries import installed
 from fedlora_kit.reporting import style
 from fedlora_kit.reporting.outputs import changed_files

@@ -53,14 +53,6 @@ class Staging:
         """Names of the files that the notebook itself has written, beside its log and its executed self."""
         return [path.name for path in self.folder.iterdir() if path.name not in (NOTEBOOK_FILE, LOG_FILE)]
 
-    def written_elsewhere(self) -> list[str]:
-        """Other ids under which there are outputs, with the profile where that is another one, too."""
-        places = {path.parent for path in self.output_dir.rglob("*") if path.is_file()}
-        strange = sorted(place for place in places if not place.is_relative_to(self.folder))
-        mine = self.output_dir / self.profile
-        bases = [mine if place.is_relative_to(mine) else self.output_dir for place in strange]
-        return [place.relative_to(base).as_posix() for place, base in zip(strange, bases, strict=True)]
-
     def succeed(self, status: Status) -> Status:
         """Put the outputs in place with a status that holds their digests."""
         return self._place(Status(**{**vars(status), "status": OK, "files": digests(self.folder)}))

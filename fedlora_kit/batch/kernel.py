@@ -15,8 +15,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from fedlora_kit.batch import own_code
 from fedlora_kit.errors import FedloraError
+from fedlora_kit.experiments import own_code
 from fedlora_kit.surroundings import environment, in_front, python_path
 
 KERNEL_NAME = "python3"

@@ -13,7 +13,7 @@ from fedlora_kit.batch.folders import Staging
 from fedlora_kit.batch.parameters import notebook_path, parse_settings, resolve
 from fedlora_kit.batch.status import FAILED, PLANNED, UNCHANGED, Status
 from fedlora_kit.errors import BadValue
-from fedlora_kit.papers.items import ITEMS, find
+from fedlora_kit.papers.items import find, with_runs
 from fedlora_kit.study.item import Item, check_profile
 
 
@@ -130,7 +130,7 @@ def asked(names: Sequence[str] | None, settings: Sequence[str] | None) -> dict[s
         UnknownName, BadValue: as `find`, `parse_settings` and `resolve`.
     """
     given = parse_settings(settings or [])
-    found = find(names) if names else ITEMS
+    found = find(names) if names else with_runs()
     return {item.id: resolve(item, given) for item in found if item.notebook is not None}
 
 

@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fedlora_kit import paths
 from fedlora_kit.errors import BadValue, UnknownName
 from fedlora_kit.study.item import Item
 
@@ -152,7 +151,7 @@ def notebook_path(item: Item) -> Path:
             f"{item.id} has no notebook yet: it is planned",
             "`fedlora list` shows which items have a notebook",
         )
-    return paths.notebooks_dir() / item.notebook
+    return item.path
 
 
 def resolve(item: Item, settings: Mapping[str, Any], **given: Any) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from fedlora_kit.experiments import atomic
 from fedlora_kit.numerals import duration
 from fedlora_kit.papers.items import OWN
 from fedlora_kit.reporting.outputs import STAGING_VARIABLE, read_claims
+from fedlora_kit.reporting.whose import ITEM_VARIABLE
 from fedlora_kit.study.item import Item
 from fedlora_kit.surroundings import QUIET, environment
 
@@ -85,7 +86,8 @@ def _execute(
         str(staging.folder / NOTEBOOK_FILE).replace("{", "{{").replace("}", "}}")
     )  # papermill formats paths
     try:
-        with private_kernel(), environment({**QUIET, STAGING_VARIABLE: str(staging.output_dir)}):
+        told = {STAGING_VARIABLE: str(staging.output_dir), ITEM_VARIABLE: staging.item}
+        with private_kernel(), environment({**QUIET, **told}):
             papermill.execute_notebook(
                 node,
                 target,
@@ -120,14 +122,9 @@ def _short(error: Exception, timeout: float | None) -> str:
 
 
 def _missing(item: Item, staging: Staging) -> str | None:
-    """A notebook that runs to its end but leaves no result, or leaves it elsewhere, has not done its work."""
-    folder, elsewhere = staging.folder, staging.written_elsewhere()
+    """A notebook that runs to its end but leaves no result has not done its work."""
+    folder = staging.folder
     here = f'ItemOutputs("{item.id}", profile, output_dir)'
-    if elsewhere:
-        return (
-            f"the notebook ran to its end but wrote its results under {', '.join(elsewhere)}, where they are "
-            f"not looked for: write them with {here}"
-        )
     if item.id.startswith(f"{OWN}/") and not staging.written():
         return f"the notebook ran to its end but wrote no result: write what it finds with {here}"
     missing = [name for name in _EXPECTED.get(item.kind, ()) if not (folder / name).is_file()]

@@ -14,8 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 from fedlora_kit import disk
-from fedlora_kit.cli import completion
-from fedlora_kit.cli.verbosity import options
+from fedlora_kit.cli import completion, own, verbosity
 from fedlora_kit.disk import refused
 from fedlora_kit.errors import BadValue, FedloraError, UnknownName
 from fedlora_kit.study.item import check_profile
@@ -56,17 +55,6 @@ def profile_option(text: str) -> Any:
 
 
 Profile = Annotated[str, profile_option("smoke, small or paper.")]
-#: files of one's own that register methods and partitioners
-Own = Annotated[
-    list[Path] | None,
-    typer.Option(
-        "--with",
-        "-w",
-        metavar="FILE",
-        help="A .py file of your own that registers a method or a partitioner (`fedlora new method NAME "
-        "--to DIR`); repeat for more.",
-    ),
-]
 
 
 def folder_of(option: str) -> Callable[[str], Path]:
@@ -92,14 +80,17 @@ Output = Annotated[
 
 class Commands(TyperGroup):
     """Turns the kit's errors into one message on stderr: exit status 2 for bad input, 1 for the rest, 130
-    for Ctrl-C. Each command, and the group itself, takes --quiet and --verbose.
+    for Ctrl-C. Each command, and the group itself, takes --quiet and --verbose; each command --with.
     """
 
     def __init__(self, **attributes: Any) -> None:
         super().__init__(**attributes)
         for command in (self, *self.commands.values()):
             if not {"quiet", "verbose"} & {parameter.name for parameter in command.params}:
-                command.params.extend(options())
+                command.params.extend(verbosity.options())
+        for command in self.commands.values():
+            if not isinstance(command, TyperGroup) and "own" not in {p.name for p in command.params}:
+                command.params.extend(own.options())
 
     def invoke(self, ctx: Any) -> Any:
         try:

@@ -38,9 +38,13 @@ def gpus(incomplete: str) -> list[str]:
 
 def items(ctx: typer.Context, incomplete: str) -> list[str]:
     """Ids of items and papers that begin so, without those on the line."""
-    from fedlora_kit.papers.items import PAPERS, all_items
+    from fedlora_kit.errors import FedloraError
+    from fedlora_kit.papers.items import ITEMS, PAPERS, all_items, papers
 
-    names = [*(paper.id for paper in PAPERS), *(item.id for item in all_items())]
+    try:
+        names = [*(paper.id for paper in papers()), *(item.id for item in all_items())]
+    except FedloraError:  # the command itself says what is wrong with FEDLORA_WITH
+        names = [*(paper.id for paper in PAPERS), *(item.id for item in ITEMS)]
     said = _on_the_line(ctx)
     return [name for name in names if name.startswith(incomplete) and name not in said]
 
@@ -130,12 +134,11 @@ def _on_the_line(ctx: typer.Context) -> list[str]:
 
 def _declared(named: Iterable[str]) -> dict[str, Parameter]:
     """The parameters that the notebooks of these items (all items, if none is named) have in common."""
-    from fedlora_kit import paths
     from fedlora_kit.batch.parameters import read_parameters
     from fedlora_kit.papers.items import all_items, find
 
     chosen = find(named) if named else all_items()
-    found = [read_parameters(paths.notebooks_dir() / i.notebook) for i in chosen if i.notebook is not None]
+    found = [read_parameters(i.path) for i in chosen if i.notebook is not None]
     if not found:
         return {}
     common = set.intersection(*(set(one) for one in found)) - {"profile", "output_dir"}

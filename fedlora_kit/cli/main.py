@@ -9,7 +9,6 @@ from typing import Annotated
 import typer
 
 from fedlora_kit import __version__
-from fedlora_kit.batch import own_code
 from fedlora_kit.cli import backbones, completion, queries, replay
 from fedlora_kit.cli.common import Commands, JsonFlag, print_json
 from fedlora_kit.cli.export import export
@@ -34,7 +33,8 @@ app = typer.Typer(
     Every table and figure is one notebook. `fedlora reproduce` runs notebooks without a window and writes
     their results, the comparison with the published numbers and a report page under figures/.
 
-    Each command takes -q (only errors and the result) and -v (what is done and where, on stderr).
+    Each command takes -q (only errors and the result), -v (what is done and where, on stderr), and --with
+    PATH for methods, data and papers of your own.
 
     \b
     First steps:
@@ -75,12 +75,10 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def _root(
-    ctx: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and stop.")
     ] = False,
-) -> None:
-    ctx.with_resource(own_code.within())
+) -> None: ...
 
 
 @app.command()

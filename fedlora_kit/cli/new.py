@@ -1,14 +1,17 @@
-"""``fedlora new``: a method, a partitioner or a notebook to start from."""
+"""``fedlora new``: a method, a partitioner, a notebook, a task or a paper to start from."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from fedlora_kit.cli.common import folder_of
 from fedlora_kit.errors import BadValue
+
+if TYPE_CHECKING:
+    from fedlora_kit.cli.scaffold import Plan
 
 
 def _kinds(incomplete: str) -> list[str]:
@@ -19,7 +22,7 @@ def _kinds(incomplete: str) -> list[str]:
 
 def new(
     kind: Annotated[
-        str, typer.Argument(help="method, partitioner, notebook or task.", autocompletion=_kinds)
+        str, typer.Argument(help="method, partitioner, notebook, task or paper.", autocompletion=_kinds)
     ],
     name: Annotated[str, typer.Argument(help="Lower-case words joined by - or _, such as my-method.")],
     to: Annotated[
@@ -39,11 +42,13 @@ def new(
     ] = None,
     hub: Annotated[str | None, typer.Option(metavar="ID", help="… of the Hub: org/name[:config].")] = None,
 ) -> None:
-    """Write a method, a partitioner, a notebook or a task to start from, and its test.
+    """Write a method, a partitioner, a notebook, a task or a paper to start from, and its test.
 
     The test passes as it is: a method and a partitioner are checked for all that every one of them must hold,
     a notebook is run, a task's examples are read. FILL IN marks what is yours to write. A task needs its data
     (--csv, --jsonl, --parquet, --images or --hub) and a folder of your own; columns and classes are guessed.
+    A paper is a folder, DIR itself: items, their runs and claims, a notebook, the numbers that it reports
+    (docs/own_paper.md).
 
     With --to DIR both files go to a folder of your own, and nothing of the kit changes: import the file, and
     name it in any run. Without, they become part of this checkout: a method or partitioner is imported and
@@ -57,8 +62,9 @@ def new(
       fedlora new partitioner by-region
       fedlora new notebook my_question
       fedlora new task tickets --csv tickets.csv --to ~/federated
+      fedlora new paper my-paper --to ~/papers/my_paper
     """
-    from fedlora_kit.cli.scaffold import plan
+    from fedlora_kit.cli import scaffold, scaffold_paper
 
     data = {"csv": csv, "jsonl": jsonl, "parquet": parquet, "images": images, "hub": hub}
     if kind == "task":
@@ -67,8 +73,11 @@ def new(
         made = plan_task(name, data, to)
     elif any(data.values()):
         raise BadValue(f"data for a {kind}", "the options that name data are for a task")
+    elif kind == "paper":
+        _paper(scaffold_paper.plan(name, to))
+        return
     else:
-        made = plan(kind, name, to)
+        made = scaffold.plan(kind, name, to)
     made.write()
     target, test = made.files
     for path in (target, *([target.with_suffix(".ipynb")] if kind == "notebook" else []), test):
@@ -89,3 +98,17 @@ def new(
             given = f"--with {target} " if made.own else ""
             typer.echo(f"  fedlora reproduce fed-hello/table2 {given}--set methods=lora,{made.registered}")
         typer.echo(f'  in a notebook: {first}{part}"{made.registered}", ...}} in a run\'s description')
+
+
+def _paper(made: Plan) -> None:
+    """Write a paper's folder, and say how to go on."""
+    made.write()
+    folder = next(iter(made.files)).parent
+    for path in made.files:
+        typer.echo(f"wrote {path}")
+    typer.echo(f"wrote {folder / 'notebooks' / 'table1.ipynb'}")
+    typer.echo(
+        f"\nNext:\n  grep -rn 'FILL IN' {folder}\n  python -m pytest {folder}\n"
+        f"  jupyter lab {folder / 'notebooks' / 'table1.ipynb'}\n"
+        f"  fedlora reproduce {made.registered} --with {folder}"
+    )

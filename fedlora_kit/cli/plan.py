@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fedlora_kit.cli import completion
-from fedlora_kit.cli.common import Items, JsonFlag, Own, Profile, Settings, print_json, print_table
+from fedlora_kit.cli.common import Items, JsonFlag, Profile, Settings, print_json, print_table
 from fedlora_kit.devices import check_device
 from fedlora_kit.errors import BadValue
 from fedlora_kit.numerals import duration, fixed, significant, size
@@ -22,7 +22,6 @@ def plan(
     items: Items = None,
     profile: Profile = "smoke",
     settings: Settings = None,
-    own: Own = None,
     gpu: Annotated[
         str | None,
         typer.Option(
@@ -78,7 +77,6 @@ def plan(
       downloads   Hub id -> bytes (about), or null where that is not known
     with --check: a list, one object a kind of run (see `study.plan_check.by_kind`).
     """
-    from fedlora_kit.batch import own_code
     from fedlora_kit.batch.order import asked
     from fedlora_kit.experiments.store import Store
     from fedlora_kit.papers.runs_of import planned_items
@@ -87,8 +85,6 @@ def plan(
 
     if gpu is not None and tflops is not None:
         raise BadValue("--gpu and --tflops", "leave one out")
-    if own:
-        own_code.name_files(own)
     if tflops is None and gpu is None:
         check_device(device)
     rate_of = rates(tflops, device, gpu, share)

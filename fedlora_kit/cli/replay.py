@@ -51,7 +51,7 @@ def fed_hello(
     """Replay an official CIFAR-100 run of Fed-HeLLo: cohort, training clients and layers of each round.
 
     No training: the released code draws all of it from one numpy stream with seed 1. Fed-HeLLo's rounds from
-    50 on cannot be followed and are given as unknown. The last lines say how far the official log agrees.
+    51 on cannot be followed and are given as unknown. The last lines say how far the official log agrees.
 
     \b
     Example:
@@ -91,13 +91,16 @@ def fed_hello(
         if r.cohort is None or r.trained is None:
             continue
         layers = "  ".join(f"{k}:{_spans(r.trained[k])}" for k in r.cohort if k in r.trained)
-        rows.append([str(r.round_index), " ".join(map(str, r.cohort)), str(len(r.trained)), layers or "none"])
+        rows.append(
+            [str(r.round_index + 1), " ".join(map(str, r.cohort)), str(len(r.trained)), layers or "none"]
+        )
     print_table(["round", "cohort", "train", "client:layers trained"], rows, right=(0, 2))
     if unknown:
         typer.echo(f"\n{unknown}.")
     typer.echo("\nAgainst the official log:")
     for agreement in found:
-        misses = f"; not in {', '.join(map(str, agreement.misses))}" if agreement.misses else ""
+        missed = ", ".join(str(index + 1) for index in agreement.misses)
+        misses = f"; not in {missed}" if missed else ""
         typer.echo(f"  {agreement}{misses}")
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fedlora_kit.cli import completion
-from fedlora_kit.cli.common import Output, Own, profile_option
+from fedlora_kit.cli.common import Output, profile_option
 from fedlora_kit.cli.verbosity import is_quiet, is_verbose, say, warn
 from fedlora_kit.devices import check_device
 from fedlora_kit.errors import BadValue, UnknownName
@@ -57,7 +57,6 @@ def reproduce(
             autocompletion=completion.settings,
         ),
     ] = None,
-    own: Own = None,
     force: Annotated[bool, typer.Option("--force", help="Run also what is up to date.")] = False,
     timeout: Annotated[
         float | None,
@@ -108,7 +107,7 @@ def reproduce(
 
     Where several notebooks are to run, all training runs that they need come first, side by side in
     processes that stay (FEDLORA_JOBS of them; default: one a core; one on a GPU); the notebooks then find
-    them finished. With --with notebooks know the file's names, and train their runs themselves.
+    them finished.
 
     Exit status: 0 if every notebook ran, 1 if one failed, 2 for bad input, 130 after Ctrl-C.
 
@@ -118,11 +117,11 @@ def reproduce(
       fedlora reproduce ffa-lora/table1 --set seeds=5
       fedlora reproduce ffa-lora --profile small --jobs 2 --output /data/figures
       fedlora reproduce fed-hello/table2 --with mine.py --set methods=lora,mine
+      fedlora reproduce my-paper --with ~/papers/my_paper
       fedlora reproduce fed-hello -p paper --shard $SLURM_ARRAY_TASK_ID/16
       fedlora reproduce fed-hello -p paper --engine ray --address auto --store s3://bucket/runs
     """
     from fedlora_kit import paths
-    from fedlora_kit.batch import own_code
     from fedlora_kit.batch.order import Local, Order
     from fedlora_kit.batch.parameters import parse_settings
     from fedlora_kit.batch.pipeline import reproduce as start
@@ -131,14 +130,6 @@ def reproduce(
     chosen = to_run(items or [])
     paths.runs_dir()  # one that cannot be is said here, and not by every notebook
     given = parse_settings(settings or [])
-    if own:
-        if shard is not None or engine != "local":
-            raise BadValue(
-                f"--with and {'--shard' if shard is not None else '--engine ray'}",
-                "what trains there knows the kit's own methods only: `fedlora new method NAME` without --to "
-                "makes yours one of them",
-            )
-        own_code.name_files(own)
     if shard is not None:
         if engine != "local":
             raise BadValue("--shard and --engine ray", "a share trains on its own machine: leave one out")
@@ -147,7 +138,7 @@ def reproduce(
     cluster = _cluster(engine, address, store)
     if cluster is None and "device" in given:
         check_device(given["device"])
-    before = cluster or (None if timeout is not None or own else Local())
+    before = cluster or (None if timeout is not None else Local())
     order = Order(chosen, profile, given, output or Path("figures"), jobs, force, timeout, before)
     _print(order, start(order, _reporter(order), say, None if is_quiet() else warn))
 

@@ -1,4 +1,7 @@
-"""Files to start from: a method, a partitioner or a notebook, each with a test that passes as it is."""
+"""Files to start from: a method, a partitioner or a notebook, each with a test that passes as it is.
+
+For a task and a paper see `scaffold_task` and `scaffold_paper`.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from fedlora_kit import disk, paths
 from fedlora_kit.errors import BadValue, UnknownName
 from fedlora_kit.experiments import atomic
 
-KINDS = ("method", "partitioner", "notebook", "task")
+KINDS = ("method", "partitioner", "notebook", "task", "paper")
 _ROOMS = {"method": "methods", "partitioner": "partition"}
 _NAME = re.compile(r"[a-z][a-z0-9]*([-_][a-z0-9]+)*")
 _IMPORTED = {
@@ -41,6 +44,7 @@ class Plan:
         own: whether it goes to a folder of the user's own.
         changed: a file of the kit that gets an import: path -> its new text.
         table: of a task, the item and the settings that a table of it is made with.
+        notebook: the .py file of which an .ipynb is made.
     """
 
     kind: str
@@ -49,16 +53,16 @@ class Plan:
     own: bool
     changed: dict[Path, str]
     table: tuple[str, str] = ("", "")
+    notebook: Path | None = None
 
     def write(self) -> None:
         """Write all files; a notebook's .ipynb is made from its .py."""
         for path, text in {**self.files, **self.changed}.items():
             atomic.write_text(path, text)
-        if self.kind == "notebook":
+        if self.notebook is not None:
             from fedlora_kit.batch.pair import as_text
 
-            source = next(iter(self.files))
-            atomic.write_text(source.with_suffix(".ipynb"), as_text(source))
+            atomic.write_text(self.notebook.with_suffix(".ipynb"), as_text(self.notebook))
 
 
 def plan(kind: str, name: str, to: Path | None = None) -> Plan:
@@ -95,7 +99,8 @@ def plan(kind: str, name: str, to: Path | None = None) -> Plan:
         init = target.with_name("__init__.py")
         changed[init] = announced(init.read_text("utf-8"), f"fedlora_kit.{_ROOMS[kind]}", module, class_name)
     texts = {path: rendered(template, values) for path, template in files.items()}
-    return Plan(kind, texts, registered, to is not None, changed)
+    notebook = target if kind == "notebook" else None
+    return Plan(kind, texts, registered, to is not None, changed, notebook=notebook)
 
 
 def checked_name(kind: str, name: str) -> str:

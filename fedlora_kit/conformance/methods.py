@@ -12,7 +12,8 @@ from typing import Any
 import torch
 
 from fedlora_kit.adapter import AdapterSlot, State, digest
-from fedlora_kit.conformance.tiny import data, federation
+from fedlora_kit.conformance.tiny import data
+from fedlora_kit.conformance.tiny import federation as tiny_federation
 from fedlora_kit.data.batches import shuffled_batches
 from fedlora_kit.errors import BadValue
 from fedlora_kit.methods import METHODS, ClientUpdate, Method, method
@@ -31,6 +32,13 @@ WITHOUT_STAGES: dict[str, dict[str, Any]] = {
     "fedlora-optimizer": {"global_trains": None, "local_trains": None}
 }
 """Settings in which a method does nothing beside local training and aggregation."""
+
+
+def federation(name: str, *sizes: tuple[int, ...], **given: Any) -> Federation:
+    """`tiny.federation` under way, where B is not zero: what must hold holds there, too, and a method may
+    begin with A alone. One that merges its rounds begins each with B = 0.
+    """
+    return tiny_federation(name, *sizes, under_way=not METHODS[name].merges, **given)
 
 
 def shapes(m: Method) -> Shapes:

@@ -89,6 +89,7 @@ def federation(
     clients: Sequence[EncodedData] | None = None,
     depth: int = 2,
     settings: Mapping[str, Any] | None = None,
+    under_way: bool = False,
     **extra: Any,
 ) -> Federation:
     """A small federation, ready to run: `training.rounds.run_federation` takes it.
@@ -96,10 +97,17 @@ def federation(
     Args:
         sizes: examples of each client, unless ``clients`` are given.
         settings: of the method.
+        under_way: start from a B that is not zero, as after some rounds: at the very start A alone has no
+            gradient.
         extra: further fields of `Federation`, such as ``privacy``.
     """
     lora = lora or LoraSettings(rank=2, alpha=4)
     model = attach_lora(backbone(kind, num_hidden_layers=depth), lora, seed=1)
+    if under_way:
+        generator = torch.Generator().manual_seed(2)
+        for name, p in model.named_parameters():
+            if ".lora_B" in name:
+                p.data = 0.1 * torch.randn(p.shape, generator=generator)
     chosen: dict[str, Any] = {"server": data(kind, 10, seed=77), **extra}
     return Federation(
         model=model,

@@ -80,7 +80,7 @@ class Batch:
                 return
 
     def add(self, specs: Sequence[RunSpec], device: str = "auto", *, chooses: bool = False) -> None:
-        """Take up runs, each once; what the store has is over.
+        """Take up runs, each once; what the store has is over, what a cell defines is its notebook's.
 
         Args:
             chooses: whether runs that are not known yet wait for these.

@@ -109,7 +109,7 @@ def _pass_on(outcome: Future[Outcome], reply: Future[str]) -> None:
 class ClusterBatch(Batch):
     """Runs on their way through a cluster, whose results are fetched into the local store."""
 
-    ONLY_HERE = "it names what only this process knows; use --engine local"
+    ONLY_HERE = "a notebook's cell defines what it names: put that into a file, and name it by --with"
 
     def __init__(self, store: Store, workers: Workers, say: Callable[[str], object]) -> None:
         super().__init__(store, workers)
@@ -141,7 +141,7 @@ class ClusterBatch(Batch):
     def _end(self, job: Job, outcome: Outcome) -> None:
         note = ""
         if outcome.status == "finished":
-            note = "" if outcome.resumed is None else f" (went on after round {outcome.resumed})"
+            note = "" if outcome.resumed is None else f" (went on after round {outcome.resumed + 1})"
             if not self._fetch(job.key, job.spec):
                 error = f"it was finished, but {self._remote.shown} does not show it here: is it a folder "
                 outcome = Outcome("error", error=f"{error}that all machines share?")

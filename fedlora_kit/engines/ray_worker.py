@@ -7,17 +7,19 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import shutil
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedlora_kit.devices import hide_gpus
 from fedlora_kit.errors import FedloraError
+from fedlora_kit.experiments import own_code
 from fedlora_kit.experiments.atomic import DamageWarning, from_json, to_json
 from fedlora_kit.experiments.checkpoints import Checkpoint, CheckpointFolder
 from fedlora_kit.experiments.remote import RemoteStore
@@ -50,6 +52,7 @@ def job_text(spec: RunSpec, key: str, url: str, device: str, checkpoint_seconds:
             "url": url,
             "device": device,
             "checkpoint_seconds": checkpoint_seconds,
+            "own": [str(path) for path in own_code.files()],
             "environment": {name: os.environ[name] for name in PASSED_ON if name in os.environ},
         }
     )
@@ -82,13 +85,14 @@ def read_reply(text: str) -> Outcome:
 
 
 def _train(wanted: Mapping[str, Any], scratch: Path) -> Entry:
+    _import_own(wanted["own"])
     spec = RunSpec.parse(wanted["spec"])
     key = spec.key()
     if key != wanted["key"]:
         raise FedloraError(
             f"run {wanted['key']} is run {key} on this machine: its code, libraries, data or backbone differ",
             "install the same version of the kit and the same requirements.lock on all machines, and give "
-            "them the same mirror (FEDLORA_HUB) and backbones (data/ of FEDLORA_HOME)",
+            "them the same mirror (FEDLORA_HUB), backbones (data/ of FEDLORA_HOME) and files of your own",
         )
     remote = RemoteStore(wanted["url"])
     store = PublishingStore(scratch, remote, wanted["checkpoint_seconds"])
@@ -104,6 +108,17 @@ def _train(wanted: Mapping[str, Any], scratch: Path) -> Entry:
             raise
         remote.publish(entry)
     return entry
+
+
+def _import_own(paths: Sequence[str]) -> None:
+    """What `--with` named where the job was made."""
+    for path in paths:
+        if not Path(path).exists():
+            raise FedloraError(
+                f"{path}, which the command names by --with, is not on the machine {platform.node()}",
+                "put it on a file system that all machines share, at the same path",
+            )
+    own_code.name_files(map(Path, paths))
 
 
 class PublishedCheckpoints(CheckpointFolder):

@@ -14,7 +14,7 @@ from fedlora_kit.adapter import AdapterSlot, State, count, digest, on_host, save
 from fedlora_kit.data.sources import fingerprint
 from fedlora_kit.data.tasks import get_task
 from fedlora_kit.devices import computing_on, release, reset_peak
-from fedlora_kit.errors import FedloraError, NonFinite, NothingMoved
+from fedlora_kit.errors import FedloraError, Interrupted, NonFinite, NothingMoved
 from fedlora_kit.experiments.checkpoints import Checkpoint
 from fedlora_kit.experiments.placing import device_for
 from fedlora_kit.experiments.provenance import collect
@@ -62,6 +62,7 @@ def run(spec: RunSpec, *, device: str = "auto", store: Store | None = None, forc
     Raises:
         RunFailed: the loss or an adapter became NaN or infinite.
         BadValue, FedloraError: the device is not here, or cannot be used.
+        Interrupted: by Ctrl-C, or the notebook's stop button.
     """
     store = store or Store()
     key = spec.key()
@@ -78,6 +79,8 @@ def run(spec: RunSpec, *, device: str = "auto", store: Store | None = None, forc
         try:
             with computing_on(where):
                 return _train(spec, work, where)
+        except KeyboardInterrupt:
+            raise Interrupted(f"run {key} is kept up to its last whole round") from None
         finally:
             if where.type == "cuda":
                 release()  # to other processes on the GPU

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -18,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from fedlora_kit.data.image_ops import Augment
 from fedlora_kit.data.prompts import template
 from fedlora_kit.data.sources import fingerprint
-from fedlora_kit.data.tasks import get_task, is_own
+from fedlora_kit.data.tasks import get_task
 from fedlora_kit.errors import BadValue
 from fedlora_kit.experiments import reach
 from fedlora_kit.experiments.libraries import release, releases
@@ -270,9 +271,21 @@ class RunSpec(BaseModel):
 
 
 def external(spec: RunSpec) -> bool:
-    """Whether the run names a task, method or partitioner that only this process knows."""
-    classes = spec._named_classes()
-    return is_own(spec.data.task) or any(not c.__module__.startswith("fedlora_kit.") for c in classes)
+    """Whether the run names a task, method or partitioner that a notebook's cell defines: no other process
+    can import it."""
+    return any(reach.home(*one) == "cell" for one in _definitions(spec))
+
+
+def own_modules(spec: RunSpec) -> list[str]:
+    """The user's own modules that define what the run names; another process imports them first."""
+    return [name for name, file in _definitions(spec) if reach.home(name, file) == "own"]
+
+
+def _definitions(spec: RunSpec) -> set[tuple[str, str | None]]:
+    """Modules of what a run names, each with its file."""
+    named = [*spec._named_classes(), *filter(None, [get_task(spec.data.task).loader])]
+    modules = {str(getattr(one, "__module__", "__main__")) for one in named}
+    return {(name, getattr(sys.modules.get(name), "__file__", None)) for name in modules}
 
 
 def _in_words(error: ValidationError) -> str:

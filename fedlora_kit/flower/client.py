@@ -9,7 +9,6 @@ memory.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -127,7 +126,7 @@ class _Memory:
         last = int(record["round"]) if record is not None else -1
         if last != round_index:
             raise FedloraError(
-                f"this SuperNode last trained in round {last}, and the server says in round {round_index}",
+                f"this SuperNode has trained up to round {last + 1}, by the server up to {round_index + 1}",
                 "it was started anew and has lost what its clients keep: run again from the first round",
             )
 
@@ -142,12 +141,12 @@ class _Memory:
 
 def _understood(message: Any, context: Any) -> tuple[Mapping[str, Any], Node, State]:
     """The order, this node as the order's run needs it, and the global adapter."""
-    from fedlora_kit.experiments.spec import RunSpec
     from fedlora_kit.flower.node import check_ingredients, ingredients, node
+    from fedlora_kit.flower.support import read
     from fedlora_kit.flower.wire import unpack
 
     order: Mapping[str, Any] = message.content["order"]
-    spec = RunSpec.parse(json.loads(str(order["spec"])))
+    spec = read(str(order["spec"]))
     check_ingredients(ingredients(spec), dict(message.content["ingredients"]))
     part, parts = part_of(context)
     here = node(spec.canonical(), part, parts, str(context.node_config.get("device", "auto")))

@@ -137,5 +137,5 @@ def check_ingredients(here: Mapping[str, str], server: Mapping[str, str]) -> Non
         if here.get(name) != server.get(name):
             raise FedloraError(
                 f"{name} differs: {here.get(name)} here, {server.get(name)} at the server",
-                "install the same version with the same data and mirror on all machines",
+                "install the same version with the same data, mirror and files of your own on all machines",
             )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Callable
@@ -24,7 +23,7 @@ from fedlora_kit.experiments.setup import build
 from fedlora_kit.experiments.spec import RunSpec
 from fedlora_kit.experiments.store import Entry, Store
 from fedlora_kit.flower.peers import Peers
-from fedlora_kit.flower.support import check_support
+from fedlora_kit.flower.support import check_support, read
 from fedlora_kit.numerals import fixed
 from fedlora_kit.training.checks import check
 from fedlora_kit.training.federation import Federation, Snapshot
@@ -113,12 +112,8 @@ def main(grid: Any, context: Any) -> None:
     """Run what the run config describes: spec (JSON), nodes, timeout, wait, device."""
     config = context.run_config
     try:
-        try:
-            spec = RunSpec.parse(json.loads(str(config["spec"])))
-        except json.JSONDecodeError as error:
-            raise FedloraError(f"the run config's spec is no JSON: {error}", "write the app anew") from error
         entry = coordinate(
-            spec,
+            read(str(config["spec"])),
             grid,
             nodes=int(config["nodes"]),
             timeout=float(config["timeout"]),

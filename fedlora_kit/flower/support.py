@@ -2,18 +2,41 @@
 
 from __future__ import annotations
 
-from fedlora_kit.errors import BadValue
+import json
+
+from fedlora_kit.errors import BadValue, FedloraError, UnknownName
+from fedlora_kit.experiments import own_code
 from fedlora_kit.experiments.spec import RunSpec, external
 from fedlora_kit.methods import method
 from fedlora_kit.methods.base import Context
 from fedlora_kit.randomness import Streams
 
 
+def read(text: str) -> RunSpec:
+    """A run's description, as the server or a node gets it; what is the user's own there is imported first.
+
+    Raises:
+        FedloraError: it is no JSON, or names what this machine does not know.
+        BadValue: see `RunSpec.parse`.
+    """
+    own_code.modules()
+    try:
+        return RunSpec.parse(json.loads(text))
+    except json.JSONDecodeError as error:
+        raise FedloraError(f"the run config's spec is no JSON: {error}", "write the app anew") from error
+    except UnknownName as error:
+        raise FedloraError(
+            f"{error.problem} on this machine",
+            f"{error.remedy}; for one of your own start each SuperLink and SuperNode with "
+            f"{own_code.VARIABLE}=/path/to/the/file.py",
+        ) from error
+
+
 def why_not(spec: RunSpec) -> str:
     """Why a run cannot be spread over machines; empty if it can."""
     chosen = method(spec.method.name, **spec.method.settings)
     if external(spec):
-        return "it names a task, method or partitioner that is registered in one process only"
+        return "it names a task, method or partitioner that a notebook's cell defines"
     chosen.bind(Context(spec.split.clients, 1, spec.model.lora.rank, Streams(spec.seed)))
     last = spec.rounds.rounds - 1
     if any(chosen.stages(r, last=r == last) for r in range(spec.rounds.rounds)):

@@ -54,6 +54,8 @@ class Context:
 class Method(ABC):
     """A federated-LoRA method. Subclasses say what trains and what is sent; many need nothing more.
 
+    ``round_index`` counts from 0, as in the records of a run; what people read counts rounds from 1.
+
     Attributes:
         keeps_factors: whether `aggregate` hands back averages of the factors A and B themselves; if not, new
             factors of the averaged product, of which the product alone has a meaning.
@@ -278,7 +280,9 @@ def method(name: str, /, **settings: Any) -> Method:
         BadValue: a setting the method does not have.
     """
     if name not in METHODS:
-        raise UnknownName("method", name, METHODS)
+        error = UnknownName("method", name, METHODS)
+        error.remedy += "; one of your own: --with its file (docs/own_paper.md)"
+        raise error
     make: Callable[..., Method] = METHODS[name]
     try:
         return make(**settings)

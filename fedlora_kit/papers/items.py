@@ -1,4 +1,4 @@
-"""Every table, figure and lesson there is, by id: the kit's, and notebooks of the user's own.
+"""Every table, figure and lesson there is, by id: the kit's, and the user's own papers and notebooks.
 
 What the labels in ``foundation`` mean: SEEN: read in a source that quotes the paper, or in its authors' code
 or logs; SECOND: read in somebody's summary; REPLAYED: the released code was run again and agrees with its
@@ -14,12 +14,12 @@ from pathlib import Path
 
 from fedlora_kit import paths
 from fedlora_kit.errors import BadValue, UnknownName
-from fedlora_kit.papers import fed_hello, fedlora_optimizer, ffa_lora, lessons
+from fedlora_kit.papers.rooms import KIT, rooms
 from fedlora_kit.study.item import Item, Paper
 
-_ROOMS = (ffa_lora, fed_hello, fedlora_optimizer)
-PAPERS: tuple[Paper, ...] = tuple(room.PAPER for room in _ROOMS)
-ITEMS: tuple[Item, ...] = (*lessons.ITEMS, *(item for room in _ROOMS for item in room.ITEMS))
+#: the kit's own; for the user's, too: `papers` and `all_items`
+PAPERS: tuple[Paper, ...] = tuple(room.PAPER for room in KIT if hasattr(room, "PAPER"))
+ITEMS: tuple[Item, ...] = tuple(item for room in KIT for item in room.ITEMS)
 #: ``notebooks/own/<name>.ipynb`` is item ``own/<name>`` once it is there
 OWN = "own"
 _STEM = re.compile(r"[a-z0-9_]+")
@@ -35,9 +35,19 @@ def own_items() -> list[Item]:
     ]
 
 
+def papers() -> list[Paper]:
+    """The kit's papers, then the user's own."""
+    return [room.paper for room in rooms() if room.paper is not None]
+
+
+def with_runs() -> list[Item]:
+    """The items of all rooms: their runs can be named without running their notebooks."""
+    return [item for room in rooms() for item in room.items]
+
+
 def all_items() -> list[Item]:
-    """The kit's items, then the user's own."""
-    return [*ITEMS, *own_items()]
+    """The kit's items, the user's papers', and the user's own notebooks."""
+    return [*with_runs(), *own_items()]
 
 
 def find(wanted: str | Iterable[str]) -> list[Item]:
@@ -57,7 +67,7 @@ def find(wanted: str | Iterable[str]) -> list[Item]:
     for name in names:
         matching = [item for item in items if name == item.id or (item.paper and name == item.paper)]
         if not matching:
-            raise UnknownName("item", name, [*(i.id for i in items), *(p.id for p in PAPERS)])
+            raise UnknownName("item", name, [*(i.id for i in items), *(p.id for p in papers())])
         found.update((item.id, item) for item in matching)
     return list(found.values())
 
@@ -81,12 +91,6 @@ def to_run(wanted: Sequence[str] = ()) -> list[Item]:
             "`fedlora list` shows what is planned; FEDLORA_HOME names the kit's folder if it lies elsewhere",
         )
     return chosen
-
-
-def module_of(item: Item) -> str:
-    """The module of one of the kit's items, dotted: what it runs and what is claimed of it stand there."""
-    room = next((room for room in _ROOMS if room.PAPER.id == item.paper), lessons)
-    return f"{room.__name__}.{item.module or item.name}"
 
 
 def _heading(path: Path) -> str:

@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
 
-from fedlora_kit.errors import UnknownName
+from fedlora_kit.errors import BadValue, UnknownName
 from fedlora_kit.experiments.spec import RunSpec
 from fedlora_kit.experiments.store import Store
-from fedlora_kit.papers.items import ITEMS, module_of
+from fedlora_kit.papers.rooms import rooms
 from fedlora_kit.study.planned import Runs
 
 
@@ -38,13 +38,20 @@ def planned_runs(item: str, profile: str, /, **parameters: Any) -> Runs:
     """The runs of an item, in their stages: what ``runs`` of the item's own module says.
 
     Raises:
-        UnknownName, BadValue: see `runs_of`.
+        UnknownName, BadValue: see `runs_of`; a user's paper whose module has no ``runs``.
     """
-    known = {one.id: one for one in ITEMS}
+    known = {one.id: (room, one) for room in rooms() for one in room.items}
     if item not in known:
         raise UnknownName("item", item, known)
+    room, found = known[item]
+    module = import_module(room.module_of(found))
+    if not hasattr(module, "runs"):
+        raise BadValue(
+            f"{module.__file__} names no runs of {item}",
+            "write there runs(profile, **parameters), which gives a study.planned.Runs",
+        )
     given = {name: value for name, value in parameters.items() if name not in {"device", "output_dir"}}
-    planned: Runs = import_module(module_of(known[item])).runs(profile, **{**given, **known[item].parameters})
+    planned: Runs = module.runs(profile, **{**given, **found.parameters})
     return planned
 
 
@@ -62,4 +69,4 @@ def planned_items(profile: str, parameters: Mapping[str, Mapping[str, Any]]) -> 
 
 def has_runs(item: str) -> bool:
     """Whether an item's runs can be named without running its notebook."""
-    return any(item == one.id for one in ITEMS)
+    return any(item == one.id for room in rooms() for one in room.items)

@@ -18,7 +18,7 @@ from fedlora_kit.errors import FedloraError
 from fedlora_kit.models.backbones import Dtype
 from fedlora_kit.models.image_input import image_side
 from fedlora_kit.models.kinds import Kind, auto_class, check_kind, default_kind
-from fedlora_kit.models.names import backbone_folder
+from fedlora_kit.models.names import backbone, backbone_folder
 from fedlora_kit.models.targets import layer_index
 
 #: token ids that have to be in the vocabulary
@@ -129,6 +129,7 @@ def architecture(name: str, kind: Kind | None = None, image_size: int | None = N
     """
     if image_size is not None:
         return architecture(name, kind).changed(image_size=image_size)
+    backbone(name)  # no such name: said here
     try:
         folder = backbone_folder(name)
     except FedloraError:

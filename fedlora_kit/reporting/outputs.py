@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from fedlora_kit import numerals, paths
 from fedlora_kit.errors import BadValue
 from fedlora_kit.experiments import atomic
+from fedlora_kit.reporting.whose import item_of_notebook
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -69,20 +70,21 @@ class ItemOutputs:
     """Writes the files of one item.
 
     Args:
-        item_id: as ``fedlora list`` shows it (``ffa-lora/table1``).
+        item_id: as ``fedlora list`` shows it (``ffa-lora/table1``); a copy of the notebook under another name
+            writes as the item of its own file (`whose.item_of_notebook`).
         profile: ``smoke``, ``small`` or ``paper``.
         output_dir: top of all outputs; relative to the kit's home, not to the notebook's folder.
 
     Each method returns what it wrote in a form that a notebook displays well as the last line of a cell.
 
     Raises:
-        BadValue: an item id or a profile that is not a plain name.
+        BadValue: an item id or a profile that is not a plain name; a copy whose file is no item's.
     """
 
     def __init__(self, item_id: str, profile: str, output_dir: str | Path = "figures") -> None:
-        self.item_id = item_id
+        self.item_id = item_of_notebook(item_id)
         self.profile = profile
-        self.folder = item_folder(item_id, profile, os.environ.get(STAGING_VARIABLE) or output_dir)
+        self.folder = item_folder(self.item_id, profile, os.environ.get(STAGING_VARIABLE) or output_dir)
         self._kinds = {"comparison": "comparison", "privacy": "privacy ledger"}
 
     @property
@@ -117,11 +119,11 @@ class ItemOutputs:
         """
         from matplotlib import pyplot as plt
 
-        from fedlora_kit.papers.items import ITEMS
+        from fedlora_kit.papers.items import all_items
         from fedlora_kit.reporting import latex, style
 
         style.save(fig, self.folder, self._name(name, "figure"))
-        titles = {item.id: f"{item.title}." for item in ITEMS}
+        titles = {item.id: f"{item.title}." for item in all_items()}
         words = " ".join(caption.split()) or titles.get(self.item_id, name)
         atomic.write_text(self.folder / f"{name}.txt", words + "\n")
         atomic.write_text(self.folder / f"{name}.tex", f"\\caption{{{latex.escaped(words)}}}\n")

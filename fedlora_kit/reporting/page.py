@@ -42,7 +42,7 @@ def write_page(
 
     Args:
         output_dir: as for `reporting.outputs.ItemOutputs`.
-        items: what the page lists; all items of the three papers if ``None``. Folders of other items follow
+        items: what the page lists; `papers.items.all_items` if ``None``. Folders of other items follow
             at the end.
         store: where the items' runs lie; the kit's if ``None``. Only the runs that the items name are read.
 
@@ -52,17 +52,17 @@ def write_page(
     Raises:
         FedloraError: the page cannot be written.
     """
-    from fedlora_kit.papers.items import PAPERS, all_items
+    from fedlora_kit.papers.items import all_items, papers
 
     items = all_items() if items is None else items
-    titles = {"start": "Lessons", "other": "Other items"} | {paper.id: paper.title for paper in PAPERS}
-    references = {paper.id: paper.reference for paper in PAPERS}
+    titles = {"start": "Lessons", "other": "Other items"} | {paper.id: paper.title for paper in papers()}
+    references = {paper.id: paper.reference for paper in papers()}
     base = item_folder("x", profile, output_dir).parent
     sections = sections_of(base, list(items))
-    papers: dict[str, list[Section]] = {}
+    by_paper: dict[str, list[Section]] = {}
     for section in sections:
-        papers.setdefault(section.paper, []).append(section)
-    own_pages = {p for p in references if any(s.state in _DONE + _FAILED for s in papers.get(p, []))}
+        by_paper.setdefault(section.paper, []).append(section)
+    own_pages = {p for p in references if any(s.state in _DONE + _FAILED for s in by_paper.get(p, []))}
     environment = _environment()
     template = environment.get_template("page.html.j2")
     script = "\n" + "".join(environment.get_template(f"{name}.js.j2").render() for name in ("page", "runs"))
@@ -92,8 +92,8 @@ def write_page(
         return path
 
     for paper in sorted(own_pages):
-        write(base / paper / "index.html", {paper: papers[paper]}, only=paper, prefix="../")
-    return write(base / "index.html", papers)
+        write(base / paper / "index.html", {paper: by_paper[paper]}, only=paper, prefix="../")
+    return write(base / "index.html", by_paper)
 
 
 def _environment() -> Environment:

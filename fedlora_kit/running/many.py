@@ -6,11 +6,11 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fedlora_kit.errors import FedloraError
+from fedlora_kit.errors import FedloraError, Interrupted
 from fedlora_kit.experiments.placing import on_cpu
 from fedlora_kit.experiments.run import RunFailed
 from fedlora_kit.experiments.setup import check_splits
@@ -18,7 +18,7 @@ from fedlora_kit.experiments.spec import RunSpec, external
 from fedlora_kit.experiments.store import Entry, Store
 from fedlora_kit.running.places import Places, default_jobs, jobs_on_gpus
 from fedlora_kit.running.scheduler import Scheduler
-from fedlora_kit.running.training import Job, train
+from fedlora_kit.running.training import Job, Outcome, train
 
 log = logging.getLogger(__name__)
 #: a run's key and, if it failed, the record
@@ -50,11 +50,15 @@ def run_all(
     more from that than from threads. GPUs hold as many processes each as their memory allows (`places`).
     Splits are tried first: one that cannot be made stops all before anything is trained. A run that diverges
     does not stop the others; any other error does, and what has been trained by then stays in the store.
-    Runs that name a task, method or partitioner registered outside the package are trained in this process.
+    The processes import what is named to them of the user's own (`own_code`); runs of what only this process
+    knows, such as a method that a notebook's cell defines, are trained here, after the others.
 
     Args:
         jobs: processes; None for `places.default_jobs`; 1: this process trains, one run after the other.
         label: name on the progress bar.
+
+    Raises:
+        Interrupted: by Ctrl-C, or the notebook's stop button; says what is kept.
     """
     store = store or Store()
     keys = [spec.key() for spec in specs]
@@ -66,7 +70,11 @@ def run_all(
     log.info("%s: %d from the store %s, %d to train", label, len({*keys}) - len(todo), store.root, len(todo))
     for key in dict.fromkeys(keys):
         log.debug("%s: run %s %s", label, key, "to train" if key in todo else "from the store")
-    failures = _train(list(todo.values()), device, jobs, store, force, label) if todo else {}
+    try:
+        failures = _train(todo, device, jobs, store, force, label) if todo else {}
+    except KeyboardInterrupt:
+        kept = sum(store.status(key) == "finished" for key in {*keys})
+        raise Interrupted(f"{kept} of {len({*keys})} runs are finished and kept") from None
     for key, failure in failures.items():
         warnings.warn(f"run {key} failed: {failure.get('error')}", stacklevel=2)
     return [
@@ -76,39 +84,42 @@ def run_all(
 
 
 def _train(
-    specs: Sequence[RunSpec], device: str, jobs: int | None, store: Store, force: bool, label: str
+    todo: Mapping[str, RunSpec], device: str, jobs: int | None, store: Store, force: bool, label: str
 ) -> dict[str, dict[str, Any]]:
     """Train the runs that the store lacks; returns the records of those that failed, by key."""
     from tqdm.auto import tqdm
 
-    if len(specs) > 1:
-        check_splits(specs)
-    large = sum(not on_cpu(spec, device) for spec in specs)
-    at_once = min(len(specs), jobs or (jobs_on_gpus() if large else default_jobs()))
-    if any(external(spec) for spec in specs):
-        at_once = 1  # what only this process knows cannot be named in another one
-    log.info("%s: %d on the CPU, %d on GPUs, %d at a time", label, len(specs) - large, large, at_once)
-    places = Places(at_once, store.root, force=force)
-    done = _here(specs, device, store, force) if at_once == 1 else _beside(specs, device, places)
+    if len(todo) > 1:
+        check_splits(list(todo.values()))
+    large = sum(not on_cpu(spec, device) for spec in todo.values())
+    at_once = min(len(todo), jobs or (jobs_on_gpus() if large else default_jobs()))
+    here = {key: spec for key, spec in todo.items() if at_once == 1 or external(spec)}
+    log.info("%s: %d on the CPU, %d on GPUs, %d at a time", label, len(todo) - large, large, at_once)
+
+    def all_of_them() -> Iterator[_Done]:
+        beside = {key: spec for key, spec in todo.items() if key not in here}
+        for key, outcome in _beside(beside, device, Places(at_once, store.root, force=force)):
+            if outcome.status == "unknown":
+                here[key] = todo[key]
+            else:
+                yield key, outcome.failure
+        for key, spec in here.items():
+            try:
+                train(spec, device, store, force)
+                yield key, None
+            except RunFailed as error:
+                yield key, error.record
+
     quiet = bool(os.environ.get("TQDM_DISABLE"))  # the headless runner sets it; notebook bars overlook it
-    bar = tqdm(done, total=len(specs), desc=label, disable=quiet, file=sys.stderr, mininterval=1.0)
+    bar = tqdm(all_of_them(), total=len(todo), desc=label, disable=quiet, file=sys.stderr, mininterval=1.0)
     return {key: failure for key, failure in bar if failure is not None}
 
 
-def _here(specs: Sequence[RunSpec], device: str, store: Store, force: bool) -> Iterator[_Done]:
-    """One after the other, in this process."""
-    for spec in specs:
-        try:
-            yield train(spec, device, store, force).key, None
-        except RunFailed as error:
-            yield error.key, error.record
-
-
-def _beside(specs: Sequence[RunSpec], device: str, places: Places) -> Iterator[_Done]:
+def _beside(runs: Mapping[str, RunSpec], device: str, places: Places) -> Iterator[tuple[str, Outcome]]:
     """Side by side, in processes of their own."""
     scheduler = Scheduler(places)
-    for number, spec in enumerate(specs):
-        scheduler.add(Job((number,), spec.key(), spec, device))
+    for number, (key, spec) in enumerate(runs.items()):
+        scheduler.add(Job((number,), key, spec, device))
     try:
         while (ended := scheduler.step()) is not None:
             for job, outcome in ended:
@@ -118,8 +129,8 @@ def _beside(specs: Sequence[RunSpec], device: str, places: Places) -> Iterator[_
                         "run fewer at a time (FEDLORA_JOBS=1 or jobs=1); what has finished is in the store, "
                         "and the others go on from their last round",
                     )
-                if outcome.status in ("finished", "failed"):
-                    yield job.key, outcome.failure
+                if outcome.status in ("finished", "failed", "unknown"):
+                    yield job.key, outcome
                 elif outcome.cause is not None and outcome.status != "sent again":
                     raise outcome.cause
     finally:

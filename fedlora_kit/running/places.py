@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from fedlora_kit.devices import free_bytes, gpu_count, visible_gpus
 from fedlora_kit.errors import FedloraError
 from fedlora_kit.experiments.placing import on_cpu, wanted_device
-from fedlora_kit.experiments.spec import RunSpec
+from fedlora_kit.experiments.spec import RunSpec, own_modules
 from fedlora_kit.running.pools import WarmPool
 from fedlora_kit.running.scheduler import Executor
 from fedlora_kit.running.shares import memory_bytes, share_of_gpu
@@ -104,8 +104,8 @@ class Places(Executor):
         seat = None if full else _Seat("", 0) if cpu else self._seat(job)
         if seat is None:
             return None
-        description, device = job.spec.model_dump(mode="json"), "cpu" if cpu else "cuda"
-        future = self._pool(seat.gpu).submit(work, description, job.key, device, *self._given)
+        run = job.spec.model_dump(mode="json"), own_modules(job.spec), job.key, "cpu" if cpu else "cuda"
+        future = self._pool(seat.gpu).submit(work, *run, *self._given)
         self._seats[future] = seat
         return future
 

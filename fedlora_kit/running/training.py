@@ -5,14 +5,16 @@ from __future__ import annotations
 import sys
 import time
 import traceback
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
 from fedlora_kit.errors import FedloraError
+from fedlora_kit.experiments import own_code
 from fedlora_kit.experiments.placing import on_cpu, out_of_memory
 from fedlora_kit.experiments.run import RunFailed, run
 from fedlora_kit.experiments.spec import RunSpec
@@ -44,14 +46,15 @@ class Outcome:
 
     Attributes:
         status: "finished" and "failed" (it diverged) are in the worker's store; "out of memory" (of a GPU),
-            "error" and "killed" (its process): it could not be trained; "sent again": see `Scheduler`.
+            "error" and "killed" (its process): it could not be trained; "unknown": it was not found by its
+            description; "sent again": see `Scheduler`.
         seconds: wall time.
         error: what went wrong, else empty; cause: the same as an error to be raised.
         failure: the record of a run that diverged.
         resumed: the round after which a finished one went on, if it did.
     """
 
-    status: Literal["finished", "failed", "out of memory", "error", "killed", "sent again"]
+    status: Literal["finished", "failed", "out of memory", "error", "killed", "unknown", "sent again"]
     seconds: float = 0.0
     error: str = ""
     failure: dict[str, Any] | None = None
@@ -97,21 +100,26 @@ def refused(error: BaseException, seconds: float = 0.0) -> Outcome:
     return Outcome("out of memory" if out_of_memory(error) else "error", seconds, str(cause), cause=cause)
 
 
-def work(description: Mapping[str, Any], key: str, device: str, root: str, force: bool) -> Outcome:
+def work(
+    description: Mapping[str, Any], modules: Sequence[str], key: str, device: str, root: str, force: bool
+) -> Outcome:
     """Train a run into the store at ``root``: what the processes of this machine do.
 
     Args:
-        key: the run's, as the asking process has it. One with another code or other backbones would train
-            another run: that is an error.
+        modules: of the user's own that define what the run names; imported beside what `own_code` names.
+        key: the run's, as the asking process has it. A process that does not know such a run, or another one
+            by it, trains nothing.
     """
-
-    def do() -> Entry:
+    try:
+        own_code.modules()
+        for name in modules:
+            import_module(name)
         spec = RunSpec.parse(dict(description))
         if spec.key() != key:
             raise FedloraError(
                 f"a training process would train run {spec.key()} and not {key}",
                 "it found other code or other backbones than the command did",
             )
-        return train(spec, device, Store(Path(root)), force)
-
-    return attempt(do)
+    except Exception as error:
+        return replace(refused(error), status="unknown")
+    return attempt(lambda: train(spec, device, Store(Path(root)), force))

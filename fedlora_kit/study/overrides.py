@@ -67,6 +67,21 @@ def plain(name: str, value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
+def departures(setting: Any, paper: Any, *, apart: Collection[str] = ()) -> list[str]:
+    """Where a setting differs from the paper's own, a sentence a field, for a notebook's deviations.
+
+    Args:
+        setting, paper: frozen dataclasses of one kind.
+        apart: fields that change no result.
+    """
+    names = [f.name for f in dataclasses.fields(setting) if f.name not in apart]
+    return [
+        f"{name}: {getattr(setting, name)!r} (paper profile: {getattr(paper, name)!r})"
+        for name in names
+        if getattr(setting, name) != getattr(paper, name)
+    ]
+
+
 def chosen(what: str, name: str, names: Sequence[str] | None, known: Collection[str]) -> list[str]:
     """The names that a parameter gives, all that are known if it gives none.
 

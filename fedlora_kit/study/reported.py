@@ -86,7 +86,8 @@ def read(path: Path | None = None) -> pd.DataFrame:
     if not where.is_file():
         raise FedloraError(
             f"the reported numbers are missing: {where}",
-            "restore the file from the repository, or set FEDLORA_HOME",
+            "of the kit: restore the file, or set FEDLORA_HOME; of your own paper: write the line "
+            f"{','.join(COLUMNS)}, and one more a number",
         )
     frame = pd.read_csv(where, dtype=str, keep_default_na=False)
     if tuple(frame.columns) != COLUMNS:
@@ -132,17 +133,3 @@ def _finite(text: str) -> bool:
         return bool(np.isfinite(float(text)))
     except ValueError:
         return False
-
-
-def published(paper: str, item: str) -> pd.DataFrame:
-    """The reported numbers of one item, in the file's order; no rows if none is known.
-
-    Args:
-        paper: id of the paper (``"ffa-lora"``).
-        item: name of the item in it (``"table1"``).
-
-    Raises:
-        BadValue, FedloraError: as in :func:`read`.
-    """
-    frame = read()
-    return frame[(frame["paper"] == paper) & (frame["item"] == item)].reset_index(drop=True)

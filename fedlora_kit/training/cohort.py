@@ -230,7 +230,7 @@ class Cohort:
             problem = why_not_client(fed.clients[k], fed.method.present_layers(k, round_index))
             if problem and (forced or self._rows_only):
                 raise BadValue(
-                    f"client {k} cannot be stacked in round {round_index}: {problem}",
+                    f"client {k} cannot be stacked in round {round_index + 1}: {problem}",
                     "set local.stack to auto or never"
                     if forced
                     else "set precision to tf32 or fp32: under DP bf16 needs stacks",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -126,11 +126,30 @@ def train_client(
         total += value
     could_move = seen > 0 or (noise is not None and noise.sigma > 0)
     if could_move and not has_moved:
-        raise NothingMoved(
-            f"{len(sums)} steps of client {client} in round {round_index} changed no trained tensor",
-            "every gradient was exactly zero: check targets, head policy and learning rate",
-        )
+        raise nothing_moved(len(sums), client, round_index, slot.trainable, slot.parameters)
     return LocalResult(total / seen if seen else float("nan"), seen, len(sums))
+
+
+def nothing_moved(
+    steps: int, client: int, round_index: int, trained: Sequence[str], adapter: Mapping[str, torch.Tensor]
+) -> NothingMoved:
+    """The error of a local training that moved nothing, with its cause where the adapter shows it.
+
+    Args:
+        trained: names of the tensors that trained.
+        adapter: the whole adapter.
+    """
+    problem = f"{steps} steps of client {client} in round {round_index + 1} changed no trained tensor"
+    beside = [adapter.get(name.replace(".lora_A.", ".lora_B.")) for name in trained]
+    alone = all(".lora_A." in name for name in trained)
+    if trained and alone and not any(b is not None and bool(b.any()) for b in beside):
+        return NothingMoved(
+            f"{problem}: A trains alone, and B is zero, so that the gradient of A is zero",
+            "B is zero at the start: let it train in the first round, alone or with A",
+        )
+    return NothingMoved(
+        problem, "every gradient was exactly zero: check targets, head policy and learning rate"
+    )
 
 
 def _side_by_side(tensors: Sequence[torch.Tensor]) -> torch.Tensor:

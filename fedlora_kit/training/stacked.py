@@ -17,10 +17,10 @@ from torch import nn
 
 from fedlora_kit.adapter import State
 from fedlora_kit.data.encoded import EncodedData
-from fedlora_kit.errors import NonFinite, NothingMoved
+from fedlora_kit.errors import NonFinite
 from fedlora_kit.privacy.stacked import clipped_sums, draw_noise
 from fedlora_kit.randomness import Streams
-from fedlora_kit.training.local import LocalResult, Noise, make_optimizer
+from fedlora_kit.training.local import LocalResult, Noise, make_optimizer, nothing_moved
 from fedlora_kit.training.lora_stack import LoraStack, Tensors
 from fedlora_kit.training.objective import losses_of
 from fedlora_kit.training.precision import products
@@ -272,10 +272,7 @@ def _finished(
             raise NonFinite("adapter", round_index, m.client)
         could_move = seen[k] > 0 or (m.noise is not None and m.noise.sigma > 0)
         if could_move and not any_moved[k]:
-            raise NothingMoved(
-                f"{len(by_step)} steps of client {m.client} in round {round_index} changed no trained tensor",
-                "every gradient was exactly zero: check targets, head policy and learning rate",
-            )
+            raise nothing_moved(len(by_step), m.client, round_index, m.trains, m.start)
         tensors = flat.tensors(values[k : k + 1].clone(), {})
         state = {n: tensors[n][0] for n in m.trains}
         loss = totals[k] / seen[k] if seen[k] else float("nan")

@@ -29,7 +29,7 @@ variants: list[str] | None = None  # as_described, as_released, a defect's name,
 clients: int | None = None  # clients there are
 cohort: int | None = None  # clients drawn a round
 rounds: int | None = None  # federated rounds
-lr: float | None = None  # learning rate of round 0, for all methods
+lr: float | None = None  # learning rate of the first round, for all methods
 train_limit: int | None = None  # at most so many training examples
 eval_limit: int | None = None  # at most so many scored examples
 

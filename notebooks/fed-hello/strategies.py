@@ -28,7 +28,7 @@ patterns: list[str] | None = None  # triangle, inverted_triangle, bottleneck, un
 clients: int | None = None  # clients there are
 cohort: int | None = None  # clients drawn a round
 rounds: int | None = None  # federated rounds
-lr: float | None = None  # learning rate of round 0, for all methods
+lr: float | None = None  # learning rate of the first round, for all methods
 train_limit: int | None = None  # at most so many training examples
 eval_limit: int | None = None  # at most so many scored examples
 

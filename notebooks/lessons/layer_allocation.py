@@ -156,7 +156,7 @@ out.figure(
 #
 # ## 4. The average, layer by layer
 #
-# Round 0 of our small federation: four clients are drawn, and each trains its own layers.
+# The first round of our small federation: four clients are drawn, and each trains its own layers.
 
 # %%
 fed = build(spec, place)
@@ -165,7 +165,7 @@ held = lesson.allocated(fed.method, cohort, 0, list(start))
 out.figure(
     lesson.figure(held, cohort, [len(fed.clients[k]) for k in cohort]),
     "round",
-    caption="Which of four layers each client of round 0 trains.",
+    caption="Which of four layers each client of the first round trains.",
 )
 
 # %% [markdown]

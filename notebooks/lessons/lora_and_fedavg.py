@@ -78,8 +78,11 @@ print(
     f" α/r = {scale:g}",
 )
 
-some_b = torch.randn_like(b)  # B itself is still zero (section 2) and would hide any mistake
-x = torch.randn(5, 64, device=place)  # five inputs
+drawn = torch.Generator().manual_seed(0)
+some_b = torch.randn(b.shape, generator=drawn).to(
+    b
+)  # B itself is still zero (section 2) and would hide any mistake
+x = torch.randn(5, 64, generator=drawn).to(place)  # five inputs
 slot.write({**start, f"{module}.lora_B.weight": some_b})
 with torch.no_grad():
     detour = scale * x @ a.T @ some_b.T

@@ -79,4 +79,4 @@ def deviations(data_set: str, s: Setting) -> list[str]:
         for f in dataclasses.fields(Setting)
         if getattr(s, f.name) != getattr(paper, f.name) and f.name not in {"max_tokens", "eval_every"}
     ]
-    return [*first, *changes, f"Fisher scores from round {s.refresh} on, every {s.refresh}.", *common]
+    return [*first, *changes, f"Fisher scores after {s.refresh} rounds, then every {s.refresh}.", *common]

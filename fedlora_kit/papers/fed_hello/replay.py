@@ -36,7 +36,7 @@ GROUP_LAYERS = (6, 9, 12)
 FIRST_FIM_ROUND = 50
 """KMeans draws from the same stream here, on scores that were not logged: the end of what can be followed."""
 UNKNOWN = (
-    f"Fed-HeLLo's rounds from {FIRST_FIM_ROUND} on are unknown: there the released code clusters Fisher "
+    f"Fed-HeLLo's rounds from {FIRST_FIM_ROUND + 1} on are unknown: there the released code clusters Fisher "
     "scores with KMeans, which draws from the same stream, and the scores were not logged"
 )
 

@@ -128,8 +128,8 @@ def deviations(
         *own,
         *modes.deviations(s.mode),
         *precision_note(s.precision),
-        f"One learning rate for all methods, {s.lr:g} in round 0 (released: 0.01); no tuning is known. A "
-        "baseline may fare better at another.",
+        f"One learning rate for all methods, {s.lr:g} in the first round (released: 0.01); no tuning is "
+        "known. A baseline may fare better at another.",
         "One AdamW step a round on all examples of a client, as the logs' norms show (the shipped settings "
         "depend on the number of GPUs).",
         "HETLoRA's ranks 1, 4 and 16 are read off the official norms; FlexLoRA's are not known and are taken "
@@ -156,7 +156,7 @@ def deviations(
         for f in dataclasses.fields(Setting)
         if getattr(s, f.name) != getattr(paper, f.name) and f.name not in {"max_tokens", "mode"}
     ]
-    schedule = f"Fisher scores from round {s.refresh} on, every {s.refresh} (paper: 50 and 50 of 500 rounds)."
+    schedule = f"Fisher scores after {s.refresh} rounds, then every {s.refresh} (paper: 50 and 50 of 500)."
     return [first, *changes, schedule, *common]
 
 

@@ -22,10 +22,10 @@ from fedlora_kit.models.components import AXES
 from fedlora_kit.papers.fedlora_optimizer import setting as flo_setting
 from fedlora_kit.papers.fedlora_optimizer.setting import Setting
 from fedlora_kit.papers.fedlora_optimizer.variation import REFERENCES, client_adapters, variation
+from fedlora_kit.papers.published import published
 from fedlora_kit.study.claims import Claim, mean_difference
 from fedlora_kit.study.grid import Cell
 from fedlora_kit.study.planned import Runs
-from fedlora_kit.study.reported import published
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

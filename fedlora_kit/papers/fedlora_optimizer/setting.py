@@ -8,8 +8,8 @@ from typing import Any
 from fedlora_kit.data.tasks import get_task
 from fedlora_kit.errors import BadValue
 from fedlora_kit.experiments.spec import RunSpec
+from fedlora_kit.papers.published import published
 from fedlora_kit.study import overrides
-from fedlora_kit.study.reported import published
 from fedlora_kit.study.tasks import fitting, need_classes
 
 

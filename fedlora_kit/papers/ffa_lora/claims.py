@@ -3,12 +3,12 @@ paper."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 
 from fedlora_kit.papers.ffa_lora.grid import STAND_INS, Setting
 from fedlora_kit.study.claims import Claim, exact_ratio
 from fedlora_kit.study.number_formats import precision_note
+from fedlora_kit.study.overrides import departures
 
 
 def half_claims(within: Sequence[str]) -> list[Claim]:
@@ -85,11 +85,7 @@ def deviations(s: Setting, paper: Setting, *own: str) -> list[str]:
         )
     if s == paper:
         return common
-    changes = [
-        f"{f.name}: {getattr(s, f.name)!r} (paper profile: {getattr(paper, f.name)!r})"
-        for f in dataclasses.fields(Setting)
-        if getattr(s, f.name) != getattr(paper, f.name) and f.name not in {"max_tokens", "eval_every"}
-    ]
+    changes = departures(s, paper, apart={"max_tokens", "eval_every"})
     first = (
         "Smoke profile: the tasks are built-in stand-ins of the same shape, not GLUE; figures cannot be "
         "compared with the paper's."

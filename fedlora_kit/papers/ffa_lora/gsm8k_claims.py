@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 from fedlora_kit.papers.ffa_lora.gsm8k import PROFILES, Setting
 from fedlora_kit.study.claims import Claim, exact_ratio, mean_difference
+from fedlora_kit.study.overrides import departures
 
 
 def claims() -> list[Claim]:
@@ -62,12 +61,7 @@ def deviations(profile: str, s: Setting) -> list[str]:
     paper = PROFILES["paper"]
     if s == paper:
         return common
-    changes = [
-        f"{f.name}: {getattr(s, f.name)!r} (paper profile: {getattr(paper, f.name)!r})"
-        for f in dataclasses.fields(Setting)
-        if getattr(s, f.name) != getattr(paper, f.name)
-        and f.name not in {"max_tokens", "eval_max_tokens", "gradient_checkpointing"}
-    ]
+    changes = departures(s, paper, apart={"max_tokens", "eval_max_tokens", "gradient_checkpointing"})
     first = ["Other model and sizes than the paper's: figures cannot be compared one to one."]
     if "gsm8k" not in s.tasks:
         first.append(
