@@ -90,7 +90,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in VARIABLES:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("FEDLORA_RUNS", str(tmp_path / "runs"))
-    monkeypatch.setattr("fedlora_kit.cli.doctor.kernel", lambda: Check("kernel", "ok", ""))
+    monkeypatch.setattr("fedlora_kit.cli.doctor.kernel", lambda: Check("ok", ""))
     return tmp_path
 
 

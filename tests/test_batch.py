@@ -282,7 +282,7 @@ def batch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Batch]:
         patch.setenv("JUPYTER_PATH", str(home / "foreign"))
         for name in ("FEDLORA_HUB", "FEDLORA_JOBS"):
             patch.delenv(name, raising=False)
-        patch.setattr(pool, "_cores", lambda: 7)
+        patch.setattr(pool, "cores", lambda: 7)
         recorder = Recorder()
         settings = {"rounds": "5"}
         statuses = reproduce(Order(ITEMS, jobs=2, settings=settings), recorder).statuses
@@ -681,7 +681,7 @@ def test_as_many_notebooks_as_fit_into_the_containers_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: dict[str, str], fit: int
 ) -> None:
     monkeypatch.setattr(pool, "_CGROUPS", tmp_path)
-    monkeypatch.setattr(pool, "_cores", lambda: 8)
+    monkeypatch.setattr(pool, "cores", lambda: 8)
     host = tmp_path / "meminfo"
     host.write_text(f"MemTotal: 1\nMemAvailable: {64 * 2**20} kB\n")
     monkeypatch.setattr(pool, "_MEMINFO", host)

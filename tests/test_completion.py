@@ -151,7 +151,7 @@ def test_zsh_and_fish_ask_for_the_whole_word(ask, own: None) -> None:
 def test_keys_of_runs(bash) -> None:
     for key in KEYS:
         with Store().work(key, {}) as work:
-            work.finish({"results.json": {}, "history.json": [], "provenance.json": {}})
+            work.finish({"results.json": {}, "history.jsonl": [], "provenance.json": {}})
     assert bash("show", "aa") == list(KEYS[:2])
     assert bash("compare", KEYS[0], "b") == [KEYS[2]]
     assert bash("tensorboard", "aa") == list(KEYS[:2])

@@ -172,7 +172,7 @@ def test_there_is_no_warning_without_need(monkeypatch: pytest.MonkeyPatch) -> No
     store = Store()
     for spec in runs_of(ITEM, "small", seeds=1):
         with store.work(spec.key(), {}) as work:
-            work.finish({"results.json": {}, "history.json": [], "provenance.json": {}})
+            work.finish({"results.json": {}, "history.jsonl": [], "provenance.json": {}})
     assert warning.slow_without_gpu("small", given, rate) is None
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert warning.slow_without_gpu("small", {ITEM: {"seeds": 2}}, rate) is None

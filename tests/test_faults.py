@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import toy
-from store_tools import FILES, KEY, OTHER, SPEC, child, finish, tree, until, wait
+from store_tools import FILES, KEY, OTHER, SPEC, child, finish, killed, tree, until, wait
 
 from fedlora_kit.batch import pool
 from fedlora_kit.batch.folders import Staging
@@ -26,7 +26,7 @@ from fedlora_kit.experiments.entry import OtherFormat
 from fedlora_kit.experiments.run import run
 from fedlora_kit.experiments.spec import RunSpec
 from fedlora_kit.experiments.store import Store
-from fedlora_kit.running import many
+from fedlora_kit.running import many, places
 
 ROOT = Path(__file__).resolve().parent.parent
 PRIVATE = {"epsilon": 5.0, "delta": 1e-3, "clip": 1.0}
@@ -96,13 +96,7 @@ def test_a_killed_training_process_is_one_clear_error(world, tmp_path, monkeypat
         "method": {"name": "lora"},
         "local": {"lr": 0.1},
     }
-    here = os.getpid()
-
-    def dies(*_, **__):
-        if os.getpid() != here:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    monkeypatch.setattr(many, "_sent", dies)
+    monkeypatch.setattr(places, "work", killed)
     specs = [RunSpec.parse({**description, "seed": seed}) for seed in (0, 1)]
     with pytest.raises(FedloraError, match=r"was killed(.|\n)*FEDLORA_JOBS=1"):
         many.run_all(specs, jobs=2, store=Store(tmp_path / "runs"), device="cpu")

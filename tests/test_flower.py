@@ -80,7 +80,7 @@ def hub(tmp_path, monkeypatch):
     toy.build_mirror(tmp_path / "hub")
     toy.enter(tmp_path / "hub")
     monkeypatch.setattr(peers, "_POLL_SECONDS", 0.01)
-    node._node.cache_clear()
+    node.node.cache_clear()
 
 
 LOCAL = {"lr": 0.2, "steps": 2, "batch_size": 4, "stack": "never"}

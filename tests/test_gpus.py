@@ -19,10 +19,8 @@ import fedlora_kit
 from fedlora_kit import devices
 from fedlora_kit.cli import doctor
 from fedlora_kit.devices import check_device, resolve_device
-from fedlora_kit.engines import local_batch
-from fedlora_kit.engines.local_batch import LocalBatch
-from fedlora_kit.engines.stages import Wanted
-from fedlora_kit.engines.warm import Outcome, WarmPool
+from fedlora_kit.engines import batch as batches
+from fedlora_kit.engines.batch import Batch
 from fedlora_kit.errors import BadValue, FedloraError
 from fedlora_kit.experiments import run as run_module
 from fedlora_kit.experiments.provenance import collect
@@ -32,6 +30,8 @@ from fedlora_kit.experiments.store import Store
 from fedlora_kit.flower.launch import device_of_node
 from fedlora_kit.running import many, places
 from fedlora_kit.running.places import Places
+from fedlora_kit.running.pools import WarmPool
+from fedlora_kit.running.training import Job, Outcome
 from fedlora_kit.study.rates import rates
 
 PACKAGE = Path(fedlora_kit.__file__).parent
@@ -283,22 +283,18 @@ def test_gpus_are_never_overbooked(jobs, needs, alone, ends):
         patch.setattr(places, "visible_gpus", lambda: ["3", "5"])
         patch.setattr(places, "on_cpu", lambda *_: False)
         cards = Cards()
-        machine = Places(jobs, cards, needs=lambda number: needs[number])
+        machine = Places(jobs, Path("store"), cards, needs=lambda one: needs[one.seed])
         patch.setattr(places, "wanted_device", lambda *_: "auto")
         running, waiting, ends = {}, list(range(len(needs))), list(ends)
         while waiting or running:
             while waiting:
                 number = waiting[0]
-                future = machine.send(
-                    number,
-                    "auto",
-                    lambda pool, device, n=number: pool.submit(run, n, device),
-                    alone=number in alone,
-                )
+                one = LARGE.model_copy(update={"seed": number})
+                future = machine.submit(Job((), str(number), one, "auto", alone=number in alone))
                 if future is None:
                     break
-                gpu, given, _ = cards.sent[-1]
-                assert given == (number, "cuda")
+                gpu, (_, _, key, device, root, force), _ = cards.sent[-1]
+                assert (key, device, root, force) == (str(number), "cuda", "store", False)
                 running[future] = (waiting.pop(0), gpu)
             assert len(running) <= jobs
             assert running, "a machine at rest takes any run"
@@ -317,20 +313,18 @@ def test_gpus_are_never_overbooked(jobs, needs, alone, ends):
 def test_a_named_gpu_is_kept_to_and_the_kits_backbones_take_none(gpus, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-a,GPU-b")
     cards = Cards()
-    machine = Places(4, cards, needs=lambda _: 100)
+    machine = Places(4, Path("store"), cards, needs=lambda _: 100)
     asked = [(LARGE, "cuda:1"), (LARGE, "cuda:1"), (LARGE, "auto"), (spec(), "auto"), (spec(), "cuda")]
-    for wanted, device in asked[:4]:
-        assert machine.send(wanted, device, lambda pool, there: pool.submit(run, there))
-    assert machine.full
-    assert machine.send(*asked[4], lambda pool, there: pool.submit(run, there)) is None
-    assert [(gpu, *there) for gpu, there, _ in cards.sent] == [
+    sent = [machine.submit(Job((), "key", wanted, device)) for wanted, device in asked]
+    assert [future is None for future in sent] == [False, False, False, False, True]
+    assert [(gpu, given[3]) for gpu, given, _ in cards.sent] == [
         ("GPU-b", "cuda"),
         ("GPU-b", "cuda"),
         ("GPU-a", "cuda"),
         ("", "cpu"),
     ]
     with pytest.raises(BadValue, match="there are 2 GPUs"):
-        Places(1, cards).send(LARGE, "cuda:7", lambda *_: None)
+        Places(1, Path("store"), cards).submit(Job((), "key", LARGE, "cuda:7"))
     assert not [start for start in gpus if start != "init"], "nothing is started here"
 
 
@@ -342,61 +336,45 @@ def test_flowers_nodes_go_around_the_gpus(gpus):
 
 def test_a_run_without_enough_memory_is_sent_again_alone(gpus, monkeypatch):
     """In a batch, and among the runs of one notebook; where it still does not fit, that is the answer."""
-    monkeypatch.setattr(local_batch, "_key", lambda one: f"{one.seed:016x}")
+    monkeypatch.setattr(batches, "_key", lambda one: f"{one.seed:016x}")
+    monkeypatch.setattr(RunSpec, "key", lambda one: f"{one.seed:016x}")
     runs = [LARGE.model_copy(update={"seed": n}) for n in range(3)]
     cards, full, done = Cards(1 << 60), Outcome("out of memory", 1.0, "CUDA"), Outcome("finished", 1.0)
-    outcomes = {f"{n:016x}": ends for n, ends in enumerate(([full, done], [full, full], [done]))}
     keys, submit = [], cards.submit
 
     def at_once(gpu, work, given):
         future = submit(gpu, work, given)
         if work is not devices.free_bytes:
-            keys.append(given[1])
-            future.set_result(outcomes[given[1]].pop(0))
+            keys.append(given[2])
+            future.set_result(outcomes[given[2]].pop(0))
         return future
 
     cards.submit = at_once
-    batch = LocalBatch(Store(), 3, cards, seconds=lambda one: 9.0 - one.seed)
-    batch.add([Wanted(one, "auto") for one in runs])
+    outcomes = {f"{n:016x}": ends for n, ends in enumerate(([full, done], [full, full], [done]))}
+    batch = Batch(Store(), Places(3, Store().root, cards), seconds=lambda one: 9.0 - one.seed)
+    batch.add(runs)
     while batch.step():
         pass
     assert sorted(int(key, 16) for key in keys) == [0, 0, 1, 1, 2]
     assert (batch.finished, batch.left) == (2, {f"{1:016x}": "CUDA"})
 
-    tried = []
-
-    class Inline:
-        def __init__(self, processes, gpu):
-            pass
-
-        def submit(self, work, *given):
-            future = Future()
-            if work is devices.free_bytes:
-                future.set_result(1 << 60)
-                return future
-            seed = given[2].seed
-            tried.append(seed)
-            if seed == 1 and tried.count(1) == 1:
-                future.set_exception(devices.OutOfMemory("full", "less"))
-            else:
-                future.set_result((given[3], None))
-            return future
-
-        def close(self):
-            pass
-
-    monkeypatch.setattr(many, "_Workers", Inline)
-    named = {f"key{one.seed}": one for one in runs}
-    assert sorted(many._on_gpus(named, "auto", "store", False, 3)) == [(f"key{n}", None) for n in range(3)]
-    assert sorted(tried) == [0, 1, 1, 2]
+    outcomes, keys[:] = {f"{n:016x}": ends for n, ends in enumerate(([done], [full, done], [done]))}, []
+    named = {one.key(): one for one in runs}
+    ended = many._beside(named, "auto", Places(3, Store().root, cards))
+    assert sorted(key for key, outcome in ended if outcome == done) == sorted(named)
+    assert sorted(int(key, 16) for key in keys) == [0, 1, 1, 2]
+    full = Outcome("out of memory", 1.0, "CUDA", cause=FedloraError("CUDA"))
+    outcomes = {f"{n:016x}": [full, full] for n in range(3)}
+    with pytest.raises(FedloraError, match="CUDA"):
+        list(many._beside(named, "auto", Places(3, Store().root, cards)))
 
 
 def test_each_process_sees_its_own_gpu_alone():
-    for pool in (WarmPool(1, None, "GPU-b", preload=()), many._Workers(1, "GPU-b")):
-        try:
-            assert pool.submit(os.getenv, "CUDA_VISIBLE_DEVICES").result(timeout=60) == "GPU-b"
-        finally:
-            pool.close()
+    pool = WarmPool(1, "GPU-b", preload=())
+    try:
+        assert pool.submit(os.getenv, "CUDA_VISIBLE_DEVICES").result(timeout=60) == "GPU-b"
+    finally:
+        pool.close()
 
 
 # --- what stays in memory ---------------------------------------------------------------------------------

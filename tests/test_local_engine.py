@@ -21,18 +21,20 @@ from fedlora_kit.batch.order import Order, Todo
 from fedlora_kit.batch.progress import LiveTable, PlainLines, Reporter
 from fedlora_kit.batch.status import Status
 from fedlora_kit.cli import app
-from fedlora_kit.engines import local_batch
+from fedlora_kit.engines import batch as batches
 from fedlora_kit.engines import local_engine as engine
-from fedlora_kit.engines.local_batch import LocalBatch
+from fedlora_kit.engines.batch import Batch
 from fedlora_kit.engines.local_engine import Trained, train_items
-from fedlora_kit.engines.stages import Training, Wanted
-from fedlora_kit.engines.warm import Outcome, WarmPool, train
+from fedlora_kit.engines.stages import Training
 from fedlora_kit.errors import FedloraError
 from fedlora_kit.experiments import run as run_module
 from fedlora_kit.experiments.run import run
 from fedlora_kit.experiments.spec import RunSpec
 from fedlora_kit.experiments.store import Store
 from fedlora_kit.papers.runs_of import planned_runs, runs_of
+from fedlora_kit.running.places import Places
+from fedlora_kit.running.pools import WarmPool
+from fedlora_kit.running.training import Outcome, work
 
 GRID = {"ffa-lora/gsm8k": {"seeds": 2, "device": "cpu", "output_dir": "figures"}}
 PLAIN = {"start_here": {"seeds": 1, "device": "cpu"}}
@@ -57,9 +59,8 @@ class Stand:
         self.started.append(processes)
         return self
 
-    def submit(self, work, description, key, device, root):
-        assert work is train
-        assert device == "cpu"
+    def submit(self, function, description, modules, key, device, root, force):
+        assert (function, modules, device, force) == (work, [], "cpu", False)
         spec, future = RunSpec.parse(description), Future()
         assert spec.key() == key
         self.specs.append(spec)
@@ -92,7 +93,7 @@ def test_the_grid_goes_first_then_what_it_chooses_and_the_longest_of_the_rest(mo
     assert {s.key() for s in stand.specs[: len(grid)]} == {s.key() for s in grid}
     wanted = {s.key() for s in [*grid, *chosen, *rest]}
     assert sorted(s.key() for s in stand.specs) == sorted(wanted)  # each once
-    later = [local_batch.rough_seconds(s) for s in stand.specs[len(grid) :]]
+    later = [batches.rough_seconds(s) for s in stand.specs[len(grid) :]]
     assert later == sorted(later, reverse=True)
     assert (trained.finished, trained.failed, trained.left, trained.unplanned) == (len(wanted), 0, {}, {})
     assert (stand.started, stand.closed) == ([1], 1)
@@ -111,8 +112,8 @@ def test_a_run_of_unknown_length_begins_early(monkeypatch):
     specs = runs_of("start_here", "smoke", seeds=1)
     lengths = dict(zip([s.key() for s in specs], [1.0, 5.0, None, 3.0], strict=True))
     stand = Stand()
-    batch = LocalBatch(Store(), 1, stand, seconds=lambda s: lengths[s.key()])
-    batch.add([Wanted(spec, "cpu") for spec in specs])
+    batch = Batch(Store(), Places(1, Store().root, stand), seconds=lambda s: lengths[s.key()])
+    batch.add(specs, "cpu")
     while batch.step():
         pass
     assert [lengths[s.key()] for s in stand.specs] == [None, 5.0, 3.0, 1.0]
@@ -170,7 +171,7 @@ def test_an_item_that_cannot_be_planned_stops_no_other():
 
 
 def test_what_only_the_notebook_knows_or_nobody_has_stays_with_it(monkeypatch):
-    monkeypatch.setattr(local_batch, "external", lambda _: True)
+    monkeypatch.setattr(batches, "external", lambda _: True)
     stand = Stand()
     assert len(spread(PLAIN, stand).left) == len(runs_of("start_here", "smoke", seeds=1))
 
@@ -243,8 +244,8 @@ def test_an_interruption_ends_the_processes():
 
 def test_the_time_to_go_is_the_estimate_scaled_by_what_was_measured():
     seen, specs = [], runs_of("start_here", "smoke", seeds=1)
-    batch = LocalBatch(Store(), 1, Stand(), seen.append, seconds=lambda _: 0.5)
-    batch.add([Wanted(spec, "cpu") for spec in specs])
+    batch = Batch(Store(), Places(1, Store().root, Stand()), seen.append, seconds=lambda _: 0.5)
+    batch.add(specs, "cpu")
     assert batch.progress().remaining is None
     while batch.step():
         pass
@@ -320,7 +321,7 @@ def test_several_notebooks_are_trained_for(tmp_path, monkeypatch, words, trains)
     [(None, True, 3, 3), (None, False, 3, 1), (1, True, 3, 1), (None, True, 9, 4)],
 )
 def test_notebooks_at_a_time(tmp_path, monkeypatch, jobs, trained, cores, at_once):
-    monkeypatch.setattr(notebooks, "_cores", lambda: cores)
+    monkeypatch.setattr(notebooks, "cores", lambda: cores)
     monkeypatch.setattr(notebooks, "_MEMORY", 1)
     running, most = [], []
 
@@ -366,10 +367,10 @@ def test_a_warm_process_trains_what_a_local_run_gives(tmp_path):
     store = Store(tmp_path / "warm")
     bad = spec.model_copy(update={"local": spec.local.model_copy(update={"lr": 1e30})})
     server()
-    pool = WarmPool(1, tmp_path / "log")
+    pool = WarmPool(1, log=tmp_path / "log")
     try:
         ends = [
-            pool.submit(train, s.model_dump(mode="json"), s.key(), "cpu", str(store.root))
+            pool.submit(work, s.model_dump(mode="json"), [], s.key(), "cpu", str(store.root), False)
             for s in (spec, bad)
         ]
         good, diverged = (end.result(timeout=120) for end in ends)
@@ -390,9 +391,9 @@ def test_other_errors_are_told(tmp_path, monkeypatch):
     monkeypatch.setattr(run_module, "run_federation", breaking)
     spec = runs_of("start_here", "smoke", seeds=1)[0]
     description, key = spec.model_dump(mode="json"), spec.key()
-    assert train(description, key, "cpu", str(tmp_path)).error == "ZeroDivisionError: x"
-    assert train(description, key, "nonsense", str(tmp_path)).status == "error"
-    assert "other code" in train(description, "0" * 16, "cpu", str(tmp_path)).error
+    assert work(description, [], key, "cpu", str(tmp_path), False).error == "ZeroDivisionError: x"
+    assert work(description, [], key, "nonsense", str(tmp_path), False).status == "error"
+    assert "other code" in work(description, [], "0" * 16, "cpu", str(tmp_path), False).error
 
 
 def test_processes_import_the_package_of_the_one_that_asks(tmp_path, monkeypatch):
@@ -401,14 +402,13 @@ def test_processes_import_the_package_of_the_one_that_asks(tmp_path, monkeypatch
     (tmp_path / "fedlora_kit" / "__init__.py").write_text("")
     (tmp_path / "fedlora_kit" / "errors.py").write_text("class BadValue: ...")
     program = (
-        "import inspect, sys\n"
-        "if __name__ == '__main__':\n"
-        "    sys.path.insert(0, sys.argv[1])\n"
-        "    from fedlora_kit.engines.warm import WarmPool\n"
-        "    from fedlora_kit.errors import BadValue\n"
-        "    pool = WarmPool(1, preload=('fedlora_kit.errors',))\n"
-        "    print(pool.submit(inspect.getsourcefile, BadValue).result())\n"
-        "    pool.close()\n"
+        "import inspect, sys\n"  # without `if __name__ == '__main__'`: the processes do not run it
+        "sys.path.insert(0, sys.argv[1])\n"
+        "from fedlora_kit.running.pools import WarmPool\n"
+        "from fedlora_kit.errors import BadValue\n"
+        "pool = WarmPool(1, preload=('fedlora_kit.errors',))\n"
+        "print(pool.submit(inspect.getsourcefile, BadValue).result())\n"
+        "pool.close()\n"
     )
     root = Path(fedlora_kit.__file__).resolve().parent.parent
     (tmp_path / "bin").mkdir()
@@ -432,12 +432,12 @@ def test_notebooks_run_side_by_side_where_that_is_safe(trained, together):
 
 def test_a_process_that_dies_breaks_its_pool_and_the_next_one_works():
     server()
-    for work in (lambda pid: (os._exit, 3), lambda pid: (os.kill, pid, signal.SIGKILL)):
+    for end in (lambda pid: (os._exit, 3), lambda pid: (os.kill, pid, signal.SIGKILL)):
         pool = WarmPool(1)
         try:
             pid = pool.submit(os.getpid).result(timeout=60)
             with pytest.raises(BrokenProcessPool):
-                pool.submit(*work(pid)).result(timeout=60)
+                pool.submit(*end(pid)).result(timeout=60)
         finally:
             pool.close()
         assert not _lives(pid)
@@ -445,7 +445,7 @@ def test_a_process_that_dies_breaks_its_pool_and_the_next_one_works():
 
 SCRIPT = """
 import os, sys, time
-from fedlora_kit.engines.warm import WarmPool
+from fedlora_kit.running.pools import WarmPool
 pool = WarmPool(2, preload=())
 try:
     pids = {pool.submit(os.getpid).result()}

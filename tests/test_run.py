@@ -213,12 +213,11 @@ def test_jobs_do_not_change_results(hub, tmp_path):
     here = run(spec, store=Store(tmp_path / "a"))
     script = (
         "import sys, toy; from pathlib import Path; toy.enter(Path(sys.argv[1]));"
-        "from fedlora_kit.running.many import _one; from fedlora_kit.experiments.spec import RunSpec;"
-        "import json; spec = RunSpec.parse(json.loads(sys.argv[2]));"
-        "print(_one(spec, spec.key(), 'cpu', sys.argv[3], False))"
+        "from fedlora_kit.running.training import work; import json;"
+        "print(work(json.loads(sys.argv[2]), [], sys.argv[4], 'cpu', sys.argv[3], False))"
     )
     subprocess.run(
-        [sys.executable, "-c", script, str(hub), spec.canonical(), str(tmp_path / "b")],
+        [sys.executable, "-c", script, str(hub), spec.canonical(), str(tmp_path / "b"), spec.key()],
         check=True,
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parent), "PYTHONHASHSEED": "7"},
     )

@@ -256,7 +256,7 @@ def test_a_damaged_run_is_said_to_be_and_left_where_it_is(store: Store) -> None:
 
 def test_a_description_that_lacks_parts_is_still_shown() -> None:
     with Store().work("d" * 16, {"method": {"name": "x"}}) as work:
-        work.finish({"results.json": {}, "history.json": [], "provenance.json": {}})
+        work.finish({"results.json": {}, "history.jsonl": [], "provenance.json": {}})
     text = call("show", "d").stdout
     assert "trained without DP" in text
     assert "History" not in text

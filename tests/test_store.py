@@ -61,7 +61,7 @@ def test_a_finished_run_is_not_worked_on_again(store):
 
 def test_optional_parts(store):
     history = [{"round": 0}]
-    few = {name: FILES[name] for name in ("results.json", "provenance.json")} | {"history.json": history}
+    few = {name: FILES[name] for name in ("results.json", "provenance.json")} | {"history.jsonl": history}
     with store.work(KEY, SPEC) as work:
         work.finish(few)
     entry = store.load(KEY)

@@ -195,7 +195,7 @@ from pathlib import Path
 from fedlora_kit.errors import FedloraError
 from fedlora_kit.experiments.store import Store
 store, key = Store(Path(sys.argv[1]) / "runs"), "0" * 16
-small = {"history.json": [], "results.json": {}, "provenance.json": {}}
+small = {"history.jsonl": [], "results.json": {}, "provenance.json": {}}
 with store.work(key, {}) as work:
     try:
         work.finish({**small, "adapter/x": bytes(2 << 20)})

@@ -13,7 +13,7 @@ from cli_tools import LARGE_DELTA
 from typer.testing import CliRunner, Result
 
 from fedlora_kit.batch.order import Order
-from fedlora_kit.batch.progress import Reporter, Running
+from fedlora_kit.batch.progress import Running
 from fedlora_kit.batch.run_log import RunLog, device_text
 from fedlora_kit.batch.status import OK, UNCHANGED, Status
 from fedlora_kit.cli import app
@@ -109,7 +109,7 @@ def test_each_items_runs_are_logged_before_and_after(caplog: pytest.LogCaptureFi
     store, item = Store(), "lessons/lora_and_fedavg"
     specs = runs_of(item, "smoke", seeds=2)
     keys = list(dict.fromkeys(spec.key() for spec in specs))
-    files = {"results.json": {}, "history.json": [], "provenance.json": {}}
+    files = {"results.json": {}, "history.jsonl": [], "provenance.json": {}}
 
     def finish(key: str) -> None:
         with store.work(key, {}) as work:
@@ -117,7 +117,7 @@ def test_each_items_runs_are_logged_before_and_after(caplog: pytest.LogCaptureFi
 
     finish(keys[0])
     caplog.set_level(logging.DEBUG, LOGGER)
-    log = RunLog(Reporter(), Order(find(item), settings={"seeds": 2, "device": "cpu"}), store=store)
+    log = RunLog(Order(find(item), settings={"seeds": 2, "device": "cpu"}), lambda _: None, store=store)
     log.begin(3)
     log.start(Running(item, 0.0))
     assert f"{item}: 1 runs come from the store, {len(keys) - 1} are to be trained" in caplog.text

@@ -22,7 +22,7 @@ import pytest
 from fedlora_kit.batch.order import Todo
 from fedlora_kit.batch.runner import run_notebook
 from fedlora_kit.batch.status import Status
-from fedlora_kit.engines.warm import PRELOAD
+from fedlora_kit.running.pools import PRELOAD
 
 IMPORTED = [*PRELOAD, "fedlora_kit.notebook", "ipykernel.kernelapp", "matplotlib_inline.backend_inline"]
 
@@ -54,7 +54,7 @@ class Forked:
 
 
 def server() -> ForkServerContext:
-    """The server, which is also that of `engines.warm`: what it imports is said before it starts."""
+    """The server, which is also that of `running.pools`: what it imports is said before it starts."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(IMPORTED)
     forkserver.ensure_running()

@@ -6,7 +6,6 @@ import hashlib
 import json
 import platform
 from collections.abc import Mapping
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from fedlora_kit import paths
 from fedlora_kit.batch.parameters import read_notebook
 from fedlora_kit.batch.status import OK, STATUS_FILE, Status, read_status
 from fedlora_kit.experiments import atomic, own_code
+from fedlora_kit.experiments.libraries import installed
 from fedlora_kit.reporting import style
 from fedlora_kit.reporting.outputs import changed_files
 
@@ -23,13 +23,8 @@ _DECIDING = ("torch", "transformers", "peft", "opacus")
 
 def versions() -> dict[str, str]:
     """Versions of Python, of this package, and of the packages that decide a run's numbers."""
-    found = {"python": platform.python_version(), "fedlora-kit": fedlora_kit.__version__}
-    for name in _DECIDING:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            found[name] = "not installed"
-    return found
+    own = {"python": platform.python_version(), "fedlora-kit": fedlora_kit.__version__}
+    return own | {name: installed(name) or "not installed" for name in _DECIDING}
 
 
 def cache_key(notebook: Path, profile: str, parameters: Mapping[str, Any]) -> str:

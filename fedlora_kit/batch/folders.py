@@ -7,7 +7,6 @@ between the two renames can be undone.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from pathlib import Path
 from fedlora_kit.batch.status import FAILED, OK, Status, digests, read_status, write_status
 from fedlora_kit.disk import disk_guard
 from fedlora_kit.errors import FedloraError
+from fedlora_kit.experiments.locks import KeyLock
 from fedlora_kit.numerals import size
 from fedlora_kit.reporting.outputs import item_folder
 
@@ -96,17 +96,15 @@ def exclusive(profile: str, output_dir: str | Path) -> Iterator[Path]:
         FedloraError: another process holds it, it cannot be written, or there is hardly any disk space.
     """
     base = item_folder("x", profile, output_dir).parent
+    lock = KeyLock(base / ".lock")
     with disk_guard(base):
-        base.mkdir(parents=True, exist_ok=True)
-        handle = os.open(base / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
+        held = lock.try_acquire()
+    if not held:
+        raise FedloraError(
+            f"another fedlora reproduce is writing to {base}",
+            "wait for it, or name another folder with --output",
+        )
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise FedloraError(
-                f"another fedlora reproduce is writing to {base}",
-                "wait for it, or name another folder with --output",
-            ) from None
         free = shutil.disk_usage(base).free
         if free < _LEAST_FREE:
             raise FedloraError(
@@ -116,7 +114,7 @@ def exclusive(profile: str, output_dir: str | Path) -> Iterator[Path]:
         _recover(base)
         yield base
     finally:
-        os.close(handle)
+        lock.release()
 
 
 def _recover(base: Path) -> None:

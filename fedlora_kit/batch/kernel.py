@@ -51,7 +51,7 @@ def private_kernel() -> Iterator[Path]:
             yield spec
 
 
-def start_and_ask(seconds: float = 60.0) -> str:
+def start_and_ask(seconds: int = 60) -> str:
     """Start a kernel, let it say which Python it is, and stop it; for ``fedlora doctor``.
 
     Raises:
@@ -59,31 +59,16 @@ def start_and_ask(seconds: float = 60.0) -> str:
     """
     remedy = "install the kernel into this environment: python -m pip install ipykernel"
     try:
-        from jupyter_client.manager import start_new_kernel
-    except ImportError:
-        raise FedloraError("jupyter_client is not installed", remedy) from None
-    with private_kernel():
-        try:
-            manager, client = start_new_kernel(
-                startup_timeout=seconds, kernel_name=KERNEL_NAME, stderr=subprocess.DEVNULL
-            )
-        except Exception as error:
-            raise FedloraError(f"a notebook kernel does not start: {error}", remedy) from None
-        try:
-            lines: list[str] = []
+        from nbclient import NotebookClient
+        from nbformat.v4 import new_code_cell, new_notebook
 
-            def collect(message: dict[str, dict[str, str]]) -> None:
-                lines.append(message["content"].get("text", ""))
-
-            client.execute_interactive(
-                "import sys, fedlora_kit; print(sys.executable)", timeout=seconds, output_hook=collect
-            )
-        except Exception as error:
-            raise FedloraError(f"a notebook kernel starts but does not answer: {error}", remedy) from None
-        finally:
-            client.stop_channels()
-            manager.shutdown_kernel(now=True)
-    answer = "".join(lines).strip()
+        ask = new_notebook(cells=[new_code_cell("import sys, fedlora_kit; print(sys.executable)")])
+        with private_kernel():
+            client = NotebookClient(ask, timeout=seconds, startup_timeout=seconds, kernel_name=KERNEL_NAME)
+            client.execute(stderr=subprocess.DEVNULL)
+    except Exception as error:
+        raise FedloraError(f"a notebook kernel does not start: {error}", remedy) from None
+    answer = "".join(output.get("text", "") for output in ask.cells[0].outputs).strip()
     if answer != sys.executable:
         raise FedloraError(f"the notebook kernel is another Python: {answer or 'no answer'}", remedy)
     return answer

@@ -63,11 +63,7 @@ def read_notebook(path: Path) -> dict[str, Any]:
         raise BadValue(
             f"notebook {path} is damaged: {error}", "restore it from git, or from its paired .py"
         ) from None
-    if (
-        not isinstance(content, dict)
-        or content.get("nbformat") != 4
-        or not isinstance(content.get("cells"), list)
-    ):
+    if not isinstance(content, dict) or (content.get("nbformat"), type(content.get("cells"))) != (4, list):
         raise BadValue(f"{path} is not a notebook of format 4", "open and save it in JupyterLab")
     return content
 
@@ -107,25 +103,18 @@ def coerce(name: str, value: Any, parameter: Parameter, notebook: str = "") -> A
 
     if parameter.optional and (value is None or (isinstance(value, str) and value.strip().lower() in _NONE)):
         return None
-    if parameter.base.startswith("list["):
-        inner = parameter.base[5:-1]
-        if isinstance(value, str):
-            text = value.strip()
-            if text.startswith("[") and text.endswith("]"):
-                text = text[1:-1]
-            parts: list[Any] = [part.strip() for part in text.split(",")]
-            if "" in parts:
-                raise refuse("an entry is empty")
-        elif isinstance(value, list | tuple):
-            parts = list(value)
-        else:
-            raise refuse()
-        try:
-            return [_scalar(part, inner) for part in parts]
-        except ValueError as error:
-            raise refuse(str(error)) from None
+    several, inner = parameter.base.startswith("list["), parameter.base.removeprefix("list[").rstrip("]")
+    parts: Any = value
+    if several and isinstance(value, str):
+        text = value.strip()
+        inside = text[1:-1] if text.startswith("[") and text.endswith("]") else text
+        parts = [part.strip() for part in inside.split(",")]
+        if "" in parts:
+            raise refuse("an entry is empty")
+    if several and not isinstance(parts, list | tuple):
+        raise refuse()
     try:
-        return _scalar(value, parameter.base)
+        return [_scalar(part, inner) for part in parts] if several else _scalar(value, inner)
     except ValueError as error:
         raise refuse(str(error)) from None
 
@@ -209,24 +198,20 @@ def _declared(source: str, path: Path) -> dict[str, Parameter]:
             f"the parameters cell of {path.name} holds the line {line.splitlines()[0]!r}",
             f"write name: type = value  # help; types: {', '.join(TYPES)}, each also with | None",
         )
-        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
-            name, annotation = node.target.id, ast.unparse(node.annotation)
-        elif (
-            isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name)
-        ):
-            name, annotation = node.targets[0].id, None
-        else:
-            raise bad
-        if node.value is None:
+        target = node.targets[0] if isinstance(node, ast.Assign) and len(node.targets) == 1 else None
+        target = node.target if isinstance(node, ast.AnnAssign) else target
+        value = getattr(node, "value", None)
+        if not isinstance(target, ast.Name) or value is None:
             raise bad
         try:
-            default = ast.literal_eval(node.value)
+            default = ast.literal_eval(value)
         except ValueError:
             raise bad from None
-        kind = _normal(annotation) if annotation is not None else _inferred(default)
+        annotation = getattr(node, "annotation", None)
+        kind = _inferred(default) if annotation is None else _normal(ast.unparse(annotation))
         if kind is None:
             raise bad
-        found[name] = Parameter(name, kind, default, comments.get(node.end_lineno or 0, ""))
+        found[target.id] = Parameter(target.id, kind, default, comments.get(node.end_lineno or 0, ""))
     return found
 
 
@@ -237,14 +222,12 @@ def _comments(source: str) -> dict[int, str]:
 
 def _normal(annotation: str) -> str | None:
     """An annotation in the spelling of `TYPES`, or None where it is no such type."""
-    text = annotation.strip("'\"")
-    wrapped = re.fullmatch(r"(?:typing\.)?Optional\[(.*)\]", text)
-    parts = [wrapped[1], "None"] if wrapped else [part.strip() for part in text.split("|")]
-    optional = "None" in parts
-    kinds = [part.replace("List[", "list[") for part in parts if part != "None"]
+    plain = re.sub(r"^(?:typing\.)?Optional\[(.*)\]$", r"\1 | None", annotation.strip("'\""))
+    parts = [part.strip() for part in plain.replace("List[", "list[").split("|")]
+    kinds = [part for part in parts if part != "None"]
     if len(kinds) != 1 or kinds[0] not in TYPES:
         return None
-    return f"{kinds[0]} | None" if optional else kinds[0]
+    return f"{kinds[0]} | None" if "None" in parts else kinds[0]
 
 
 def _inferred(default: Any) -> str | None:
@@ -260,7 +243,7 @@ def _scalar(value: Any, kind: str) -> Any:
     """Raises ValueError with the reason (may be empty)."""
     text = value.strip() if isinstance(value, str) else None
     if kind == "str":
-        if not isinstance(value, str):
+        if text is None:
             raise ValueError(f"{value!r} is no text")
         # a folder that is named from here: the notebook runs elsewhere
         return os.path.abspath(value) if value.startswith(("./", "../")) else value
@@ -270,23 +253,19 @@ def _scalar(value: Any, kind: str) -> Any:
         if isinstance(value, bool):
             return value
         raise ValueError(f"{value!r} is neither true nor false")
-    if isinstance(value, bool):
-        raise ValueError(f"{value!r} is no number")
     if kind == "int":
         if text is not None and re.fullmatch(r"[+-]?[0-9]+", text):
             return int(text)
-        if isinstance(value, int):
+        if isinstance(value, int) and not isinstance(value, bool):
             return value
-        raise ValueError(f"{value!r} is no whole number")
-    if text is not None or isinstance(value, int | float):
-        try:
-            number = float(text if text is not None else value)
-        except (ValueError, OverflowError):
-            raise ValueError(f"{value!r} is no number") from None
-        if math.isnan(number):
-            raise ValueError("not a number")
-        return number
-    raise ValueError(f"{value!r} is no number")
+        raise ValueError(f"{value!r} is no {'number' if isinstance(value, bool) else 'whole number'}")
+    try:
+        number = math.nan if isinstance(value, bool) else float(value if text is None else text)
+    except (ValueError, OverflowError, TypeError):
+        number = math.nan
+    if math.isnan(number):
+        raise ValueError(f"{value!r} is no number")
+    return number
 
 
 def _describe(parameter: Parameter) -> str:
@@ -299,6 +278,5 @@ def _describe(parameter: Parameter) -> str:
         "list[float]": "numbers separated by commas, such as 0.1,1",
         "list[str]": "words separated by commas, such as sst2,qnli",
     }[parameter.base]
-    return (
-        f"{words}{', or none' if parameter.optional else ''} ({parameter.help or 'type ' + parameter.type})"
-    )
+    none = ", or none" if parameter.optional else ""
+    return f"{words}{none} ({parameter.help or 'type ' + parameter.type})"

@@ -18,6 +18,7 @@ from fedlora_kit.batch.order import Order, Todo
 from fedlora_kit.batch.progress import Reporter, Running
 from fedlora_kit.batch.status import OK, Status, now, read_status
 from fedlora_kit.disk import disk_guard
+from fedlora_kit.running.places import cores
 from fedlora_kit.study.item import Item
 from fedlora_kit.surroundings import python_path
 
@@ -51,7 +52,7 @@ def run(todo: Todo, side_by_side: bool, reporter: Reporter) -> list[Status]:
     """
     waiting, children, ended = list(todo.run), list[_Child](), list[Status]()
     jobs = todo.order.jobs or (_fitting(len(waiting)) if side_by_side else 1)
-    share = max(1, _cores() // max(1, min(jobs, len(waiting))))
+    share = max(1, cores() // max(1, min(jobs, len(waiting))))
     try:
         reporter.begin(len(todo.run) + len(todo.unchanged))
         for status in todo.unchanged:
@@ -85,27 +86,17 @@ def _start(item: Item, crashed: Status, order: Order, share: int) -> _Child:
     environment = {"FEDLORA_JOBS": str(share), **os.environ}
     environment["PYTHONPATH"] = python_path()
     errors = (staging.root / "worker.log").open("w+b")
+    given = {"item": asdict(item), "status": asdict(crashed), "output_dir": str(order.place)}
+    job = json.dumps({**given, "timeout": order.timeout, "run": run})
     process = subprocess.Popen(
-        [sys.executable, "-m", "fedlora_kit.batch.worker"],
-        stdin=subprocess.PIPE,
+        [sys.executable, "-m", "fedlora_kit.batch.worker", job],
+        stdin=subprocess.PIPE,  # open as long as this process lives
         stdout=errors,
         stderr=errors,
         env=environment,
         start_new_session=True,  # Ctrl-C reaches this process alone, which then stops the workers in order
     )
-    job = {
-        "item": asdict(item),
-        "status": asdict(crashed),
-        "output_dir": str(order.place),
-        "timeout": order.timeout,
-        "run": run,
-    }
-    child = _Child(item, process, staging, errors, Running(item.id, time.monotonic(), expected), crashed)
-    assert process.stdin is not None
-    with contextlib.suppress(BrokenPipeError):  # it died at once; _collect says so
-        process.stdin.write(json.dumps(job).encode() + b"\n")
-        process.stdin.flush()
-    return child
+    return _Child(item, process, staging, errors, Running(item.id, time.monotonic(), expected), crashed)
 
 
 def _collect(child: _Child) -> Status:
@@ -178,7 +169,7 @@ def _fitting(notebooks: int) -> int:
     except (OSError, StopIteration):  # not Linux
         free = _MOST * _MEMORY
     free = min([free, *_container_memory()])
-    return max(1, min(notebooks, _cores(), _MOST, int(free // _MEMORY)))
+    return max(1, min(notebooks, cores(), _MOST, int(free // _MEMORY)))
 
 
 def _container_memory() -> list[int]:
@@ -199,9 +190,3 @@ def _container_memory() -> list[int]:
                 left += int(stat[idle])
             found.append(left)
     return found
-
-
-def _cores() -> int:
-    import joblib
-
-    return int(joblib.cpu_count())  # what this process may use (affinity, containers), not what there is

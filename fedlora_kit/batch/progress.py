@@ -11,6 +11,7 @@ from fedlora_kit.batch.status import UNCHANGED, Status
 from fedlora_kit.engines.stages import Training
 from fedlora_kit.numerals import clock
 
+Say = Callable[[str], object]
 _HEARTBEAT = 30.0  # seconds between two plain lines of a notebook that goes on running
 
 
@@ -49,7 +50,7 @@ class Reporter:
 class PlainLines(Reporter):
     """A line when a notebook starts, ends, and every half minute between; likewise for the training."""
 
-    def __init__(self, say: Callable[[str], Any] = print) -> None:
+    def __init__(self, say: Say = print) -> None:
         self._say = say
         self._total = self._ended = 0
         self._spoken: dict[str, float] = {}

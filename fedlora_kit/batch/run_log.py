@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from fedlora_kit.batch.order import Order
 from fedlora_kit.batch.parameters import resolve
-from fedlora_kit.batch.progress import Reporter, Running
+from fedlora_kit.batch.progress import PlainLines, Running, Say
 from fedlora_kit.batch.status import UNCHANGED, Status
 from fedlora_kit.devices import gpu_count, kind_of
 from fedlora_kit.engines.stages import Training
@@ -19,8 +19,8 @@ from fedlora_kit.papers.runs_of import runs_of
 log = logging.getLogger(__name__)
 
 
-class RunLog(Reporter):
-    """A reporter that passes everything on, and logs each item's runs before and after its notebook.
+class RunLog(PlainLines):
+    """Plain lines, and each item's runs logged before and after its notebook.
 
     The runs are named from the item's setting, and looked up in the store; the notebook is not asked. An item
     that chooses from a grid names its chosen runs only after it. One that is not among the kit's items, or
@@ -35,9 +35,10 @@ class RunLog(Reporter):
     """
 
     def __init__(
-        self, inner: Reporter, order: Order, *, here: bool = True, store: Store | None = None
+        self, order: Order, say: Say = print, *, here: bool = True, store: Store | None = None
     ) -> None:
-        self._inner, self._profile, self._store = inner, order.profile, store or Store()
+        super().__init__(say)
+        self._profile, self._store = order.profile, store or Store()
         self._parameters = {item.id: resolve(item, order.settings) for item in order.items if item.notebook}
         self._device = str(order.settings.get("device", "auto")) if here else None
         self._had: dict[str, set[str]] = {}
@@ -46,16 +47,16 @@ class RunLog(Reporter):
         if not self._had:  # the runs are trained before their notebooks: this is the time to look
             for item in self._parameters:
                 self._look(item)
-        self._inner.training(now)
+        super().training(now)
 
     def begin(self, total: int) -> None:
         log.info("%d notebooks at profile %s", total, self._profile)
         if self._device is not None:
             log.info("device: %s", device_text(self._device))
-        self._inner.begin(total)
+        super().begin(total)
 
     def start(self, running: Running) -> None:
-        self._inner.start(running)
+        super().start(running)
         if running.item not in self._had:
             self._look(running.item)
 
@@ -72,11 +73,8 @@ class RunLog(Reporter):
             where = "from the store" if key in had else "to be trained"
             log.debug("%s: run %s (%s) %s", item, key, summary(spec), where)
 
-    def tick(self, running: list[Running], waiting: int) -> None:
-        self._inner.tick(running, waiting)
-
     def end(self, status: Status) -> None:
-        self._inner.end(status)
+        super().end(status)
         if status.status == UNCHANGED:
             log.info("%s: unchanged, its notebook is not run", status.item)
             return
@@ -90,9 +88,6 @@ class RunLog(Reporter):
         for key, state in states.items():
             log.debug("%s: run %s (%s) %s", status.item, key, summary(runs[key]),
                       "trained" if state == "finished" else state)  # fmt: skip
-
-    def close(self) -> None:
-        self._inner.close()
 
     def _runs(self, item: str) -> dict[str, RunSpec] | None:
         """Key -> run, of those that can be named now."""

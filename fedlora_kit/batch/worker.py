@@ -1,5 +1,4 @@
-"""The process of one notebook: ``python -m fedlora_kit.batch.worker``, a job as one line of JSON on its
-input.
+"""The process of one notebook: ``python -m fedlora_kit.batch.worker JOB``, the job as JSON.
 
 It ends with 0 (ok) or 1 (failed, recorded in ``status.json``); any other end means that it could not even
 record.
@@ -23,14 +22,6 @@ def _stop(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _first_line() -> bytes:
-    """Read byte by byte: a buffer would take what `_follow_parent` waits for."""
-    line = b""
-    while not line.endswith(b"\n") and (byte := os.read(sys.stdin.fileno(), 1)):
-        line += byte
-    return line
-
-
 def _follow_parent() -> None:
     while os.read(sys.stdin.fileno(), 4096):  # not sys.stdin: its lock would hang the interpreter's end
         pass
@@ -41,7 +32,7 @@ def main() -> int:
     """Run one job; the exit status."""
     signal.signal(signal.SIGTERM, _stop)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle: it sends SIGTERM
-    job = json.loads(_first_line())
+    job = json.loads(sys.argv[1])
     threading.Thread(target=_follow_parent, daemon=True).start()
     from fedlora_kit.batch.runner import run_notebook
     from fedlora_kit.batch.status import Status

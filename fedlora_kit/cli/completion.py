@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 VARIABLE = "_FEDLORA_COMPLETE"
 _NAME = "_FEDLORA_COMPLETE_NAME"  # of the setting whose value Bash asks for
-_DEVICES = ("auto", "cpu", "cuda")
 
 
 def one_of(*names: str) -> Callable[[str], list[str]]:
@@ -25,7 +24,7 @@ def one_of(*names: str) -> Callable[[str], list[str]]:
     return lambda incomplete: [name for name in names if name.startswith(incomplete)]
 
 
-devices = one_of(*_DEVICES)
+devices = one_of("auto", "cpu", "cuda")
 profiles = one_of("smoke", "small", "paper")
 engines = one_of("local", "ray")
 
@@ -79,10 +78,9 @@ def settings(ctx: typer.Context, incomplete: str) -> list[str]:
     name, equals, text = (bash, "=", incomplete) if bash else incomplete.partition("=")
     if not equals:
         names = [one for one in declared if one.startswith(name)]
-        # Two words that differ behind "=": a single one would be closed by a space.
-        return [f"{names[0]}=", f"{names[0]}={_default(declared[names[0]])}"] if len(names) == 1 else [
-            f"{one}=" for one in names
-        ]  # fmt: skip
+        found = [f"{one}=" for one in names]
+        # two words that differ behind "=": a single one would be closed by a space
+        return [*found, found[0] + _default(declared[names[0]])] if len(found) == 1 else found
     if name not in declared:
         return []
     before, comma, last = text.rpartition(",") if declared[name].base.startswith("list") else ("", "", text)
@@ -98,21 +96,11 @@ def method_names() -> list[str]:
 
     import fedlora_kit
 
-    files = sorted((Path(fedlora_kit.__file__).parent / "methods").glob("*.py"))
-    classes = [
-        node
-        for file in files
-        for node in ast.parse(file.read_text("utf-8")).body
-        if isinstance(node, ast.ClassDef) and node.decorator_list
-    ]
-    return sorted(
-        str(line.value.value)
-        for node in classes
-        for line in node.body
-        if isinstance(line, ast.Assign | ast.AnnAssign)
-        and isinstance(line.value, ast.Constant)
-        and ast.unparse(line.target if isinstance(line, ast.AnnAssign) else line.targets[0]) == "name"
-    )
+    files = (Path(fedlora_kit.__file__).parent / "methods").glob("*.py")
+    nodes = [node for file in files for node in ast.parse(file.read_text("utf-8")).body]
+    classes = [node for node in nodes if isinstance(node, ast.ClassDef) and node.decorator_list]
+    lines = [re.match(r"name(?:: \w+)? = '(.+)'$", ast.unparse(line)) for one in classes for line in one.body]
+    return sorted(found[1] for found in lines if found)
 
 
 def whole_words(environment: MutableMapping[str, str]) -> None:
@@ -126,17 +114,14 @@ def whole_words(environment: MutableMapping[str, str]) -> None:
         return
     line, at = environment.get("COMP_WORDS", ""), int(environment["COMP_CWORD"])
     between = "\n" if "\n" in line else " "  # Typer's script joins them by newlines
-    words = line.split(between)
+    words = [*line.split(between), ""][: at + 1]
     joined: list[str] = []
-    for index, word in enumerate(words[: at + 1]):
+    for index, word in enumerate(words):
         fresh = not word and index == at  # the cursor stands behind a space
-        glue = index > 0 and (word == "=" or words[index - 1] == "=") and not fresh
-        if glue and joined:
+        if joined and (word == "=" or words[index - 1] == "=") and not fresh:
             joined[-1] += word
         else:
             joined.append(word)
-    if at >= len(words):
-        joined.append("")
     if "=" in joined[-1] and not joined[-1].startswith("-"):
         environment[_NAME], _, joined[-1] = joined[-1].partition("=")
     environment["COMP_WORDS"], environment["COMP_CWORD"] = between.join(joined), str(len(joined) - 1)

@@ -2,81 +2,70 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import shutil
 import subprocess
 import sys
 import tomllib
 from collections.abc import Callable
-from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import NamedTuple
 
 from fedlora_kit import paths
 from fedlora_kit.devices import describe_gpu, gpu_count, gpu_hidden, resolve_device, why_no_gpu
 from fedlora_kit.errors import FedloraError
+from fedlora_kit.experiments.libraries import installed
 from fedlora_kit.numerals import fixed, size
 
 _GIB = 2**30
 
 
-@dataclass(frozen=True)
-class Check:
+class Check(NamedTuple):
     """One line of the examination; ``verdict`` is "ok", "warn" or "fail"."""
 
-    check: str
     verdict: str
     found: str
     remedy: str = ""
 
 
-def examine() -> list[Check]:
-    """All checks, in order. A check that itself breaks is a failure, not a traceback."""
-    checks = []
-    for function in (python, packages, kernel, device, mirror, hub, disk, store):
+def examine() -> dict[str, Check]:
+    """All checks by name, in order. A check that itself breaks is a failure, not a traceback."""
+    checks = {}
+    for check in (python, packages, kernel, device, mirror, hub, disk, store):
         try:
-            checks.append(function())
+            checks[check.__name__] = check()
+        except FedloraError as error:
+            checks[check.__name__] = Check("fail", error.problem, error.remedy)
         except Exception as error:
-            remedy = (
-                error.remedy if isinstance(error, FedloraError) else "repair the installation: make reproduce"
-            )
-            problem = error.problem if isinstance(error, FedloraError) else f"{type(error).__name__}: {error}"
-            checks.append(Check(function.__name__, "fail", problem, remedy))
+            found = f"{type(error).__name__}: {error}"
+            checks[check.__name__] = Check("fail", found, "repair the installation: make reproduce")
     return checks
 
 
 def python() -> Check:
-    """Python 3.11 or later."""
-    found = f"{platform.python_version()} at {sys.executable}"
-    if sys.version_info < (3, 11):  # noqa: UP036 (a package can be run without pip's check)
-        return Check("python", "fail", found, "install Python 3.11 or later")
-    return Check("python", "ok", found)
+    """Which Python this is."""
+    return Check("ok", f"{platform.python_version()} at {sys.executable}")
 
 
-def packages(installed: Callable[[str], str] = metadata.version) -> Check:
+def packages(version_of: Callable[[str], str | None] = installed) -> Check:
     """The installed packages against the versions this package asks for."""
     from packaging.requirements import Requirement
 
-    missing, other, count = [], [], 0
-    for line in _required():
-        requirement = Requirement(line)
-        if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
-            continue
-        count += 1
-        try:
-            version = installed(requirement.name)
-        except metadata.PackageNotFoundError:
+    missing, other, required = [], [], [Requirement(line) for line in _required()]
+    required = [one for one in required if one.marker is None or one.marker.evaluate({"extra": ""})]
+    for requirement in required:
+        version = version_of(requirement.name)
+        if version is None:
             missing.append(str(requirement))
-            continue
-        if not requirement.specifier.contains(version, prereleases=True):
+        elif not requirement.specifier.contains(version, prereleases=True):
             other.append(f"{requirement.name} {version} (wanted {requirement.specifier})")
     remedy = "install from the lock file: make reproduce, or python -m pip install -e ."
     if missing:
-        return Check("packages", "fail", f"missing: {', '.join(missing)}", remedy)
+        return Check("fail", f"missing: {', '.join(missing)}", remedy)
     if other:
-        return Check("packages", "warn", f"other versions than tested: {', '.join(other)}", remedy)
-    return Check("packages", "ok", f"{count} packages as required")
+        return Check("warn", f"other versions than tested: {', '.join(other)}", remedy)
+    return Check("ok", f"{len(required)} packages as required")
 
 
 def _required() -> list[str]:
@@ -93,26 +82,24 @@ def kernel() -> Check:
     """A notebook kernel, really started."""
     from fedlora_kit.batch.kernel import start_and_ask
 
-    return Check("kernel", "ok", f"starts, and is {start_and_ask()}")
+    return Check("ok", f"starts, and is {start_and_ask()}")
 
 
 def device() -> Check:
     """What will compute."""
-    import joblib
+    from fedlora_kit.running.places import cores
 
-    cores = joblib.cpu_count()
     if count := gpu_count():
-        return _gpus([_try_gpu(index) for index in range(count)], cores)
+        return _gpus([_try_gpu(index) for index in range(count)], cores())
     problem, remedy = why_no_gpu()
     found = (
-        f"{problem}; {cores} CPU cores: enough for smoke; small takes hours, paper needs GPUs "
+        f"{problem}; {cores()} CPU cores: enough for smoke; small takes hours, paper needs GPUs "
         "(fedlora plan --profile small estimates)"
     )
-    return Check("device", "warn", found, remedy) if gpu_hidden() else Check("device", "ok", found)
+    return Check("warn", found, remedy) if gpu_hidden() else Check("ok", found)
 
 
-@dataclass(frozen=True)
-class _Gpu:
+class _Gpu(NamedTuple):
     found: str
     bf16: bool = True
     problem: str = ""
@@ -122,35 +109,35 @@ def _try_gpu(index: int) -> _Gpu:
     """One product on a GPU, and what it is."""
     import torch
 
+    name = f"cuda:{index}"
     try:
-        where = resolve_device(f"cuda:{index}")
+        where = resolve_device(name)
         ones = torch.ones(256, 256, device=where)
         if float((ones @ ones).sum()) != 256**3:
-            return _Gpu(f"cuda:{index}", problem=f"cuda:{index} computes a wrong product")
+            return _Gpu(name, problem=f"{name} computes a wrong product")
         known = describe_gpu(where)
     except (FedloraError, RuntimeError) as error:
-        problem = error.problem if isinstance(error, FedloraError) else f"cuda:{index}: {error}"
-        return _Gpu(f"cuda:{index}", problem=problem)
+        return _Gpu(name, problem=error.problem if isinstance(error, FedloraError) else f"{name}: {error}")
     memory, capability = fixed(known["memory_bytes"] / _GIB, 0), known["capability"]
-    found = f"cuda:{index} {known['name']}, {memory} GiB, capability {capability}, driver {known['driver']}"
+    found = f"{name} {known['name']}, {memory} GiB, capability {capability}, driver {known['driver']}"
     return _Gpu(found, bf16=float(capability) >= 8.0)
 
 
 def _gpus(gpus: list[_Gpu], cores: int) -> Check:
-    mode, four_bit = _compute_modes(), _version("bitsandbytes")
-    parts = [gpu.found for gpu in gpus]
+    four_bit = installed("bitsandbytes") or "is not installed: no 4-bit weights"
+    mode, parts = _compute_modes(), [gpu.found for gpu in gpus]
     parts += [f"compute mode {mode}"] if mode else []
-    parts += [f"bitsandbytes {four_bit or 'is not installed: no 4-bit weights'}", f"{cores} CPU cores"]
-    found, problems = "; ".join(parts), [gpu.problem for gpu in gpus if gpu.problem]
+    found = "; ".join([*parts, f"bitsandbytes {four_bit}", f"{cores} CPU cores"])
+    problems, good = [gpu.problem for gpu in gpus if gpu.problem], [not gpu.problem for gpu in gpus]
     if problems:
-        good = [str(index) for index, gpu in enumerate(gpus) if not gpu.problem]
-        remedy = f"use the others: CUDA_VISIBLE_DEVICES={','.join(good)}" if good else "compare nvidia-smi"
-        return Check("device", "fail", "; ".join([*problems, found]), remedy)
+        rest = ",".join(str(index) for index, works in enumerate(good) if works)
+        remedy = f"use the others: CUDA_VISIBLE_DEVICES={rest}" if rest else "compare nvidia-smi"
+        return Check("fail", "; ".join([*problems, found]), remedy)
     if not all(gpu.bf16 for gpu in gpus):
-        return Check("device", "warn", found, "bf16 needs capability 8.0: choose runs in fp32 on older GPUs")
+        return Check("warn", found, "bf16 needs capability 8.0: choose runs in fp32 on older GPUs")
     if "Exclusive" in mode:
-        return Check("device", "warn", found, f"one process a GPU at a time: set FEDLORA_JOBS={len(gpus)}")
-    return Check("device", "ok", found)
+        return Check("warn", found, f"one process a GPU at a time: set FEDLORA_JOBS={len(gpus)}")
+    return Check("ok", found)
 
 
 def _compute_modes() -> str:
@@ -163,36 +150,23 @@ def _compute_modes() -> str:
     return ", ".join(sorted({line.strip() for line in said.splitlines() if line.strip()}))
 
 
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
-
-
 def mirror() -> Check:
     """The local mirror of data and models, if one is named."""
+    from huggingface_hub import constants
+
     folder = paths.hub_dir()
+    if folder is None and constants.HF_HUB_OFFLINE:
+        remedy = "small and paper need data: name a mirror with FEDLORA_HUB, or unset HF_HUB_OFFLINE"
+        return Check("warn", "no mirror, and HF_HUB_OFFLINE is set", remedy)
     if folder is None:
-        offline = os.environ.get("HF_HUB_OFFLINE", "0").lower() not in ("", "0", "false", "no", "off")
-        if offline:
-            return Check(
-                "mirror",
-                "warn",
-                "no mirror, and HF_HUB_OFFLINE is set",
-                "small and paper need data: name a mirror with FEDLORA_HUB, or unset HF_HUB_OFFLINE",
-            )
-        return Check("mirror", "ok", "none (FEDLORA_HUB is unset): small and paper download from the Hub")
-    data = sum(1 for _ in (folder / "datasets").rglob("*.parquet")) + sum(
-        1 for _ in (folder / "datasets").rglob("tasks/*.json")
-    )
+        return Check("ok", "none (FEDLORA_HUB is unset): small and paper download from the Hub")
+    data = folder / "datasets"
+    files = [*data.rglob("*.parquet"), *data.rglob("tasks/*.json")]
     models = sum(1 for _ in (folder / "models").rglob("config.json"))
-    found = f"{folder}: {data} data files, {models} models"
-    if data == 0 and models == 0:
-        return Check(
-            "mirror", "fail", found, "it holds neither datasets/ nor models/: correct or unset FEDLORA_HUB"
-        )
-    return Check("mirror", "ok", found)
+    found = f"{folder}: {len(files)} data files, {models} models"
+    if not files and not models:
+        return Check("fail", found, "it holds neither datasets/ nor models/: correct or unset FEDLORA_HUB")
+    return Check("ok", found)
 
 
 def hub() -> Check:
@@ -204,18 +178,18 @@ def hub() -> Check:
     from fedlora_kit.models.names import backbone
 
     if paths.hub_dir() is not None:
-        return Check("hub", "ok", "not asked, as there is a mirror")
+        return Check("ok", "not asked, as there is a mirror")
     if constants.HF_HUB_OFFLINE:
-        return Check("hub", "ok", "not asked, as HF_HUB_OFFLINE is set")
+        return Check("ok", "not asked, as HF_HUB_OFFLINE is set")
     known = backbone("FacebookAI/roberta-base")
     try:
         HfApi().repo_info(known.name, revision=known.revision, timeout=TIMEOUT)
     except Exception as error:
         otherwise = "name a mirror with FEDLORA_HUB (smoke needs neither)"
         told = in_words(error, constants.ENDPOINT, otherwise=otherwise)
-        return Check("hub", "warn", told.problem, told.remedy)
+        return Check("warn", told.problem, told.remedy)
     token = "a token is there" if has_token() else "no token: Llama 2 asks for one (hf auth login)"
-    return Check("hub", "ok", f"{constants.ENDPOINT} answers; {token}")
+    return Check("ok", f"{constants.ENDPOINT} answers; {token}")
 
 
 def disk() -> Check:
@@ -226,12 +200,10 @@ def disk() -> Check:
     free = shutil.disk_usage(folder).free
     found = f"{size(free)} free for the store of runs"
     if free < 0.5 * _GIB:
-        return Check("disk", "fail", found, "free some space, or name another disk with FEDLORA_RUNS")
+        return Check("fail", found, "free some space, or name another disk with FEDLORA_RUNS")
     if free < 5 * _GIB:
-        return Check(
-            "disk", "warn", found, "enough for smoke; free some, or set FEDLORA_RUNS, before small or paper"
-        )
-    return Check("disk", "ok", found)
+        return Check("warn", found, "enough for smoke; free some, or set FEDLORA_RUNS, before small or paper")
+    return Check("ok", found)
 
 
 def store() -> Check:
@@ -243,16 +215,10 @@ def store() -> Check:
     probe = runs.root / ".doctor"
     atomic.write_text(probe, "")
     probe.unlink()
-    finished = sum(1 for _ in runs.entries())
-    states = [run.status for run in runs.unfinished()]
-    damaged = sum(1 for _ in (runs.root / ".damaged").glob("*")) if (runs.root / ".damaged").is_dir() else 0
-    counts = {"finished": finished, **{s: states.count(s) for s in ("running", "interrupted", "failed")}}
-    found = f"runs: {', '.join(f'{number} {state}' for state, number in counts.items())}"
+    states = ["finished" for _ in runs.entries()] + [run.status for run in runs.unfinished()]
+    counts = [f"{states.count(s)} {s}" for s in ("finished", "running", "interrupted", "failed")]
+    found, damaged = f"runs: {', '.join(counts)}", list((runs.root / ".damaged").glob("*"))
     if damaged:
-        return Check(
-            "store",
-            "warn",
-            f"{found}, {damaged} damaged and set aside",
-            f"they are trained again when needed; look at, then delete {runs.root / '.damaged'}",
-        )
-    return Check("store", "ok", found)
+        remedy = f"they are trained again when needed; look at, then delete {damaged[0].parent}"
+        return Check("warn", f"{found}, {len(damaged)} damaged and set aside", remedy)
+    return Check("ok", found)

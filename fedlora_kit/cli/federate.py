@@ -65,13 +65,7 @@ def federate(
         else:
             typer.echo(f"{app} is written; next: flwr run {app} <superlink> --stream")
         return
-    entry = start(
-        run,
-        nodes=nodes,
-        device=device,
-        timeout=timeout,
-        say=lambda line: say(line, err=True),
-    )
+    entry = start(run, nodes=nodes, device=device, timeout=timeout, say=lambda line: say(line, err=True))
     if as_json:
         print_json({"key": entry.key, "path": str(entry.path), "nodes": nodes, "results": entry.results})
         return

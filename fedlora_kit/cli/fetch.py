@@ -70,14 +70,9 @@ def _from_the_hub(needed: Wanted, hub: Path, dry_run: bool) -> list[Missed]:
         _without_network(needed, hub)
         raise survey.missed[0].error
     todo = missing(survey.jobs, hub)
+    left = {id(job): sum(target.size for owner, target in todo if owner is job) for job in survey.jobs}
     rows = [
-        [
-            job.piece.title,
-            str(len(job.targets)),
-            size(job.size),
-            size(sum(target.size for owner, target in todo if owner is job)),
-        ]
-        for job in survey.jobs
+        [job.piece.title, str(len(job.targets)), size(job.size), size(left[id(job)])] for job in survey.jobs
     ]
     rows += [[piece.title, "", "", "in the mirror"] for piece in survey.held]
     rows += [[each.piece.title, "", "", "cannot be had"] for each in survey.missed]
@@ -104,13 +99,10 @@ def _say_by_hand(needed: Wanted, hub: Path) -> None:
 def _wanted(items: list[str] | None, profile: str, settings: list[str] | None) -> Wanted:
     from fedlora_kit.batch.order import asked
     from fedlora_kit.fetching.plan import wanted
-    from fedlora_kit.papers.runs_of import planned_runs
+    from fedlora_kit.papers.runs_of import planned_items
 
-    specs = []
-    for item, given in asked(items, settings).items():
-        planned = planned_runs(item, profile, **given)
-        specs += [*planned.specs(), *planned.like_chosen()]
-    return wanted(specs)
+    planned = planned_items(profile, asked(items, settings)).values()
+    return wanted([spec for one in planned for spec in (*one.specs(), *one.like_chosen())])
 
 
 def _without_network(needed: Wanted, hub: Path) -> None:

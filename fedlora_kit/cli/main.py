@@ -96,11 +96,11 @@ def doctor(as_json: JsonFlag = False) -> None:
 
     checks = examine()
     if as_json:
-        print_json([vars(check) for check in checks])
+        print_json([{"check": name, **check._asdict()} for name, check in checks.items()])
     else:
-        for check in checks:
-            typer.echo(f"{check.verdict:<5} {check.check:<9} {check.found}")
+        for name, check in checks.items():
+            typer.echo(f"{check.verdict:<5} {name:<9} {check.found}")
             if check.remedy:
                 typer.echo(f"{'':<15} -> {check.remedy}")
-    if any(check.verdict == "fail" for check in checks):
+    if any(check.verdict == "fail" for check in checks.values()):
         raise typer.Exit(1)

@@ -151,20 +151,12 @@ def _print(made: Plan, how: str) -> None:
 
 def _cells(t: Totals) -> list[str]:
     if not t.runs:
-        return ["none", "", "", "", "", "", "", "", ""]
+        return ["none", *[""] * 8]
+    counts = [str(t.runs), str(t.finished + t.failed), str(t.missing)]
     if not t.missing:
-        return [str(t.runs), str(t.finished + t.failed), "0", "", "", "", "", "", ""]
-    return [
-        str(t.runs),
-        str(t.finished + t.failed),
-        str(t.missing),
-        significant(t.flops, 2),
-        duration(3600 * t.device_hours),
-        size(t.memory_bytes),
-        size(t.bytes_up),
-        size(t.bytes_down),
-        size(t.store_bytes),
-    ]
+        return [*counts, *[""] * 6]
+    sizes = map(size, (t.memory_bytes, t.bytes_up, t.bytes_down, t.store_bytes))
+    return [*counts, significant(t.flops, 2), duration(3600 * t.device_hours), *sizes]
 
 
 def _check(store: Any, rate_of: Any, as_json: bool) -> None:
@@ -182,34 +174,15 @@ def _check(store: Any, rate_of: Any, as_json: bool) -> None:
         return
     rows = [
         [
-            row["backbone"],
-            row["task"],
-            row["private"],
-            str(row["runs"]),
-            fixed(row["wall"], 1),
-            fixed(row["seconds"], 1),
-            fixed(row["ratio"]),
-            f"{fixed(row['low'])} to {fixed(row['high'])}",
-            fixed(row["quiet"]),
-            f"{fixed(100 * row['within'], 0)} %",
-            fixed(row["up"]),
-            fixed(row["disk"]),
+            *(row["backbone"], row["task"], row["private"], str(row["runs"])),
+            *(fixed(row["wall"], 1), fixed(row["seconds"], 1), fixed(row["ratio"])),
+            *(f"{fixed(row['low'])} to {fixed(row['high'])}", fixed(row["quiet"])),
+            *(f"{fixed(100 * row['within'], 0)} %", fixed(row["up"]), fixed(row["disk"])),
         ]
         for row in table.to_dict("records")
     ]
-    headers = [
-        "backbone",
-        "task",
-        "",
-        "runs",
-        "took s",
-        "estimate s",
-        "ratio",
-        "range",
-        "undisturbed",
-        "within 2",
-    ]
-    print_table([*headers, "sent", "stored"], rows, right=range(3, 12))
+    headers = ["backbone", "task", "", "runs", "took s", "estimate s", "ratio", "range", "undisturbed"]
+    print_table([*headers, "within 2", "sent", "stored"], rows, right=range(3, 12))
     good = int(table["ratio"].between(1 / FACTOR, FACTOR).sum())
     typer.echo(f"\n{good} of {len(table)} kinds of runs have their median within a factor of {FACTOR:g}.")
     typer.echo("ratio: estimate / wall time, median; undisturbed: of the fastest tenth of the runs")

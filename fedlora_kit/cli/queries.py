@@ -127,20 +127,12 @@ def runs(as_json: JsonFlag = False) -> None:
         return
     rows = []
     for record in records:
-        spec, privacy = record["spec"] or {}, (record["spec"] or {}).get("privacy") or {}
-        rows.append(
-            [
-                str(record["key"]),
-                str(record["status"]),
-                str((spec.get("method") or {}).get("name", "?")),
-                str((spec.get("data") or {}).get("task", "?")),
-                str((spec.get("model") or {}).get("backbone", "?")),
-                str(privacy.get("epsilon", "none" if spec else "?")),
-                str(spec.get("seed", "?")),
-            ]
-        )
+        spec = record["spec"] or {}
+        epsilon = (spec.get("privacy") or {}).get("epsilon", "none" if spec else "?")
+        named = (("method", "name"), ("data", "task"), ("model", "backbone"))
+        what = [str((spec.get(part) or {}).get(field, "?")) for part, field in named]
+        rows.append([str(record["key"]), record["status"], *what, str(epsilon), str(spec.get("seed", "?"))])
     print_table(["key", "status", "method", "task", "backbone", "ε", "seed"], rows)
     finished = sum(record["status"] == "finished" for record in records)
-    typer.echo(
-        f"{'' if not rows else chr(10)}{finished} finished, {len(records) - finished} not, in {store.root}"
-    )
+    before = "\n" if rows else ""
+    typer.echo(f"{before}{finished} finished, {len(records) - finished} not, in {store.root}")

@@ -72,30 +72,19 @@ def fed_hello(
     found = agreements(split, method, played)
     unknown = UNKNOWN if any(r.cohort is None for r in played) else None
     if as_json:
-        print_json(
+        asked = {"split": split, "method": method, "freeze_by_substring": freeze_by_substring}
+        named = ("cohort", "training_clients", "allocated", "trained", "median_layers")
+        rounds_ = [
             {
-                "split": split,
-                "method": method,
-                "freeze_by_substring": freeze_by_substring,
-                "rounds": [
-                    {
-                        "round": r.round_index,
-                        "known": r.cohort is not None,
-                        "cohort": r.cohort,
-                        "training_clients": r.training_clients,
-                        "allocated": r.allocated,
-                        "trained": r.trained,
-                        "median_layers": r.median_layers,
-                    }
-                    for r in played
-                ],
-                "agreement": [
-                    {"what": a.what, "matched": a.matched, "compared": a.compared, "misses": a.misses}
-                    for a in found
-                ],
-                "unknown": unknown,
+                "round": r.round_index,
+                "known": r.cohort is not None,
+                **{name: getattr(r, name) for name in named},
             }
-        )
+            for r in played
+        ]
+        compared = ("what", "matched", "compared", "misses")
+        agreed = [{name: getattr(one, name) for name in compared} for one in found]
+        print_json({**asked, "rounds": rounds_, "agreement": agreed, "unknown": unknown})
         return
     rows = []
     for r in played:

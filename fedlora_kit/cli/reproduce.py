@@ -191,9 +191,8 @@ def _reporter(order: Order) -> Reporter:
     console = Console()
     if console.is_terminal and not is_verbose():
         return LiveTable(console)
-    lines = PlainLines(typer.echo)
     here = not isinstance(order.engine, Cluster)
-    return RunLog(lines, order, here=here) if is_verbose() else lines
+    return RunLog(order, typer.echo, here=here) if is_verbose() else PlainLines(typer.echo)
 
 
 def _print(order: Order, done: Reproduced) -> None:

@@ -105,18 +105,11 @@ def compare(
         typer.echo(f"\nNo results yet: {', '.join(lacking)} is not finished")
     if len(lacking) < 2:
         typer.echo("\nResults\n")
-        print_table(
-            ["", one, two, "difference"],
-            [
-                [
-                    r["field"],
-                    *(one_run.number(r[k]) for k in ("a", "b")),
-                    numerals.signed(one_run.number(r["difference"])),
-                ]
-                for r in found["results"]
-            ],
-            right=(1, 2, 3),
-        )
+        texts = [
+            (r["field"], *(one_run.number(r[k]) for k in ("a", "b", "difference"))) for r in found["results"]
+        ]
+        rows = [[field, first, second, numerals.signed(gap)] for field, first, second, gap in texts]
+        print_table(["", one, two, "difference"], rows, right=(1, 2, 3))
         if found["same_adapter"]:
             typer.echo("\nThe final adapters are equal bit for bit.")
     if found["provenance"]:
@@ -144,17 +137,10 @@ def _results(results: Mapping[str, Any]) -> None:
     if rows:
         typer.echo("\nResults\n")
         print_table(["scored on", "metric", "final", "mean of last 10 rounds", "best"], rows, right=(2, 3))
-    sizes = results.get("client_sizes") or []
-    counts = [
-        f"{number(results[key])} {words}"
-        for key, words in (
-            ("trained_parameters", "trained parameters"),
-            ("sent_parameters", "sent a client and round"),
-            ("bytes_up", "bytes up in all"),
-        )
-        if results.get(key) is not None
-    ]
-    if sizes:
+    named = {"trained_parameters": "trained parameters", "sent_parameters": "sent a client and round"}
+    named["bytes_up"] = "bytes up in all"
+    counts = [f"{number(results[k])} {words}" for k, words in named.items() if results.get(k) is not None]
+    if sizes := results.get("client_sizes"):
         counts.append(f"clients of {min(sizes):,} to {max(sizes):,} examples")
     if counts:
         typer.echo(f"\n  {'; '.join(counts)}")
@@ -189,22 +175,21 @@ def _privacy(privacy: Mapping[str, Any] | None) -> None:
         return
     from fedlora_kit.reporting.one_run import number
 
-    names = (
-        ("epsilon", "ε spent (largest over the clients)"),
-        ("target_epsilon", "ε asked for"),
-        ("delta", "δ"),
-        ("sigma", "noise multiplier σ (largest)"),
-        ("clip", "clipping norm C"),
-        ("sample_rate", "sampling rate q (largest)"),
-        ("steps", "steps T"),
-        ("sampling", "sampling"),
-        ("unit", "unit of privacy"),
-        ("accountant", "accountant"),
-    )
-    rows = [[words, number(privacy[key])] for key, words in names if privacy.get(key) is not None]
-    clients = privacy.get("clients") or []
-    if clients:
-        spent = [c["epsilon"] for c in clients]
+    names = {
+        "epsilon": "ε spent (largest over the clients)",
+        "target_epsilon": "ε asked for",
+        "delta": "δ",
+        "sigma": "noise multiplier σ (largest)",
+        "clip": "clipping norm C",
+        "sample_rate": "sampling rate q (largest)",
+        "steps": "steps T",
+        "sampling": "sampling",
+        "unit": "unit of privacy",
+        "accountant": "accountant",
+    }
+    rows = [[words, number(privacy[key])] for key, words in names.items() if privacy.get(key) is not None]
+    if clients := privacy.get("clients"):
+        spent = [client["epsilon"] for client in clients]
         rows.append(["clients", f"{len(clients)}, ε from {number(min(spent))} to {number(max(spent))}"])
     _section("Privacy", rows)
 

@@ -5,15 +5,16 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from fedlora_kit.engines.local_batch import LocalBatch, trains_on_cpu
-from fedlora_kit.engines.stages import Planned, Training, plan_item, train_stages
-from fedlora_kit.engines.warm import WarmPool
+from fedlora_kit.engines.batch import Batch
+from fedlora_kit.engines.stages import Planned, Training, plan_item
 from fedlora_kit.experiments.store import Store
 from fedlora_kit.papers.runs_of import has_runs
-from fedlora_kit.running.places import Pool, default_jobs, jobs_on_gpus
+from fedlora_kit.running.places import Places, Pool, default_jobs, jobs_on_gpus, trains_on_cpu
+from fedlora_kit.running.pools import WarmPool
 
 _log = logging.getLogger(__name__)
 
@@ -75,17 +76,14 @@ def train_items(
             planned[item] = plan_item(item, profile, given)
         except Exception as error:  # the notebook says why
             unplanned[item] = f"{type(error).__name__}: {error}".splitlines()[0]
-    no_gpu = all(trains_on_cpu(run) for one in planned.values() for run in one.first())
-
-    def warm(processes: int, gpu: str) -> Pool:
-        return WarmPool(processes, log, gpu)
-
+    no_gpu = all(trains_on_cpu(spec, one.device) for one in planned.values() for spec in one.runs.specs())
+    store = store or Store()
     jobs = default_jobs() if no_gpu else jobs_on_gpus()
-    batch = LocalBatch(store or Store(), jobs, pool or warm, tell)
-    batch.expect(planned)
+    places = Places(jobs, store.root, pool or partial(WarmPool, log=log))
+    batch = Batch(store, places, tell)
     try:
-        train_stages(planned, batch)
+        batch.train(planned)
     finally:
-        batch.close()
+        places.close()
     _log.info("%d runs trained, %d failed, %d left", batch.finished, batch.failed, len(batch.left))
     return Trained(batch.finished, batch.failed, batch.left, unplanned, no_gpu)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import os
 import warnings
-from collections.abc import Iterable
+from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any
 
 from fedlora_kit.devices import free_bytes
-from fedlora_kit.engines.ray_worker import read_reply, train
+from fedlora_kit.engines.ray_worker import train
 from fedlora_kit.errors import FedloraError
 from fedlora_kit.running.shares import share_of_gpu
 
@@ -18,7 +18,7 @@ _PROBE_SECONDS = 180.0
 
 
 class RayCluster:
-    """Workers of a Ray cluster that take jobs (see `ray_worker.job`) and give replies.
+    """Workers of a Ray cluster that take jobs (see `ray_worker.job_text`) and give replies.
 
     Args:
         address: of a running cluster ("auto": the one that this machine belongs to); None for the one that
@@ -63,8 +63,8 @@ class RayCluster:
         """What a notebook's ``device`` means here: "auto" is a GPU if the cluster has any."""
         return "cuda" if asked.startswith("cuda") or (asked == "auto" and self.gpus) else "cpu"
 
-    def submit(self, text: str, needed: int | None, *, alone: bool = False) -> Any:
-        """Queue a job; returns what `next` gives back with its reply.
+    def submit(self, text: str, needed: int | None, *, alone: bool = False) -> Future[str]:
+        """Queue a job; its reply, or an error where its worker was lost for the last time.
 
         Args:
             needed: bytes of memory, of the GPU or of the machine; None if unknown.
@@ -77,16 +77,8 @@ class RayCluster:
             options["num_gpus"] = 1.0 if alone else share_of_gpu(needed, self._smallest_card())
         elif needed is not None:
             options["memory"] = min(needed, int(self._host))  # more than any machine has would wait for ever
-        return task.options(**options).remote(text)
-
-    def next(self, pending: Iterable[Any]) -> tuple[Any, dict[str, Any]]:
-        """Wait for one of the ``pending``; it and its reply ("error" for one lost for the last time)."""
-        ready, _ = self._ray.wait(list(pending), num_returns=1)
-        try:
-            return ready[0], read_reply(self._ray.get(ready[0]))
-        except self._ray.exceptions.RayError as error:
-            lines = str(error).strip().splitlines() or [type(error).__name__]
-            return ready[0], {"status": "error", "error": f"its worker was lost: {lines[0]}"}
+        reply: Future[str] = task.options(**options).remote(text).future()
+        return reply
 
     def close(self) -> None:
         """Leave the cluster; what is still under way is stopped. A Ray of this machine alone ends."""

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from functools import partial
 from typing import Any, Protocol
 
 from fedlora_kit import paths
-from fedlora_kit.engines.ray_worker import job
-from fedlora_kit.engines.stages import Wanted, is_stored, plan_item, train_stages
+from fedlora_kit.engines.batch import Batch
+from fedlora_kit.engines.ray_worker import job_text, read_reply
+from fedlora_kit.engines.stages import plan_item
 from fedlora_kit.errors import BadValue, FedloraError
 from fedlora_kit.experiments.placing import wanted_device
 from fedlora_kit.experiments.remote import RemoteStore
-from fedlora_kit.experiments.spec import RunSpec, external
+from fedlora_kit.experiments.spec import RunSpec
 from fedlora_kit.experiments.store import Store
+from fedlora_kit.running.scheduler import Executor
 from fedlora_kit.running.shares import memory_bytes
+from fedlora_kit.running.training import Job, Outcome
 
 Memory = Callable[[RunSpec], int | None]
 
@@ -25,8 +30,7 @@ class Cluster(Protocol):
     gpus: float
 
     def device(self, asked: str) -> str: ...
-    def submit(self, text: str, needed: int | None, *, alone: bool = False) -> Any: ...
-    def next(self, pending: Iterable[Any]) -> tuple[Any, dict[str, Any]]: ...
+    def submit(self, text: str, needed: int | None, *, alone: bool = False) -> Future[str]: ...
 
 
 def train_items(
@@ -62,104 +66,95 @@ def train_items(
             "name a shared folder or an object store: --store /shared/runs, --store s3://bucket/runs",
         )
     planned = {item: plan_item(item, profile, given) for item, given in items.items()}
+    for one in planned.values():
+        for spec in one.runs.specs():
+            spec.key()  # data or a backbone that is not here stops the command now
     remote = RemoteStore(url or str(paths.runs_dir() / ".published"))
-    batch = Batch(cluster, remote, store or Store(), memory, checkpoint_seconds, say)
-    train_stages(planned, batch)
+    workers = Workers(cluster, remote, memory, checkpoint_seconds)
+    batch = ClusterBatch(store or Store(), workers, say)
+    batch.train(planned)
     batch.raise_errors()
 
 
-class Batch:
-    """Runs on their way through a cluster.
+class Workers(Executor):
+    """The workers of a cluster, which queues what it has no room for, and sends again what was lost.
 
     Attributes:
-        store: the local store.
+        remote: where they publish finished runs.
     """
 
-    def __init__(
-        self,
-        cluster: Cluster,
-        remote: RemoteStore,
-        store: Store,
-        memory: Memory,
-        checkpoint_seconds: float,
-        say: Callable[[str], object],
-    ) -> None:
-        self._cluster, self._remote, self.store = cluster, remote, store
-        self._memory, self._every, self._say = memory, checkpoint_seconds, say
-        self._specs: dict[str, RunSpec] = {}
-        self._over: set[str] = set()
-        self._errors: dict[str, str] = {}
-        self._pending: dict[Any, tuple[str, str, bool]] = {}  # reference -> key, job, alone on its GPU
+    def __init__(self, cluster: Cluster, remote: RemoteStore, memory: Memory, every: float) -> None:
+        self.remote = remote
+        self._cluster, self._memory, self._every = cluster, memory, every
 
-    def add(self, runs: Sequence[Wanted], chosen_by: str | None = None) -> None:
-        """Take up runs with the device asked for, each once; what a store has already is not sent."""
-        new = {key: run for run in runs if (key := run.spec.key()) not in self._specs}
-        self._specs |= {key: run.spec for key, run in new.items()}
-        missing = [key for key in new if not is_stored(self.store, key)]
-        self._over |= new.keys() - set(missing)
-        published = set(self._remote.keys(missing))
-        for key in missing:
-            spec, device = new[key].spec, new[key].device
-            if key in published and self._fetch(key):
-                self._over.add(key)
-            elif external(spec):
-                self._errors[key] = (
-                    "a notebook's cell defines what it names: put that into a file, and name it by --with"
-                )
-            else:
-                where = self._cluster.device(wanted_device(spec, device))
-                text = job(spec, key, self._remote.url, where, self._every)
-                self._submit(key, text, alone=False)
-        if new:
-            self._say(f"{len(new)} runs: {len(new) - len(missing)} here, {len(self._pending)} on the cluster")
+    def submit(self, job: Job) -> Future[Outcome]:
+        """Queue a run."""
+        where = self._cluster.device(wanted_device(job.spec, job.device))
+        text = job_text(job.spec, job.key, self.remote.url, where, self._every)
+        outcome: Future[Outcome] = Future()
+        reply = self._cluster.submit(text, self._memory(job.spec), alone=job.alone)
+        reply.add_done_callback(partial(_pass_on, outcome))
+        return outcome
 
-    def over(self, spec: RunSpec) -> bool:
-        """Whether a run is finished or failed."""
-        return spec.key() in self._over
 
-    def step(self) -> bool:
-        """Wait for one run and put its outcome into the local store; False if none is on its way."""
-        if not self._pending:
-            return False
-        reference, reply = self._cluster.next(self._pending)
-        key, text, alone = self._pending.pop(reference)
-        status, outcome = reply["status"], ""
-        if status == "finished":
-            after = reply.get("resumed_after_round")
-            outcome = "" if after is None else f" (went on after round {after + 1})"
-            if self._fetch(key):
-                self._over.add(key)
-            else:
-                self._errors[key] = f"it was finished, but {self._remote.shown} does not show it here: is it "
-                self._errors[key] += "a folder that all machines share?"
-        elif status == "failed":
-            outcome = f": {reply['failure'].get('error')}"
-            with self.store.work(key, self._specs[key].model_dump(mode="json")) as work:
-                if work.entry is None:
-                    work.fail(reply["failure"])
-            self._over.add(key)
-        elif status == "out of memory" and not alone and self._cluster.gpus:
-            outcome = "; sent again with a GPU of its own"
-            self._submit(key, text, alone=True)
-        else:
-            self._errors[key] = str(reply["error"])
-        status = "error" if key in self._errors else status
-        self._say(f"[{len(self._over)}/{len(self._specs)}] run {key}: {status}{outcome}")
-        return True
+def _pass_on(outcome: Future[Outcome], reply: Future[str]) -> None:
+    error = reply.exception()
+    if error is None:
+        outcome.set_result(read_reply(reply.result()))
+    else:
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        outcome.set_result(Outcome("error", error=f"its worker was lost: {lines[0]}"))
+
+
+class ClusterBatch(Batch):
+    """Runs on their way through a cluster, whose results are fetched into the local store."""
+
+    ONLY_HERE = "a notebook's cell defines what it names: put that into a file, and name it by --with"
+
+    def __init__(self, store: Store, workers: Workers, say: Callable[[str], object]) -> None:
+        super().__init__(store, workers)
+        self._remote, self._say = workers.remote, say
+        self._published: set[str] = set()
+
+    def add(self, specs: Sequence[RunSpec], device: str = "auto", *, chooses: bool = False) -> None:
+        """As `Batch.add`; what others have published is brought here and not sent."""
+        keys, ended = len(self.keys), len(self.ended)
+        self._published = set(self._remote.keys(spec.key() for spec in specs))
+        super().add(specs, device, chooses=chooses)
+        if new := len(self.keys) - keys:
+            here = len(self.ended) - ended
+            self._say(f"{new} runs: {here} here, {self.open} on the cluster")
 
     def raise_errors(self) -> None:
         """Raises FedloraError if a run could be neither finished nor recorded as failed."""
-        if self._errors:
-            lines = "".join(f"\n  run {key}: {error}" for key, error in list(self._errors.items())[:5])
-            more = f"\n  and {len(self._errors) - 5} more" if len(self._errors) > 5 else ""
+        if self.left:
+            lines = "".join(f"\n  run {key}: {error}" for key, error in list(self.left.items())[:5])
+            more = f"\n  and {len(self.left) - 5} more" if len(self.left) > 5 else ""
             raise FedloraError(
-                f"{len(self._errors)} of {len(self._specs)} runs could not be trained:{lines}{more}",
+                f"{len(self.left)} of {len(self.keys)} runs could not be trained:{lines}{more}",
                 "what is finished is kept; remove the cause, and the same command goes on from there",
             )
 
-    def _submit(self, key: str, text: str, *, alone: bool) -> None:
-        reference = self._cluster.submit(text, self._memory(self._specs[key]), alone=alone)
-        self._pending[reference] = (key, text, alone)
+    def _is_here(self, key: str, spec: RunSpec) -> bool:
+        return super()._is_here(key, spec) or (key in self._published and self._fetch(key, spec))
 
-    def _fetch(self, key: str) -> bool:
-        return self._remote.fetch(key, self.store, self._specs[key].model_dump(mode="json")) is not None
+    def _end(self, job: Job, outcome: Outcome) -> None:
+        note = ""
+        if outcome.status == "finished":
+            note = "" if outcome.resumed is None else f" (went on after round {outcome.resumed + 1})"
+            if not self._fetch(job.key, job.spec):
+                error = f"it was finished, but {self._remote.shown} does not show it here: is it a folder "
+                outcome = Outcome("error", error=f"{error}that all machines share?")
+        elif outcome.status == "failed":
+            note = f": {outcome.error}"
+            with self.store.work(job.key, job.spec.model_dump(mode="json")) as work:
+                if work.entry is None:
+                    work.fail(outcome.failure or {})
+        elif outcome.status == "sent again":
+            note = "; sent again with a GPU of its own"
+        super()._end(job, outcome)
+        words = {"sent again": "out of memory", "out of memory": "error"}.get(outcome.status, outcome.status)
+        self._say(f"[{len(self.ended)}/{len(self.keys)}] run {job.key}: {words}{note}")
+
+    def _fetch(self, key: str, spec: RunSpec) -> bool:
+        return self._remote.fetch(key, self.store, spec.model_dump(mode="json")) is not None

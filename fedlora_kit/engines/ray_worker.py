@@ -9,34 +9,35 @@ import json
 import os
 import platform
 import shutil
-import sys
 import tempfile
 import time
-import traceback
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fedlora_kit.devices import hide_gpus
 from fedlora_kit.errors import FedloraError
 from fedlora_kit.experiments import own_code
 from fedlora_kit.experiments.atomic import DamageWarning, from_json, to_json
 from fedlora_kit.experiments.checkpoints import Checkpoint, CheckpointFolder
 from fedlora_kit.experiments.remote import RemoteStore
-from fedlora_kit.experiments.store import Store, Work
+from fedlora_kit.experiments.run import RunFailed
+from fedlora_kit.experiments.spec import RunSpec
+from fedlora_kit.experiments.store import Entry, Store, Work
+from fedlora_kit.running import training
+from fedlora_kit.running.training import Outcome, attempt
 
 if TYPE_CHECKING:
     import torch
-
-    from fedlora_kit.experiments.spec import RunSpec
 
 #: variables that a worker takes from the one who sent the job, unless its own machine sets them; a token for
 #: the Hub is none of them, as a job's text can be read
 PASSED_ON = ("FEDLORA_HUB", "FEDLORA_HOME", "HF_HUB_OFFLINE", "HF_HOME", "HF_HUB_CACHE", "HF_ENDPOINT")
 
 
-def job(spec: RunSpec, key: str, url: str, device: str, checkpoint_seconds: float) -> str:
+def job_text(spec: RunSpec, key: str, url: str, device: str, checkpoint_seconds: float) -> str:
     """A run as a worker gets it.
 
     Args:
@@ -58,7 +59,7 @@ def job(spec: RunSpec, key: str, url: str, device: str, checkpoint_seconds: floa
 
 
 def train(text: str, node: str) -> str:
-    """Do a `job`; never raises for what a run can do wrong.
+    """Do the job of a `job_text`; never raises for what a run can do wrong.
 
     The run is trained by the ordinary run function, from the newest checkpoint that is here or published.
 
@@ -66,37 +67,24 @@ def train(text: str, node: str) -> str:
         node: name of the machine, 0-9, a-f; machines that share a disk then do not share the scratch folder.
 
     Returns:
-        JSON with "status" and what belongs to it:
-        "finished" (published; "resumed_after_round": number or null);
-        "failed" ("failure": the record of a run that diverged);
-        "out of memory" or "error" ("error": what went wrong).
+        For `read_reply`.
     """
     wanted = json.loads(text)
     for name, value in wanted["environment"].items():
         os.environ.setdefault(name, value)
     scratch = _scratch() / node / wanted["key"]
-    try:
-        reply = _train(wanted, scratch)
-    except Exception as error:
-        from fedlora_kit.experiments.placing import out_of_memory
-
-        said = str(error)
-        if not isinstance(error, FedloraError):
-            traceback.print_exc(file=sys.stderr)
-            said = f"{type(error).__name__}: {error}"
-        reply = {"status": "out of memory" if out_of_memory(error) else "error", "error": said}
-    if reply["status"] in ("finished", "failed"):
+    outcome = attempt(lambda: _train(wanted, scratch))
+    if outcome.status in ("finished", "failed"):
         shutil.rmtree(scratch, ignore_errors=True)  # else its checkpoints help the next try
-    return to_json({**reply, "key": wanted["key"]})
+    return to_json({**vars(outcome), "cause": None})
 
 
-def _train(wanted: Mapping[str, Any], scratch: Path) -> dict[str, Any]:
-    import torch
+def read_reply(text: str) -> Outcome:
+    """What `train` returned."""
+    return Outcome(**from_json(text))
 
-    from fedlora_kit.devices import hide_gpus
-    from fedlora_kit.experiments.run import RunFailed, run
-    from fedlora_kit.experiments.spec import RunSpec
 
+def _train(wanted: Mapping[str, Any], scratch: Path) -> Entry:
     _import_own(wanted["own"])
     spec = RunSpec.parse(wanted["spec"])
     key = spec.key()
@@ -111,19 +99,15 @@ def _train(wanted: Mapping[str, Any], scratch: Path) -> dict[str, Any]:
     # An earlier try may have published it and been lost before it could say so.
     entry = remote.fetch(key, store, spec.model_dump(mode="json"))
     if entry is None:
-        threads = torch.get_num_threads()
         if wanted["device"] == "cpu":
             hide_gpus()
-            torch.set_num_threads(1)  # as `run_all`: the number of threads may change the last bits
         try:
-            entry = run(spec, device=wanted["device"], store=store)
-        except RunFailed as error:
+            entry = training.train(spec, wanted["device"], store)
+        except RunFailed:
             remote.drop_checkpoints(key)
-            return {"status": "failed", "failure": error.record}
-        finally:
-            torch.set_num_threads(threads)
+            raise
         remote.publish(entry)
-    return {"status": "finished", "resumed_after_round": entry.provenance.get("resumed_after_round")}
+    return entry
 
 
 def _import_own(paths: Sequence[str]) -> None:
@@ -189,12 +173,6 @@ class PublishingStore(Store):
             folder = work.dir / "checkpoints"
             work.checkpoints = PublishedCheckpoints(folder, key, self._remote, self._every)
             yield work
-
-
-def read_reply(text: str) -> dict[str, Any]:
-    """What `train` returned."""
-    reply: dict[str, Any] = from_json(text)
-    return reply
 
 
 def _scratch() -> Path:

@@ -6,11 +6,11 @@ store on a shared file system. The notebooks are run once afterwards, and only r
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fedlora_kit.engines.stages import Wanted, plan_item
+from fedlora_kit.engines.stages import plan_item
 from fedlora_kit.errors import BadValue
 from fedlora_kit.experiments.spec import RunSpec
 from fedlora_kit.experiments.store import Store
@@ -86,23 +86,22 @@ def train_share(
     done: dict[str, Finished] = {}
     others: set[str] = set()
 
-    def take(runs: Iterable[Wanted], label: str) -> None:
+    def take(runs: Iterable[tuple[str, Sequence[RunSpec]]], label: str) -> None:
         mine: dict[str, dict[str, RunSpec]] = {}
-        for run in runs:
-            key = run.spec.key()
-            if not shard.takes(key):
-                others.add(key)
-            elif key not in done:
-                mine.setdefault(run.device, {})[key] = run.spec
+        for device, specs in runs:
+            keys = {spec.key(): spec for spec in specs}
+            others.update(key for key in keys if not shard.takes(key))
+            mine.setdefault(device, {}).update(
+                {k: v for k, v in keys.items() if k not in others | done.keys()}
+            )
         say(f"share {shard.number} of {shard.of}, {label}: {sum(map(len, mine.values()))} runs")
-        for where, specs in mine.items():
-            for finished in train(list(specs.values()), device=where, store=store, label=label):
+        for device, own in mine.items():
+            for finished in train(list(own.values()), device=device, store=store, label=label):
                 done[finished.key] = finished
 
-    take([run for one in planned.values() for run in one.first()], "runs")
-    grids = {item: one for item, one in planned.items() if one.runs.after is not None}
-    chosen = {item: one.chosen(store) for item, one in grids.items()}
-    take([run for runs in chosen.values() for run in runs or []], "chosen runs")
+    take([(one.device, one.runs.specs()) for one in planned.values()], "runs")
+    chosen = {item: one.runs.chosen(store) for item, one in planned.items()}
+    take([(planned[item].device, specs or []) for item, specs in chosen.items()], "chosen runs")
     failed = sum(run.entry is None for run in done.values())
-    waiting = tuple(item for item, runs in chosen.items() if runs is None)
+    waiting = tuple(item for item, specs in chosen.items() if specs is None)
     return Share(len(done) - failed, failed, len(others), waiting)

@@ -1,48 +1,21 @@
-"""Items' training runs in their order: those known at once, then those that finished grids choose."""
+"""What is trained before the notebooks, and how far that is."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple
 
-from fedlora_kit.experiments.spec import RunSpec
-from fedlora_kit.experiments.store import Store
 from fedlora_kit.numerals import clock
 from fedlora_kit.papers.runs_of import planned_runs
 from fedlora_kit.study.planned import Runs
 
 
-@dataclass(frozen=True)
-class Wanted:
-    """A run that an item asks for.
-
-    Attributes:
-        device: as the item's notebook names it: "auto", "cpu", "cuda", "cuda:<n>".
-        chooses: whether runs that are not known yet wait for it.
-    """
-
-    spec: RunSpec
-    device: str = "auto"
-    chooses: bool = False
-
-
-@dataclass(frozen=True)
-class Planned:
-    """An item's runs, and the device that its notebook names."""
+class Planned(NamedTuple):
+    """An item's runs, and the device that its notebook names: "auto", "cpu", "cuda", "cuda:<n>"."""
 
     runs: Runs
     device: str
-
-    def first(self) -> list[Wanted]:
-        """The runs that are needed whatever comes out of them."""
-        return [Wanted(spec, self.device, self.runs.after is not None) for spec in self.runs.specs()]
-
-    def chosen(self, store: Store) -> list[Wanted] | None:
-        """The runs that the finished first ones choose; None while one of those is missing."""
-        specs = self.runs.chosen(store)
-        return None if specs is None else [Wanted(spec, self.device) for spec in specs]
 
 
 @dataclass(frozen=True)
@@ -67,29 +40,6 @@ class Training:
         return f"{clock(self.elapsed)} elapsed, about {clock(self.remaining)} to go{failed}"
 
 
-def is_stored(store: Store, key: str) -> bool:
-    """Whether a run is finished and whole, or has failed."""
-    status = store.status(key)
-    return status == "failed" or (status == "finished" and store.load(key) is not None)
-
-
-class Trainer(Protocol):
-    """What trains runs: a cluster (`ray_engine.Batch`), or this machine (`local_batch.LocalBatch`)."""
-
-    @property
-    def store(self) -> Store:
-        """Where finished runs come to."""
-
-    def add(self, runs: Sequence[Wanted], chosen_by: str | None = None) -> None:
-        """Take up runs, each once; ``chosen_by`` names the item whose finished grid asks for them."""
-
-    def over(self, spec: RunSpec) -> bool:
-        """Whether a run that was taken up is finished, or failed."""
-
-    def step(self) -> bool:
-        """Wait until a run ends; False if none is on its way."""
-
-
 def plan_item(item: str, profile: str, parameters: Mapping[str, Any]) -> Planned:
     """An item's runs.
 
@@ -100,25 +50,3 @@ def plan_item(item: str, profile: str, parameters: Mapping[str, Any]) -> Planned
         UnknownName, BadValue: see `papers.runs_of.runs_of`.
     """
     return Planned(planned_runs(item, profile, **parameters), str(parameters.get("device", "auto")))
-
-
-def train_stages(planned: Mapping[str, Planned], trainer: Trainer) -> None:
-    """Train all runs of items; as soon as an item's grid is finished, those that it chooses.
-
-    A grid that cannot be finished, or that nothing can be chosen from, has no chosen runs: the item's
-    notebook says why.
-    """
-    trainer.add([run for one in planned.values() for run in one.first()])
-    grids = {item: one.runs.specs() for item, one in planned.items() if one.runs.after is not None}
-    while True:
-        for item, specs in list(grids.items()):
-            while specs and trainer.over(specs[-1]):
-                specs.pop()
-            if not specs:
-                del grids[item]
-                chosen: list[Wanted] | None = None
-                with suppress(Exception):
-                    chosen = planned[item].chosen(trainer.store)
-                trainer.add(chosen or [], chosen_by=item)
-        if not trainer.step():
-            return

@@ -72,13 +72,7 @@ class Entry:
     @cached_property
     def history(self) -> list[dict[str, Any]]:
         """One dict a recorded round, in order."""
-        if "history.jsonl" in self._files:
-            rows = [from_json(line) for line in self._read("history.jsonl").splitlines() if line.strip()]
-        else:
-            rows = from_json(self._read("history.json"))
-        if not isinstance(rows, list):
-            raise BadValue(f"history.json of run {self.key} is no list", "a list with one dict a round")
-        return rows
+        return [from_json(line) for line in self._read("history.jsonl").splitlines()]
 
     @property
     def adapter_dir(self) -> Path:
@@ -89,7 +83,7 @@ class Entry:
         """
         if not any(name.startswith("adapter/") for name in self._files):
             raise FedloraError(
-                f"run {self.key} kept no adapter", "it holds: " + ", ".join(sorted(self._files))
+                f"run {self.key} kept no adapter", f"it holds: {', '.join(sorted(self._files))}"
             )
         return self.path / "adapter"
 
@@ -108,7 +102,7 @@ class Entry:
 
     def _read(self, name: str) -> bytes:
         if name not in self._files:
-            raise FedloraError(f"run {self.key} has no {name}", "it holds: " + ", ".join(sorted(self._files)))
+            raise FedloraError(f"run {self.key} has no {name}", f"it holds: {', '.join(self._files)}")
         if self._files[name]["bytes"] > _MOST_READ:
             raise self._damaged(f"{name} has {self._files[name]['bytes']} bytes")
         try:
@@ -233,9 +227,8 @@ def build(folder: Path, key: str, files: Mapping[str, Content]) -> None:
     """
     for name in files:
         check_name(name)
-    lacking = [name for name in SUMMARY if name not in files]
-    if lacking or not {"history.jsonl", "history.json"} & files.keys():
-        raise BadValue(f"run {key} lacks {', '.join(lacking) or 'its history'}", "give it to finish()")
+    if lacking := [name for name in (*SUMMARY, "history.jsonl") if name not in files]:
+        raise BadValue(f"run {key} lacks {', '.join(lacking)}", "give it to finish()")
     folder.mkdir()
     for name, content in files.items():
         _put(folder / name, content)

@@ -10,27 +10,23 @@ from packaging.version import Version
 from fedlora_kit.errors import FedloraError
 
 COMPUTES = (
-    *(
-        "torch",
-        "transformers",
-        "peft",
-        "opacus",
-        "tokenizers",
-        "numpy",
-        "scipy",
-        "scikit-learn",
-        "rouge-score",
-    ),
-    "pillow",  # decodes and resizes images
+    *("torch", "transformers", "peft", "opacus", "tokenizers", "numpy", "scipy", "scikit-learn"),
+    *("rouge-score", "pillow"),  # the latter decodes and resizes images
 )
+
+
+def installed(name: str) -> str | None:
+    """The version of an installed package, with its build; None if it is not installed."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
 
 
 def release(name: str) -> str:
     """The release of an installed library, without the build; "" if it is not known."""
-    try:
-        return Version(version(name)).public
-    except PackageNotFoundError:
-        return ""
+    found = installed(name)
+    return "" if found is None else Version(found).public
 
 
 @lru_cache
@@ -43,12 +39,8 @@ def releases() -> dict[str, str]:
     Raises:
         FedloraError: one is not installed.
     """
-    found, missing = {}, []
-    for name in COMPUTES:
-        found[name] = release(name)
-        if not found[name]:
-            missing.append(name)
-    if missing:
+    found = {name: release(name) for name in COMPUTES}
+    if missing := [name for name, said in found.items() if not said]:
         raise FedloraError(
             f"not installed: {', '.join(missing)}; a run's key names its release",
             f"python -m pip install {' '.join(missing)} (tested releases: requirements.lock)",

@@ -12,9 +12,10 @@ import site
 import sys
 import sysconfig
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib.machinery import PathFinder
+from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from types import CodeType
 
@@ -37,11 +38,13 @@ class Source:
         text: its syntax tree as text, blind to prose and layout.
         imports: each import anywhere in it.
         functions: (name, first line) -> its functions that begin there, as Python's code objects call them.
+        codes: the code objects of all functions and classes that it would define now; nothing is run.
     """
 
     text: str
     imports: tuple[Import, ...]
     functions: dict[tuple[str, int], list[Function]]
+    codes: frozenset[CodeType]
 
 
 @lru_cache(maxsize=1024)
@@ -62,6 +65,7 @@ def parse(text: str | bytes) -> Source | None:
     """Source text, read; None if it is no Python."""
     try:
         tree = ast.parse(text)
+        whole = compile(text, "<own>", "exec", dont_inherit=True)
     except (SyntaxError, ValueError):
         return None
     functions: dict[tuple[str, int], list[Function]] = {}
@@ -71,7 +75,7 @@ def parse(text: str | bytes) -> Source | None:
         elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             first = min([node.lineno, *(d.lineno for d in node.decorator_list)])
             functions.setdefault((node.name, first), []).append(node)
-    return Source(canonical(tree), tuple(imports_in(tree)), functions)
+    return Source(canonical(tree), tuple(imports_in(tree)), functions, frozenset(all_codes(whole)))
 
 
 def read(path: Path) -> Source | None:
@@ -92,21 +96,6 @@ def read(path: Path) -> Source | None:
 @lru_cache(maxsize=256)
 def _read(path: Path, _size: int, _time: int) -> Source | None:
     return parse(path.read_bytes())
-
-
-def codes(path: Path) -> frozenset[CodeType]:
-    """The code objects of all functions and classes that the file would define now; nothing is run."""
-    stat = path.stat()
-    return _codes(path, stat.st_size, stat.st_mtime_ns)
-
-
-@lru_cache(maxsize=64)
-def _codes(path: Path, _size: int, _time: int) -> frozenset[CodeType]:
-    try:
-        whole = compile(path.read_bytes(), str(path), "exec", dont_inherit=True)
-    except (SyntaxError, ValueError):
-        return frozenset()
-    return frozenset(all_codes(whole))
 
 
 def all_codes(code: CodeType) -> Iterator[CodeType]:
@@ -144,58 +133,41 @@ def imported(imports: Iterable[Import], folder: Path) -> list[Path]:
     """The own files that a source in ``folder`` imports at first hand; packages by their ``__init__.py``."""
     files: dict[Path, None] = {}
     for dots, module, names in imports:
-        start = [folder, *folder.parents][dots - 1] if dots else None
-        parts = tuple(module.split(".")) if module else ()
-        for more in ((), *((name,) for name in names)):
-            for file in _on_the_way(parts + more, folder, start):
-                if file.is_file() and is_own(str(file)):
-                    files[file.resolve()] = None
+        parts = module.split(".") if module else []
+        for more in ([], *([name] for name in names)):
+            for file in _on_the_way([*parts, *more], folder, dots):
+                if Path(file).is_file() and is_own(file):
+                    files[Path(file).resolve()] = None
     return list(files)
 
 
-def _on_the_way(parts: tuple[str, ...], folder: Path, start: Path | None) -> Iterator[Path]:
-    """The files of ``a``, ``a.b`` and ``a.b.c`` for a.b.c, as far as there are such modules."""
-    if start is not None:
-        yield start / "__init__.py"
-        places: Iterable[str] | None = [str(start)]
-    else:
-        places = None
-    for depth in range(len(parts)):
-        file, places = _find(parts[: depth + 1], folder, places)
+def _on_the_way(parts: Iterable[str], folder: Path, dots: int) -> Iterator[str]:
+    """The files of ``a``, ``a.b`` and ``a.b.c`` for a.b.c, as far as there are such modules of the user's."""
+    places: Iterable[str] | None = None
+    if dots:
+        start = [folder, *folder.parents][dots - 1]
+        places = [str(start)]
+        yield str(start / "__init__.py")
+    for name in parts:
+        spec = _top(name, folder) if places is None else PathFinder.find_spec(name, list(places))
+        file = spec.origin if spec is not None and spec.has_location else None
         if file is not None:
             yield file
-        if places is None:
+        if spec is None or spec.submodule_search_locations is None or (file is not None and not is_own(file)):
             return
+        places = spec.submodule_search_locations
 
 
-def _find(
-    parts: tuple[str, ...], folder: Path, places: Iterable[str] | None
-) -> tuple[Path | None, Iterable[str] | None]:
-    """A module's file, and where modules below it lie; (None, None) if it is none of the user's."""
-    name = parts[-1]
-    if places is None:
-        if name in sys.stdlib_module_names or name == PACKAGE.name or name == "__main__":
-            return None, None
-        module = sys.modules.get(name)
-        if module is not None and getattr(module, "__spec__", None) is not None:
-            spec = module.__spec__
-        else:
-            spec = PathFinder.find_spec(name, [str(folder)]) or _of_the_path(name)
-    else:
-        spec = PathFinder.find_spec(name, list(places))
-    if spec is None:
-        return None, None
-    file = Path(spec.origin) if spec.has_location and spec.origin else None
-    if file is not None and not is_own(str(file)):
-        return None, None
-    return file, spec.submodule_search_locations
-
-
-def _of_the_path(name: str) -> importlib.machinery.ModuleSpec | None:
-    try:
-        return importlib.util.find_spec(name)
-    except (ImportError, ValueError, AttributeError):
+def _top(name: str, folder: Path) -> ModuleSpec | None:
+    """Where a module lies that is named in full; None for Python's, the kit's, and what lies nowhere."""
+    if name in sys.stdlib_module_names or name in (PACKAGE.name, "__main__"):
         return None
+    loaded: ModuleSpec | None = getattr(sys.modules.get(name), "__spec__", None)
+    if loaded is not None:
+        return loaded
+    with suppress(ImportError, ValueError, AttributeError):
+        return PathFinder.find_spec(name, [str(folder)]) or importlib.util.find_spec(name)
+    return None
 
 
 def imports_in(tree: ast.Module) -> Iterator[Import]:

@@ -47,8 +47,13 @@ def written(function: FunctionType) -> Written | None:
     code = function.__code__
     path = Path(code.co_filename)
     if path.is_file():
-        _check_loaded(function, path.resolve())
         source = own_files.read(path.resolve())
+        plain = type(function.__globals__.get("__loader__")) is SourceFileLoader
+        if plain and (source is None or code not in source.codes):  # its text speaks for what was imported
+            raise BadValue(
+                f"{path.name} has changed since {function.__qualname__} was imported from it",
+                "restart the kernel (or the process), or import the file anew",
+            )
     else:
         source = _cell("".join(linecache.getlines(code.co_filename)))
     nodes = source.functions.get((code.co_name, code.co_firstlineno)) if source is not None else None
@@ -64,16 +69,6 @@ def _written(nodes: tuple[own_files.Function, ...]) -> Written:
 @lru_cache(maxsize=256)
 def _cell(text: str) -> own_files.Source | None:
     return own_files.parse(text)
-
-
-def _check_loaded(function: FunctionType, path: Path) -> None:
-    """The text of a file speaks for a function only if it is what was imported."""
-    plain = type(function.__globals__.get("__loader__")) is SourceFileLoader
-    if plain and function.__code__ not in own_files.codes(path):
-        raise BadValue(
-            f"{path.name} has changed since {function.__qualname__} was imported from it",
-            "restart the kernel (or the process), or import the file anew",
-        )
 
 
 @lru_cache(maxsize=1024)

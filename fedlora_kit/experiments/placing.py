@@ -14,7 +14,7 @@ def wanted_device(spec: RunSpec, asked: str) -> str:
     "auto" is the CPU for a run of one of the kit's own backbones: they are so small that a GPU is not faster
     than one core, and cores train several side by side. Whoever asks for a GPU gets it.
     """
-    return "cpu" if asked.strip() == "auto" and spec.model.backbone.startswith("kit/") else asked.strip()
+    return _wanted(asked, tiny=spec.model.backbone.startswith("kit/"))
 
 
 def tiny_device(asked: str) -> torch.device:
@@ -23,7 +23,11 @@ def tiny_device(asked: str) -> torch.device:
     Raises:
         BadValue, FedloraError: see `devices.resolve_device`.
     """
-    return resolve_device("cpu" if asked.strip() == "auto" else asked)
+    return resolve_device(_wanted(asked, tiny=True))
+
+
+def _wanted(asked: str, *, tiny: bool) -> str:
+    return "cpu" if tiny and asked.strip() == "auto" else asked.strip()
 
 
 def on_cpu(spec: RunSpec, asked: str) -> bool:

@@ -8,12 +8,11 @@ import resource
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
-from importlib import metadata
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 from typing import Any
 
 from fedlora_kit.devices import describe_gpu, peak_bytes
-from fedlora_kit.errors import BadValue
+from fedlora_kit.experiments.libraries import installed
 
 PACKAGES = (
     "fedlora-kit",
@@ -32,15 +31,14 @@ PACKAGES = (
 _PACKAGE = Path(__file__).resolve().parent.parent
 
 
-def collect(device: str, seconds: float, started: datetime | None = None, **facts: Any) -> dict[str, Any]:
+def collect(device: str, seconds: float, **facts: Any) -> dict[str, Any]:
     """A run's provenance as JSON values; call it at the run's end.
 
     Holds no user name, host name or absolute path: of a path among ``facts`` only the last part is kept.
 
     Args:
         device: as given to torch: "cpu", "cuda:1".
-        seconds: wall time of the training.
-        started: when it began (with a time zone); ``seconds`` before now if ``None``.
+        seconds: wall time of the training, until now.
         facts: more to keep beside it, such as ``data=``, ``model=`` or ``seeds=``; JSON values.
 
     Returns:
@@ -49,42 +47,28 @@ def collect(device: str, seconds: float, started: datetime | None = None, **fact
         ``platform``, ``cpu_count``, ``torch_threads``, ``device`` ({type, name}; for a GPU see
         `devices.describe_gpu`), ``peak_memory_bytes`` ({process: largest resident set since the process
         began, and those of `devices.peak_bytes`}), ``started_utc`` (ISO 8601), ``wall_seconds``, ``facts``.
-
-    Raises:
-        BadValue: ``seconds`` is negative or NaN, ``started`` has no time zone, or a fact takes such a name.
     """
     import torch
 
-    if not seconds >= 0:
-        raise BadValue(f"seconds is {seconds}", "a wall time of 0 or more")
-    if started is None:
-        started = datetime.now(UTC) - timedelta(seconds=seconds)
-    if started.tzinfo is None:
-        raise BadValue("started has no time zone", "use datetime.now(UTC)")
+    started = datetime.now(UTC) - timedelta(seconds=seconds)
     where = torch.device(device)
-    record: dict[str, Any] = {
+    about = platform.uname()
+    return {
         "versions": {
             "python": platform.python_version(),
-            **{name: _version(name) for name in PACKAGES},
+            **{name: installed(name) for name in PACKAGES},
             "torch": str(torch.__version__),
         },
         "git": git_state(),
-        "platform": {
-            "system": platform.system(),
-            "release": platform.release(),
-            "machine": platform.machine(),
-        },
+        "platform": {"system": about.system, "release": about.release, "machine": about.machine},
         "cpu_count": os.cpu_count(),
         "torch_threads": torch.get_num_threads(),
         "device": describe_gpu(where) if where.type == "cuda" else {"type": "cpu", "name": _cpu_name()},
         "peak_memory_bytes": {"process": _peak_resident(), **peak_bytes(where)},
-        "started_utc": started.astimezone(UTC).isoformat(timespec="seconds"),
+        "started_utc": started.isoformat(timespec="seconds"),
         "wall_seconds": float(seconds),
+        **{name: _without_paths(value) for name, value in facts.items()},
     }
-    clash = sorted(record.keys() & facts.keys())
-    if clash:
-        raise BadValue(f"facts named {', '.join(clash)}", "another name: these are collected already")
-    return record | {name: _without_paths(value) for name, value in facts.items()}
 
 
 def git_state(package: Path = _PACKAGE) -> dict[str, Any] | None:
@@ -105,30 +89,15 @@ def git_state(package: Path = _PACKAGE) -> dict[str, Any] | None:
 
 
 def _git(folder: Path, *arguments: str) -> str | None:
-    # Inside a hook these variables point to another repository.
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")} | {
-        "GIT_OPTIONAL_LOCKS": "0"
-    }
+    variables = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    variables["GIT_OPTIONAL_LOCKS"] = "0"  # inside a hook the others point to another repository
     try:
         done = subprocess.run(
-            ["git", *arguments],
-            cwd=folder,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=20,
-            check=False,
+            ["git", *arguments], cwd=folder, env=variables, capture_output=True, text=True, timeout=20
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout if done.returncode == 0 else None
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 def _cpu_name() -> str:
@@ -151,10 +120,6 @@ def _without_paths(value: Any) -> Any:
         return {key: _without_paths(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_without_paths(item) for item in value]
-    if isinstance(value, Path):
-        value = str(value)
-    if isinstance(value, str) and (
-        PurePosixPath(value).is_absolute() or PureWindowsPath(value).is_absolute()
-    ):
-        return PureWindowsPath(value).name or PurePosixPath(value).name
+    if isinstance(value, str | Path) and Path(value).is_absolute():
+        return Path(value).name
     return value

@@ -30,8 +30,8 @@ from packaging.version import InvalidVersion, Version
 
 from fedlora_kit.errors import BadValue
 from fedlora_kit.experiments import own_files, own_names
-from fedlora_kit.experiments.source import PACKAGE, covered
-from fedlora_kit.experiments.stable import Unstable, Values, pack
+from fedlora_kit.experiments.source import PACKAGE, covered, pack
+from fedlora_kit.experiments.stable import Unstable, Values
 
 Home = Literal["cell", "own", "kit", "library"]
 """Where something is defined: in a notebook cell, a file of the user's own, a room of the package that

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +87,7 @@ def run(spec: RunSpec, *, device: str = "auto", store: Store | None = None, forc
 
 
 def _train(spec: RunSpec, work: Work, device: torch.device) -> Entry:
-    started, clock = datetime.now(UTC), time.perf_counter()
+    clock = time.perf_counter()
     reset_peak(device)
     federation = build(spec, device)
     checkpoint = work.checkpoints.load_latest()
@@ -102,30 +101,47 @@ def _train(spec: RunSpec, work: Work, device: torch.device) -> Entry:
             meta["devices"] = devices
             work.checkpoints.save(now.next_round - 1, tensors, meta, personal.files())
 
+    def train() -> Outcome:
+        return run_federation(federation, resume=_unpack(checkpoint), save=save, personal=personal)
+
+    outcome, seconds = recorded(work, train), time.perf_counter() - clock
+    resumed = checkpoint.round_index if checkpoint else None
+    return finish(spec, work, federation, outcome, seconds, resumed_after_round=resumed, devices=devices)
+
+
+def recorded(work: Work, train: Callable[[], Outcome]) -> Outcome:
+    """What ``train`` gives; a run that cannot be finished is recorded as failed.
+
+    Raises:
+        RunFailed: it diverged, or nothing moved.
+    """
     try:
-        outcome = run_federation(federation, resume=_unpack(checkpoint), save=save, personal=personal)
-    except NonFinite as error:
-        work.fail({"error": error.problem, "round": error.round_index, "client": error.client})
+        return train()
+    except (NonFinite, NothingMoved) as error:
+        place = {"round": error.round_index, "client": error.client} if isinstance(error, NonFinite) else {}
+        work.fail({"error": error.problem, **place})
         raise RunFailed(work.key, work.failure or {}) from error
-    except NothingMoved as error:
-        work.fail({"error": error.problem})
-        raise RunFailed(work.key, work.failure or {}) from error
+
+
+def finish(
+    spec: RunSpec, work: Work, fed: Federation, outcome: Outcome, seconds: float, **facts: Any
+) -> Entry:
+    """The run as an entry; ``facts`` are of its provenance."""
+    provenance = collect(
+        str(fed.device),
+        seconds,
+        precision=passes_of(spec.precision, spec.model.dtype),
+        seed=spec.seed,
+        data="; ".join(fingerprint(get_task(name)) for name in spec.tasks()),
+        model=backbone_fingerprint(spec.model.backbone),
+        source=source_digest(),
+        **facts,
+    )
     files: dict[str, Any] = {
         "history.jsonl": outcome.history,
-        "results.json": summarise(federation, outcome),
-        "provenance.json": collect(
-            str(device),
-            time.perf_counter() - clock,
-            started,
-            resumed_after_round=checkpoint.round_index if checkpoint else None,
-            devices=devices,
-            precision=passes_of(spec.precision, spec.model.dtype),
-            seed=spec.seed,
-            data="; ".join(fingerprint(get_task(name)) for name in spec.tasks()),
-            model=backbone_fingerprint(spec.model.backbone),
-            source=source_digest(),
-        ),
-        "adapter": lambda folder: save_peft(federation.model, outcome.state, folder),
+        "results.json": summarise(fed, outcome),
+        "provenance.json": provenance,
+        "adapter": lambda folder: save_peft(fed.model, outcome.state, folder),
     }
     if outcome.privacy is not None:
         files["privacy.json"] = outcome.privacy

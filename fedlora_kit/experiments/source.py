@@ -28,7 +28,7 @@ RUN_ROOMS: tuple[str, ...] = (
 
 PACKAGE = Path(__file__).resolve().parent.parent
 """This package's folder."""
-_TEXT = {".py", ".j2", ".css", ".json", ".csv", ".toml"}
+_TEXT = {".py", ".j2", ".mplstyle", ".css", ".json", ".csv", ".toml"}
 _Documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
@@ -83,13 +83,18 @@ def _package(package: Path) -> str:
 
 
 def _digest(package: Path, files: Iterable[Path], text_of: Callable[[Path], str]) -> str:
+    named = sorted((path.relative_to(package).as_posix(), path) for path in files)
+    return pack(*(part for name, path in named for part in (name, text_of(path)))).hex()
+
+
+def pack(*parts: bytes | str) -> bytes:
+    """SHA-256 (32 bytes) of parts, with their lengths: no two lists of parts run into one."""
     total = hashlib.sha256()
-    for name, path in sorted((path.relative_to(package).as_posix(), path) for path in files):
-        for part in (name, text_of(path)):
-            data = part.encode("utf-8", "surrogatepass")
-            total.update(len(data).to_bytes(8, "little"))  # lengths: no two lists of parts run into one
-            total.update(data)
-    return total.hexdigest()
+    for part in parts:
+        data = part.encode("utf-8", "surrogatepass") if isinstance(part, str) else part
+        total.update(len(data).to_bytes(8, "little"))
+        total.update(data)
+    return total.digest()
 
 
 def _files_of(room: str, package: Path) -> list[Path]:

@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from fedlora_kit.experiments.source import pack
+
 #: definitions (functions, classes, modules) -> what stands for them; None for every other value
 Refer = Callable[[Any], bytes | None]
 
@@ -37,16 +39,6 @@ class Unstable(Exception):
     def __init__(self, value: object) -> None:
         self.kind = f"{type(value).__module__}.{type(value).__qualname__}".removeprefix("builtins.")
         super().__init__(self.kind)
-
-
-def pack(*parts: bytes | str) -> bytes:
-    """SHA-256 (32 bytes) of parts, with their lengths: no two lists of parts run into one."""
-    total = hashlib.sha256()
-    for part in parts:
-        data = part.encode("utf-8", "surrogatepass") if isinstance(part, str) else part
-        total.update(len(data).to_bytes(8, "little"))
-        total.update(data)
-    return total.digest()
 
 
 class Values:

@@ -87,8 +87,8 @@ class Work:
         """Turn the run into an entry, all at once, and drop its checkpoints and any failure record.
 
         Args:
-            files: name -> content. Needed: ``results.json``, ``provenance.json`` and ``history.jsonl`` (or
-                ``history.json``); usual: ``privacy.json``, ``adapter`` (a folder). ``spec.json`` is added.
+            files: name -> content. Needed: ``results.json``, ``provenance.json``, ``history.jsonl``; usual:
+                ``privacy.json``, ``adapter`` (a folder). ``spec.json`` is added.
 
         Raises:
             BadValue: a name outside the entry, a part missing, a content that cannot be kept.

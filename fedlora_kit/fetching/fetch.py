@@ -37,15 +37,12 @@ class Source(Protocol):
 
     def look(self, piece: Piece) -> Listing:
         """What the repository holds at the piece's revision."""
-        ...
 
     def check_access(self, piece: Piece, revision: str, file: RemoteFile) -> None:
         """Raise the error with which a download would end at once; downloads nothing."""
-        ...
 
     def download(self, piece: Piece, revision: str, file: RemoteFile, folder: Path) -> Path:
         """Bring a file below ``folder``; an earlier call may have left half of it there."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -60,6 +57,15 @@ class Job:
     def size(self) -> int:
         """Bytes to download, if nothing is there yet."""
         return sum(target.size for target in self.targets)
+
+    def origin(self, target: Target) -> dict[str, Any]:
+        """Where a file of the mirror comes from, as the mirror's list keeps it."""
+        names = [source.name for source in target.sources]
+        return {"repo": self.piece.repo, "revision": self.revision, "files": names, "how": target.how}
+
+    def state(self, target: Target, hub: Path) -> in_mirror.State:
+        """How a file of the mirror is there."""
+        return in_mirror.state(hub, target, self.origin(target))
 
 
 @dataclass(frozen=True)
@@ -112,21 +118,13 @@ def look(pieces: Sequence[Piece], source: Source, hub: Path) -> Survey:
 
 def missing(jobs: Sequence[Job], hub: Path) -> list[tuple[Job, Target]]:
     """What is not in place yet, or does not fit the list any more."""
-    return _those("missing", jobs, hub)
+    return [(job, t) for job in jobs for t in job.targets if job.state(t, hub) == "missing"]
 
 
 def by_hand(jobs: Sequence[Job], hub: Path) -> list[tuple[Job, Target]]:
     """What is in place, not listed, and not known to be the source's own file."""
-    return [
-        (job, target)
-        for job, target in _those("by hand", jobs, hub)
-        if target.how != "copy" or not in_mirror.same(hub / target.place, target.sources[0])
-    ]
-
-
-def _those(state: in_mirror.State, jobs: Sequence[Job], hub: Path) -> list[tuple[Job, Target]]:
-    pairs = [(job, target) for job in jobs for target in job.targets]
-    return [(job, t) for job, t in pairs if in_mirror.state(hub, t, _origin(job, t)) == state]
+    there = [(job, t) for job in jobs for t in job.targets if job.state(t, hub) == "by hand"]
+    return [(j, t) for j, t in there if t.how != "copy" or not in_mirror.same(hub / t.place, t.sources[0])]
 
 
 def fetch(
@@ -158,10 +156,10 @@ def fetch(
         _check_tables(job, own, hub)
 
     with disk_guard(hub):
-        for job, target in _those("by hand", jobs, hub):
-            if (job, target) not in kept:
-                _list(hub, job, target, hub / target.place)
         for job in jobs:
+            for target in job.targets:  # put there by hand, and the source's own
+                if job.state(target, hub) == "by hand" and (job, target) not in kept:
+                    _list(hub, job, target, hub / target.place)
             own = [target for owner, target in todo if owner is job]
             if own:
                 turns.take(job.piece, partial(bring, job, own))
@@ -199,14 +197,11 @@ class _Turns:
             self._silent = 0
         except FedloraError as error:
             self._silent = self._silent + 1 if isinstance(error, Unreachable) else 0
-            self._note(piece, error, is_held)
-
-    def _note(self, piece: Piece, error: FedloraError, is_held: Callable[[], bool]) -> None:
-        try:
-            if not is_held():
-                self.missed.append(Missed(piece, error))
-        except FedloraError as of_no_use:
-            self.missed.append(Missed(piece, of_no_use))
+            try:
+                if not is_held():
+                    self.missed.append(Missed(piece, error))
+            except FedloraError as of_no_use:
+                self.missed.append(Missed(piece, of_no_use))
 
 
 def _work(hub: Path, job: Job) -> Path:
@@ -238,14 +233,8 @@ def _one(job: Job, target: Target, hub: Path, source: Source) -> None:
 def _list(hub: Path, job: Job, target: Target, file: Path) -> None:
     """Write a file of the mirror into its list."""
     digest, size = mirror.file_sha256(file), file.stat().st_size
-    record = {"sha256": digest, "bytes": size, "from": _origin(job, target)}
+    record = {"sha256": digest, "bytes": size, "from": job.origin(target)}
     write_json(hub / mirror.LIST, {"format": 1, "files": {**mirror.listed(hub), target.place: record}})
-
-
-def _origin(job: Job, target: Target) -> dict[str, Any]:
-    """Where a file of the mirror came from, as the list keeps it."""
-    names = [source.name for source in target.sources]
-    return {"repo": job.piece.repo, "revision": job.revision, "files": names, "how": target.how}
 
 
 def _check_tables(job: Job, own: Sequence[Target], hub: Path) -> None:

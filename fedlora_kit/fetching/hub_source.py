@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -46,25 +47,21 @@ class HubSource:
         """
         from huggingface_hub import HfApi
 
-        api = HfApi(endpoint=self._endpoint)
-        found: Any = self._ask(
-            piece,
-            lambda: api.repo_info(
+        def question() -> Any:
+            return HfApi(endpoint=self._endpoint).repo_info(
                 piece.repo,
                 revision=piece.revision or None,
                 repo_type=piece.kind,
                 files_metadata=True,
                 timeout=TIMEOUT,
-            ),
-        )
-        files = [
-            RemoteFile(
-                sibling.rfilename,
-                int(sibling.size or 0),
-                sibling.lfs.sha256 if sibling.lfs is not None else "",
-                sibling.blob_id or "" if sibling.lfs is None else "",
             )
-            for sibling in found.siblings or []
+
+        found = self._ask(piece, question)
+        files = [
+            RemoteFile(one.rfilename, int(one.size or 0), blob=one.blob_id or "")
+            if one.lfs is None
+            else RemoteFile(one.rfilename, int(one.size or 0), sha256=one.lfs.sha256)
+            for one in found.siblings or []
         ]
         return Listing(str(found.sha), tuple(files), bool(found.gated))
 
@@ -92,20 +89,9 @@ class HubSource:
         """
         from huggingface_hub import hf_hub_download
 
-        return Path(
-            self._ask(
-                piece,
-                lambda: hf_hub_download(
-                    piece.repo,
-                    file.name,
-                    repo_type=piece.kind,
-                    revision=revision,
-                    local_dir=folder,
-                    endpoint=self._endpoint,
-                ),
-                TRIES_OF_DOWNLOADS,
-            )
-        )
+        where: Any = {"revision": revision, "local_dir": folder, "endpoint": self._endpoint}
+        question = partial(hf_hub_download, piece.repo, file.name, repo_type=piece.kind, **where)
+        return Path(self._ask(piece, question, TRIES_OF_DOWNLOADS))
 
     def _ask(self, piece: Piece, question: Callable[[], Answer], most: int = TRIES) -> Answer:
         started = time.monotonic()

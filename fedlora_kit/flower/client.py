@@ -63,15 +63,14 @@ def train(message: Any, context: Any) -> Any:
         )
         memory.keep(int(order["round"]))
         content: dict[str, Any] = {}
-        for k, one in found.items():
-            result = one.result
-            content[f"update-{k}"] = pack(one.sent)
-            content[f"result-{k}"] = MetricRecord(
+        for one in found:
+            content[f"update-{one.client}"] = pack(one.payload)
+            content[f"result-{one.client}"] = MetricRecord(
                 {
-                    "num-examples": one.examples,
-                    "loss": float(result.loss),
-                    "examples": result.examples,
-                    "steps": result.steps,
+                    "num-examples": here.sizes[one.client],
+                    "loss": float(one.result.loss),
+                    "examples": one.result.examples,
+                    "steps": one.result.steps,
                 }
             )
         return content
@@ -150,7 +149,7 @@ def _understood(message: Any, context: Any) -> tuple[Mapping[str, Any], Node, St
     spec = read(str(order["spec"]))
     check_ingredients(ingredients(spec), dict(message.content["ingredients"]))
     part, parts = part_of(context)
-    here = node(spec, part, parts, str(context.node_config.get("device", "auto")))
+    here = node(spec.canonical(), part, parts, str(context.node_config.get("device", "auto")))
     return order, here, unpack(message.content["global"], here.layout, "the server", here.fed.device)
 
 

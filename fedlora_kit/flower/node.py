@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -21,29 +21,12 @@ from fedlora_kit.experiments.source import source_digest
 from fedlora_kit.experiments.spec import RunSpec
 from fedlora_kit.flower.support import clients_of
 from fedlora_kit.flower.wire import Layout, layout
-from fedlora_kit.methods.ranks import truncated, without_padding
 from fedlora_kit.models.backbones import backbone_fingerprint
 from fedlora_kit.training.checks import check
-from fedlora_kit.training.cohort import Cohort
-from fedlora_kit.training.federation import Snapshot, is_sent
-from fedlora_kit.training.local import LocalResult
+from fedlora_kit.training.federation import Snapshot
 from fedlora_kit.training.noise_plan import noise_of_clients
+from fedlora_kit.training.rounds import Answer, Here, quiet_randomness
 from fedlora_kit.training.scores import Scores, local_scores, own_scores
-
-
-@dataclass(frozen=True)
-class Answer:
-    """One client's local training, as it is sent.
-
-    Attributes:
-        sent: the tensors that the method sends, padding left out.
-        examples: n_k, examples that the client holds.
-        result: losses and counts.
-    """
-
-    sent: State
-    examples: int
-    result: LocalResult
 
 
 class Node:
@@ -84,7 +67,7 @@ class Node:
         clients: Sequence[int],
         round_index: int,
         scores: tuple[Sequence[float], int] | None = None,
-    ) -> dict[int, Answer]:
+    ) -> list[Answer]:
         """The clients' local trainings of a round; ``personal`` takes what stays with them.
 
         Args:
@@ -95,40 +78,24 @@ class Node:
             BadValue: a client that this node does not hold.
             NonFinite, NothingMoved: see `training.local.train_client`.
         """
-        fed, slot = self.fed, self.slot
         self._learn(scores)
         self._only_own(clients)
-        cohort = Cohort(fed, slot, self._noise)
-        answers = {}
-        with self._quiet(), cohort.hooks:
-            fed.model.train()
-            for done in cohort.train(state, personal, clients, round_index):
-                k = done.client
-                fed.method.after_training(k, done.start, done.tensors)
-                rank = fed.method.rank(k)
-                trained = truncated(done.tensors, rank)
-                sent = {n: t for n, t in trained.items() if is_sent(fed, n)}
-                kept = {n: t for n, t in trained.items() if n not in sent}
-                sent |= {
-                    n: t.clone()
-                    for n, t in done.start.items()
-                    if fed.method.sends_untrained(n, k, round_index)
-                }
-                if kept:
-                    personal[k] = {**personal.get(k, {}), **kept}
-                answers[k] = Answer(without_padding(sent, rank), self.sizes[k], done.result)
-        return answers
+        here = Here(self.fed, self.slot, self._noise)
+        with quiet_randomness(self.fed.device), here.hooks:
+            self.fed.model.train()
+            now = Snapshot(round_index, state, personal, [], None)
+            return list(here.train(now, clients, round_index, None))
 
     def score_own(self, state: State, personal: Mapping[int, State], next_round: int) -> dict[int, Scores]:
         """Scores of this node's clients that keep something of their own (`training.scores.own_scores`)."""
-        with self._quiet():
+        with quiet_randomness(self.fed.device):
             return own_scores(self.fed, self.slot, Snapshot(next_round, state, dict(personal), [], None))
 
     def score_held_out(
         self, state: State, personal: Mapping[int, State], next_round: int
     ) -> dict[str, list[Any]] | None:
         """This node's clients' own adapters on their held-out examples (`training.scores.local_scores`)."""
-        with self._quiet():
+        with quiet_randomness(self.fed.device):
             return local_scores(self.fed, self.slot, Snapshot(next_round, state, dict(personal), [], None))
 
     def _learn(self, scores: tuple[Sequence[float], int] | None) -> None:
@@ -141,20 +108,12 @@ class Node:
         if foreign:
             raise BadValue(f"client {foreign[0]} is not held here", f"this node has {self.clients}")
 
-    def _quiet(self) -> Any:
-        cuda = self.fed.device.type == "cuda"
-        return torch.random.fork_rng(devices=[self.fed.device] if cuda else [])
-
 
 @lru_cache(maxsize=4)
-def _node(canonical: str, part: int, parts: int, device: str) -> Node:
+def node(canonical: str, part: int, parts: int, device: str) -> Node:
+    """The node of a run by its `RunSpec.canonical`, built once a process."""
     spec = RunSpec.model_validate_json(canonical)
     return Node(spec, part, parts, device_for(spec, device))
-
-
-def node(spec: RunSpec, part: int, parts: int, device: str) -> Node:
-    """The node, built once a process."""
-    return _node(spec.canonical(), part, parts, device)
 
 
 def ingredients(spec: RunSpec) -> dict[str, str]:

@@ -9,15 +9,17 @@ from typing import Any
 
 from flwr.app import ConfigRecord, Message, MetricRecord, RecordDict
 
-from fedlora_kit.adapter import AdapterSlot, State
+from fedlora_kit.adapter import AdapterSlot
 from fedlora_kit.errors import BadValue, FedloraError, NonFinite, NothingMoved
 from fedlora_kit.experiments.spec import RunSpec
-from fedlora_kit.flower.node import Answer, ingredients
+from fedlora_kit.flower.node import ingredients
 from fedlora_kit.flower.support import clients_of
-from fedlora_kit.flower.wire import BadReply, cut, layout, pack, unpack
-from fedlora_kit.training.federation import Federation, is_sent, trained_names
+from fedlora_kit.flower.wire import BadReply, cut, layout, pack, padded, unpack
+from fedlora_kit.training.cohort import Hooks
+from fedlora_kit.training.federation import Federation, Snapshot, is_sent, trained_names
 from fedlora_kit.training.local import LocalResult
-from fedlora_kit.training.scores import Scores
+from fedlora_kit.training.rounds import Answer
+from fedlora_kit.training.scores import Scores, global_scores, mean_scores, scores_own
 
 _POLL_SECONDS = 0.25
 _LOOK_SECONDS = 10.0  # how often it is asked whether a node that owes an answer is still there
@@ -28,7 +30,7 @@ class NodeLost(FedloraError):
 
 
 class Peers:
-    """The SuperNodes of a run.
+    """The SuperNodes of a run: `training.rounds.Clients` that are elsewhere.
 
     Args:
         grid: Flower's ``Grid``.
@@ -55,6 +57,9 @@ class Peers:
         self._ingredients = ConfigRecord(ingredients(spec))
         self._ids: dict[int, int] = {}  # part -> Flower's id of the node
         self._trained = dict.fromkeys(range(nodes), -1)  # part -> last round in which it trained
+        self._learned: MetricRecord | None = None  # the method's last scores of the layers
+        self._own, self._held = scores_own(fed), any(held is not None and len(held) for held in fed.held_out)
+        self.hooks = Hooks(fed, slot)
 
     def gather(self) -> None:
         """Wait for the SuperNodes, and learn which part each of them is.
@@ -86,13 +91,10 @@ class Peers:
         self._ids = {part: node for node, (part, _) in parts.items()}
 
     def train(
-        self,
-        state: State,
-        clients: Sequence[int],
-        round_index: int,
-        scores: tuple[Sequence[float], int] | None,
-    ) -> dict[int, Answer]:
-        """The local trainings of ``clients``, each at its node.
+        self, now: Snapshot, clients: Sequence[int], round_index: int, scores: Sequence[float] | None
+    ) -> list[Answer]:
+        """The local trainings of ``clients``, each at its node, in the order of ``clients``: the result
+        does not depend on who answers first.
 
         Raises:
             BadReply: an answer that is not what the method sends.
@@ -100,10 +102,11 @@ class Peers:
             NonFinite, NothingMoved: a local training failed.
         """
         held = self._by_part(clients)
-        shared = {"global": pack(state), "ingredients": self._ingredients}
+        shared = {"global": pack(now.state), "ingredients": self._ingredients}
         if scores is not None:
-            record = MetricRecord({"scores": [float(s) for s in scores[0]], "round": scores[1]})
-            shared["layer-scores"] = record
+            self._learned = MetricRecord({"scores": [float(s) for s in scores], "round": round_index})
+        if self._learned is not None:
+            shared["layer-scores"] = self._learned
         orders = {}
         for part, own in held.items():
             order = self._order(part, round_index) | {"clients": own}
@@ -114,16 +117,23 @@ class Peers:
             self._trained[part] = round_index
             for k in held[part]:
                 answers[k] = self._answer(reply, part, k, round_index)
-        return answers
+        return [answers[k] for k in clients]
 
-    def evaluate(
-        self, state: State, next_round: int, *, scored_parts: bool, held_out: bool
-    ) -> tuple[dict[int, Scores], dict[str, list[Any]] | None]:
-        """Own adapters of the clients: (those of `training.scores.own_scores`, table of `local_scores`)."""
-        shared = {"global": pack(state), "ingredients": self._ingredients}
-        asked = {"scored-parts": scored_parts, "held-out": held_out}
+    def evaluate(self, now: Snapshot) -> tuple[Scores, dict[str, list[Any]] | None]:
+        """As `training.rounds.Clients.evaluate`; clients that have not trained yet are scored here."""
+        own: dict[int, Scores] = {}
+        table: dict[str, list[Any]] = {"clients": []}
+        if self._own or self._held:
+            own, table = self._ask_for_scores(now)
+        others = global_scores(self._fed, self._slot, now) if len(own) < len(self._fed.clients) else None
+        return mean_scores(own, len(self._fed.clients), others), table if table["clients"] else None
+
+    def _ask_for_scores(self, now: Snapshot) -> tuple[dict[int, Scores], dict[str, list[Any]]]:
+        """Own adapters of the clients: scores of those that have one, and the table of `local_scores`."""
+        shared = {"global": pack(now.state), "ingredients": self._ingredients}
+        asked = {"scored-parts": self._own, "held-out": self._held}
         orders = {
-            part: RecordDict({**shared, "order": ConfigRecord(self._order(part, next_round) | asked)})
+            part: RecordDict({**shared, "order": ConfigRecord(self._order(part, now.next_round) | asked)})
             for part in range(self._parts)
         }
         replies = self._ask_parts("evaluate", orders)
@@ -141,7 +151,7 @@ class Peers:
                 table["clients"].append(k)
                 for name, value in _metrics(reply[f"held-out-{k}"], who).items():
                     table.setdefault(name, []).append(value)
-        return own, table if table["clients"] else None
+        return own, table
 
     def _by_part(self, clients: Sequence[int]) -> dict[int, list[int]]:
         mine = set(clients)
@@ -173,7 +183,7 @@ class Peers:
             )
         if result.examples and not math.isfinite(result.loss):
             raise NonFinite("loss", round_index, k)
-        return Answer(sent, held, result)
+        return Answer(k, padded(sent, self._layout), sent, result)
 
     def _ask_parts(self, kind: str, orders: Mapping[int, Any]) -> dict[int, Any]:
         names = {part: f"SuperNode {part} (of {self._parts})" for part in orders}

@@ -6,7 +6,6 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,26 +13,22 @@ from typing import Any
 import torch
 from flwr.serverapp import ServerApp
 
-from fedlora_kit.adapter import AdapterSlot, save_peft
-from fedlora_kit.data.sources import fingerprint
-from fedlora_kit.data.tasks import get_task
+from fedlora_kit.adapter import AdapterSlot
 from fedlora_kit.devices import computing_on, reset_peak
-from fedlora_kit.errors import FedloraError, NonFinite, NothingMoved
+from fedlora_kit.errors import FedloraError
 from fedlora_kit.experiments.atomic import write_json
 from fedlora_kit.experiments.placing import device_for
-from fedlora_kit.experiments.provenance import collect
-from fedlora_kit.experiments.run import RunFailed, summarise
+from fedlora_kit.experiments.run import finish, recorded
 from fedlora_kit.experiments.setup import build
-from fedlora_kit.experiments.source import source_digest
 from fedlora_kit.experiments.spec import RunSpec
-from fedlora_kit.experiments.store import Entry, Store, Work
+from fedlora_kit.experiments.store import Entry, Store
 from fedlora_kit.flower.peers import Peers
-from fedlora_kit.flower.rounds import computes, run_rounds
 from fedlora_kit.flower.support import check_support, read
-from fedlora_kit.models.backbones import backbone_fingerprint
+from fedlora_kit.numerals import fixed
 from fedlora_kit.training.checks import check
-from fedlora_kit.training.federation import Federation
-from fedlora_kit.training.precision import passes_of
+from fedlora_kit.training.federation import Federation, Snapshot
+from fedlora_kit.training.rounds import run_federation
+from fedlora_kit.training.scores import scores_own
 
 #: names the file where `launch` looks for the outcome; beside it, with ".lines", lie the lines about rounds
 REPORT = "FEDLORA_FLOWER_REPORT"
@@ -74,69 +69,43 @@ def coordinate(
         if work.entry is not None:
             return work.entry
         store.clear_failure(key)
-        return _train(spec, work, grid, nodes, timeout, wait, device, say)
+        clock = time.perf_counter()
+        fed = _federation(spec, device)
+        check(fed)
+        slot = AdapterSlot(fed.model)
+        peers = Peers(grid, spec, fed, slot, nodes=nodes, timeout=timeout, wait=wait)
+        peers.gather()
+        say(f"{nodes} SuperNodes, {len(fed.clients)} clients")
 
+        def tell(now: Snapshot) -> None:
+            say(_line(now.history[-1], spec.rounds.rounds))
 
-def _train(
-    spec: RunSpec,
-    work: Work,
-    grid: Any,
-    nodes: int,
-    timeout: float,
-    wait: float,
-    device: str,
-    say: Callable[[str], None],
-) -> Entry:
-    started, clock = datetime.now(UTC), time.perf_counter()
-    fed = _federation(spec, device)
-    check(fed)
-    slot = AdapterSlot(fed.model)
-    peers = Peers(grid, spec, fed, slot, nodes=nodes, timeout=timeout, wait=wait)
-    peers.gather()
-    say(f"{nodes} SuperNodes, {len(fed.clients)} clients")
-    try:
         with computing_on(fed.device):
-            outcome = run_rounds(fed, slot, peers, say)
-    except NonFinite as error:
-        work.fail({"error": error.problem, "round": error.round_index, "client": error.client})
-        raise RunFailed(work.key, work.failure or {}) from error
-    except NothingMoved as error:
-        work.fail({"error": error.problem})
-        raise RunFailed(work.key, work.failure or {}) from error
-    files: dict[str, Any] = {
-        "history.jsonl": outcome.history,
-        "results.json": summarise(fed, outcome),
-        "provenance.json": collect(
-            str(fed.device),
-            time.perf_counter() - clock,
-            started,
-            resumed_after_round=None,
-            precision=passes_of(spec.precision, spec.model.dtype),
-            seed=spec.seed,
-            data="; ".join(fingerprint(get_task(name)) for name in spec.tasks()),
-            model=backbone_fingerprint(spec.model.backbone),
-            source=source_digest(),
-            flower={"version": version("flwr"), "nodes": nodes},
-        ),
-        "adapter": lambda folder: save_peft(fed.model, outcome.state, folder),
-    }
-    if outcome.privacy is not None:
-        files["privacy.json"] = outcome.privacy
-    return work.finish(files)
+            outcome = recorded(work, lambda: run_federation(fed, elsewhere=peers, save=tell))
+        seconds, flower = time.perf_counter() - clock, {"version": version("flwr"), "nodes": nodes}
+        return finish(spec, work, fed, outcome, seconds, resumed_after_round=None, flower=flower)
+
+
+def _line(record: dict[str, Any], rounds: int) -> str:
+    loss = "no loss" if record["train_loss"] is None else f"loss {fixed(record['train_loss'], 4)}"
+    scores = ", ".join(f"{name} {fixed(s['accuracy'], 4)}" for name, s in record.get("eval", {}).items())
+    trained = f"{record['training_clients']} clients"
+    return f"round {record['round'] + 1} of {rounds}: {trained}, {loss}" + (f", {scores}" if scores else "")
 
 
 def _federation(spec: RunSpec, asked: str) -> Federation:
     """The server's: on the device asked for if a model's pass is made here, else on the CPU."""
-    if not spec.model.load_in_4bit:  # such weights are made on a GPU
-        fed = build(spec, torch.device("cpu"))
-        if not computes(fed):
-            return fed
+    if spec.model.load_in_4bit:  # such weights are made on a GPU
         device = device_for(spec, asked)
         reset_peak(device)
-        return replace(fed, model=fed.model.to(device), device=device)
+        return build(spec, device)
+    fed = build(spec, torch.device("cpu"))
+    late = fed.rounds.cohort is not None  # clients that have not trained yet are scored by the server
+    if not late and scores_own(fed) and fed.proxy is None:
+        return fed
     device = device_for(spec, asked)
     reset_peak(device)
-    return build(spec, device)
+    return replace(fed, model=fed.model.to(device), device=device)
 
 
 def main(grid: Any, context: Any) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, cast
 
@@ -20,6 +20,7 @@ from fedlora_kit.models.targets import layer_index
 from fedlora_kit.planning.amounts import Lengths, Part, amounts
 from fedlora_kit.planning.architectures import Architecture, architecture, empty_model, random_model
 from fedlora_kit.planning.operations import operations
+from fedlora_kit.planning.step_costs import Additive
 from fedlora_kit.randomness import Streams
 from fedlora_kit.training.federation import Federation, cohort_of, trained_names
 from fedlora_kit.training.scores import scores_own
@@ -30,7 +31,7 @@ ROUNDS = 4
 
 
 @dataclass(frozen=True)
-class Work:
+class Work(Additive):
     """Work that adds up.
 
     Attributes:
@@ -42,22 +43,6 @@ class Work:
     flops: float = 0.0
     forward: float = 0.0
     backward: float = 0.0
-
-    def __add__(self, other: Work) -> Work:
-        return Work(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
-
-    def __mul__(self, times: float) -> Work:
-        return Work(*(getattr(self, f.name) * times for f in fields(self)))
-
-
-@dataclass(frozen=True)
-class _Roster:
-    """Clients of which the number of examples is known, and nothing else."""
-
-    size: int
-
-    def __len__(self) -> int:
-        return self.size
 
 
 @lru_cache(maxsize=16)
@@ -95,10 +80,8 @@ class Counter:
     def federation(self, clients: int) -> Federation:
         """A federation of so many clients, of the run's mean size each."""
         spec, lora = self.spec, self.spec.model.lora
-        if self._merges:  # it changes its model
-            model = attach_lora(random_model(self.shape, self.labels, "meta"), lora, seed=0)
-        else:
-            model = _adapted(self.shape, self.labels, lora)
+        adapted = _adapted.__wrapped__ if self._merges else _adapted  # it changes its model
+        model = adapted(self.shape, self.labels, lora)
         slot = AdapterSlot(model)
         slot.set_trainable(slot.names)
         size = max(1, self.amounts.train.count // spec.split.clients)
@@ -106,7 +89,9 @@ class Counter:
         return Federation(
             model=model,
             method=method(spec.method.name, **spec.method.settings),
-            clients=cast(Any, [_Roster(size)] * clients),
+            clients=cast(
+                Any, [range(size)] * clients
+            ),  # all that is asked of them is their number of examples
             evals={},
             rounds=spec.rounds.model_copy(update={"cohort": cohort}),
             local=spec.local,
@@ -290,5 +275,4 @@ def batches_of(lengths: Lengths, count: float, budget: int, price: int) -> tuple
         pieces = cuts(some, budget, price=price)
         batches += len(pieces) / draws
         tokens += sum((stop - start) * int(some[start]) for start, stop in pieces) / draws
-    scale = count / size
-    return batches * max(1.0, scale), tokens * scale
+    return batches * max(1.0, count / size), tokens * count / size

@@ -6,9 +6,10 @@ and autograd decides, as in a real step, what is kept and which layers need a ba
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import nn
@@ -18,7 +19,21 @@ from torch.utils.flop_counter import flop_registry
 
 
 @dataclass(frozen=True)
-class StepCost:
+class Additive:
+    """Numbers that add up, field by field."""
+
+    def __add__(self, other: Self) -> Self:
+        return type(self)(*map(operator.add, vars(self).values(), vars(other).values()))
+
+    def __sub__(self, other: Self) -> Self:
+        return self + other * -1
+
+    def __mul__(self, times: float) -> Self:
+        return type(self)(*(value * times for value in vars(self).values()))
+
+
+@dataclass(frozen=True)
+class StepCost(Additive):
     """Cost of one step on one batch.
 
     Attributes:
@@ -31,21 +46,6 @@ class StepCost:
     activation_bytes: float = 0.0
     forward_flops: float = 0.0
     backward_flops: float = 0.0
-
-    def __add__(self, other: StepCost) -> StepCost:
-        return StepCost(
-            self.activation_bytes + other.activation_bytes,
-            self.forward_flops + other.forward_flops,
-            self.backward_flops + other.backward_flops,
-        )
-
-    def __sub__(self, other: StepCost) -> StepCost:
-        return self + other * -1
-
-    def __mul__(self, times: float) -> StepCost:
-        return StepCost(
-            self.activation_bytes * times, self.forward_flops * times, self.backward_flops * times
-        )
 
 
 def step_cost(model: nn.Module, images: torch.Tensor) -> StepCost:

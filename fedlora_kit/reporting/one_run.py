@@ -18,7 +18,7 @@ from fedlora_kit.experiments.checkpoints import CheckpointFolder
 from fedlora_kit.experiments.entry import Entry
 from fedlora_kit.experiments.store import Store
 from fedlora_kit.numerals import MISSING, significant
-from fedlora_kit.reporting.runs import thinned
+from fedlora_kit.reporting.runs import scores_of, thinned
 
 _KEY = re.compile(r"[0-9a-f]{16}")
 _BARS = "▁▂▃▄▅▆▇█"
@@ -98,40 +98,28 @@ def _so_far(folder: CheckpointFolder) -> list[dict[str, Any]]:
 def description(spec: Mapping[str, Any]) -> list[tuple[str, str]]:
     """A run's description in short: (what, in words). Defaults that change nothing are left out."""
 
-    def part(name: str) -> Mapping[str, Any]:
-        value = spec.get(name)
-        return value if isinstance(value, Mapping) else {}
-
-    model, lora, data = part("model"), part("model").get("lora") or {}, part("data")
-    split, local, rounds = part("split"), part("local"), part("rounds")
-    lines = [
-        ("method", _named(part("method"), "name")),
-        (
-            "model",
-            f"{model.get('backbone', '?')}{_others(model, {'weights': 'pretrained', 'dtype': 'fp32'})}",
-        ),
-        (
-            "LoRA",
-            f"rank {lora.get('rank', '?')}, α {shortened(lora.get('alpha', '?'))} on "
-            f"{' '.join(lora.get('targets') or ['?'])}, head {lora.get('head', '?')}"
-            f"{_others(lora, {'dropout': 0.0, 'use_dora': False, 'init': 'kaiming'})}",
-        ),
-        ("data", f"{data.get('task', '?')}{_others(data, {'augment': 'none', 'server_examples': 0})}"),
-        ("clients", f"{split.get('clients', '?')}, {_named(split, 'partitioner')}"),
-        (
-            "rounds",
-            f"{rounds.get('rounds', '?')} × {local.get('steps', '?')} steps of "
-            f"{local.get('batch_size', '?')} examples, cohort {rounds.get('cohort') or 'all'}",
-        ),
-        (
-            "optimiser",
-            f"{local.get('optimizer', '?')}, lr {shortened(local.get('lr', '?'))}"
-            f"{_others(local, {'lr_decay': 1.0, 'momentum': 0.0, 'weight_decay': 0.0, 'max_tokens': 4096})}",
-        ),
-        ("privacy", _privacy(spec.get("privacy"))),
-        ("seed", f"{spec.get('seed', '?')}, precision {spec.get('precision', '?')}"),
-    ]
-    return [(name, text) for name, text in lines]
+    parts = (spec.get(name) for name in ("method", "model", "data", "split", "local", "rounds"))
+    method, model, data, split, local, rounds = (p if isinstance(p, Mapping) else {} for p in parts)
+    lora = model.get("lora") or {}
+    targets = " ".join(lora.get("targets") or ["?"])
+    steps, batch = local.get("steps", "?"), local.get("batch_size", "?")
+    usual = {"dropout": 0.0, "use_dora": False, "init": "kaiming"}
+    plain = {"lr_decay": 1.0, "momentum": 0.0, "weight_decay": 0.0, "max_tokens": 4096}
+    told = {
+        "method": _named(method, "name"),
+        "model": model.get("backbone", "?") + _others(model, {"weights": "pretrained", "dtype": "fp32"}),
+        "LoRA": f"rank {lora.get('rank', '?')}, α {shortened(lora.get('alpha', '?'))} on {targets}, "
+        f"head {lora.get('head', '?')}{_others(lora, usual)}",
+        "data": data.get("task", "?") + _others(data, {"augment": "none", "server_examples": 0}),
+        "clients": f"{split.get('clients', '?')}, {_named(split, 'partitioner')}",
+        "rounds": f"{rounds.get('rounds', '?')} × {steps} steps of {batch} examples, "
+        f"cohort {rounds.get('cohort') or 'all'}",
+        "optimiser": f"{local.get('optimizer', '?')}, lr {shortened(local.get('lr', '?'))}"
+        f"{_others(local, plain)}",
+        "privacy": _privacy(spec.get("privacy")),
+        "seed": f"{spec.get('seed', '?')}, precision {spec.get('precision', '?')}",
+    }
+    return list(told.items())
 
 
 _SAID = {"backbone", "lora", "rank", "alpha", "targets", "head", "task", "steps", "batch_size", "optimizer"}
@@ -207,13 +195,7 @@ def history_table(history: Sequence[Mapping[str, Any]], most: int) -> tuple[list
 
     Rounds are counted from 1, as on the report page. A cell is ``-`` where the round has no such number.
     """
-    scores = dict.fromkeys(
-        (part, metric)
-        for record in history
-        for part, metrics in (record.get("eval") or {}).items()
-        for metric in metrics
-        if metric != "examples"
-    )
+    scores = dict.fromkeys(place for record in history for place in scores_of(record))
     epsilon = any("epsilon" in record for record in history)
     header = ["round", "clients", "train loss", *(f"{p}\n{m}" for p, m in scores), "bytes up"]
     rows = [
@@ -221,7 +203,7 @@ def history_table(history: Sequence[Mapping[str, Any]], most: int) -> tuple[list
             str(record.get("round", 0) + 1),
             _clients(record),
             number(record.get("train_loss")),
-            *(number(((record.get("eval") or {}).get(p) or {}).get(m)) for p, m in scores),
+            *(number(scores_of(record).get(place)) for place in scores),
             number(record.get("bytes_up")),
             *([number(record.get("epsilon"))] if epsilon else []),
         ]

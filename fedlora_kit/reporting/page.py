@@ -19,7 +19,8 @@ from fedlora_kit.experiments import atomic
 from fedlora_kit.experiments.store import Store
 from fedlora_kit.reporting.outputs import VERDICTS, item_folder
 from fedlora_kit.reporting.runs import run_data
-from fedlora_kit.reporting.sections import Listed, Section, sections_of
+from fedlora_kit.reporting.sections import Section, sections_of
+from fedlora_kit.study.item import Item
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -35,7 +36,7 @@ _DONE, _FAILED = ("ok",), ("failed", "damaged")
 
 
 def write_page(
-    output_dir: str | Path, profile: str, items: Iterable[Listed] | None = None, store: Store | None = None
+    output_dir: str | Path, profile: str, items: Iterable[Item] | None = None, store: Store | None = None
 ) -> Path:
     """Write ``<output_dir>/<profile>/index.html``, and one page a paper beside its items; the first's path.
 

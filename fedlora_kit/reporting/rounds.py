@@ -12,6 +12,8 @@ from fedlora_kit import looks
 from fedlora_kit.errors import BadValue, UnknownName
 from fedlora_kit.experiments.entry import Entry
 from fedlora_kit.experiments.store import Store
+from fedlora_kit.reporting import two_runs
+from fedlora_kit.reporting.runs import scores_of
 
 #: fields of a run's description that have a short name of their own
 _SHORT = {"method": "method.name", "seed": "seed", "precision": "precision"}
@@ -71,19 +73,14 @@ def frame_of(entries: Iterable[Entry]) -> pd.DataFrame:
     return frame
 
 
-def flat(spec: Mapping[str, Any], section: str = "") -> dict[str, Any]:
-    """A run's description with dotted names, lists as texts.
+def flat(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """A run's description with dotted names, lists as texts; without what it does not have.
 
     >>> flat({"seed": 1, "local": {"lr": 0.1}, "privacy": None})
     {'seed': 1, 'local.lr': 0.1}
     """
-    found: dict[str, Any] = {}
-    for name, value in spec.items():
-        if isinstance(value, Mapping):
-            found |= flat(value, f"{section}{name}.")
-        elif value is not None:
-            found[f"{section}{name}"] = ", ".join(map(str, value)) if isinstance(value, list) else value
-    return found
+    there = {name: value for name, value in two_runs.flat(spec).items() if value not in (None, {})}
+    return {n: ", ".join(map(str, v)) if isinstance(v, list) else v for n, v in there.items()}
 
 
 def lines_of(frame: pd.DataFrame, by: str) -> dict[str, pd.DataFrame]:
@@ -183,8 +180,7 @@ def _short(field: str, fields: list[str]) -> str:
 
 def _of_round(record: Mapping[str, Any]) -> dict[str, Any]:
     row: dict[str, Any] = {"round": record["round"] + 1, "train_loss": record.get("train_loss", math.nan)}
-    for part, metrics in (record.get("eval") or {}).items():
-        row |= {f"{part} {m}": _unit(m) * v for m, v in metrics.items() if m != "examples"}
+    row |= {f"{part} {m}": _unit(m) * v for (part, m), v in scores_of(record).items()}
     for metric, values in (record.get("local") or {}).items():
         if metric not in ("clients", "examples"):
             row[f"local {metric}"] = _unit(metric) * sum(values) / len(values)

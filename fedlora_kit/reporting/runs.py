@@ -83,16 +83,17 @@ def curves(history: Sequence[Mapping[str, Any]], points: int = _POINTS) -> dict[
     found: dict[str, list[list[float]]] = {}
     for record in history:
         at = int(record["round"]) + 1
-        scores = {
-            f"{part} {metric}": value
-            for part, metrics in (record.get("eval") or {}).items()
-            for metric, value in metrics.items()
-            if metric != "examples"
-        }
+        scores = {f"{part} {metric}": value for (part, metric), value in scores_of(record).items()}
         for name, value in [*scores.items(), ("train loss", record.get("train_loss"))]:
             if isinstance(value, int | float) and math.isfinite(value):
                 found.setdefault(name, []).append([at, rounded(value, 4)])
     return {name: list(thinned(curve, points)) for name, curve in found.items()}
+
+
+def scores_of(record: Mapping[str, Any]) -> dict[tuple[str, str], Any]:
+    """A round's scores by scored part and metric; empty where it was not scored."""
+    parts = record.get("eval") or {}
+    return {(part, m): v for part, metrics in parts.items() for m, v in metrics.items() if m != "examples"}
 
 
 def thinned(rows: Sequence[T], most: int) -> Sequence[T]:

@@ -6,38 +6,23 @@ import base64
 import json
 import struct
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from copy import deepcopy
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-from fedlora_kit.errors import BadValue, FedloraError
+from fedlora_kit.errors import BadValue
 from fedlora_kit.numerals import MISSING, fixed
 from fedlora_kit.reporting import evidence, verdict_evidence
 from fedlora_kit.reporting.comparison import in_text
 from fedlora_kit.reporting.evidence import Evidence, Source
 from fedlora_kit.reporting.outputs import FIGURE_KINDS, changed_files, count_claims, read_claims
 from fedlora_kit.reporting.tables import Table, read_rows, read_table, written
+from fedlora_kit.study.item import Item
 from fedlora_kit.study.reported import coords
 
 _MIME = {"svg": "image/svg+xml", "png": "image/png"}
 _APART = {"comparison", "privacy"}
-
-
-class Listed(Protocol):
-    """What the page needs to know of an item; `papers.items.Item` has it."""
-
-    @property
-    def id(self) -> str: ...
-    @property
-    def paper(self) -> str: ...
-    @property
-    def kind(self) -> str: ...
-    @property
-    def title(self) -> str: ...
-    @property
-    def notebook(self) -> str | None: ...
-    @property
-    def foundation(self) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -109,7 +94,7 @@ class Section:
         return fixed(float(self.status.get("seconds") or 0) / 60, 1, 1)
 
 
-def sections_of(base: Path, items: Sequence[Listed]) -> list[Section]:
+def sections_of(base: Path, items: Sequence[Item]) -> list[Section]:
     """Every item as a section of the page, filled from its folder where it has been run."""
     sections = []
     for item in items:
@@ -128,22 +113,9 @@ def _filled(section: Section, folder: Path) -> Section:
     if not (folder / "status.json").is_file():
         return section  # no finished run: whatever files lie there are not shown
     try:
-        return _read(section, folder)
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-        TypeError,
-        AttributeError,
-        ArithmeticError,
-        struct.error,
-        FedloraError,
-    ) as error:
-        # Never half an item: what was read before the error is dropped.
-        problem = f"its files cannot be read: {error}"
-        return Section(
-            section.id, section.paper, section.kind, section.title, section.foundation, "damaged", problem
-        )
+        return _read(deepcopy(section), folder)
+    except Exception as error:  # never half an item: what was read before the error is dropped
+        return replace(section, state="damaged", problem=f"its files cannot be read: {error}")
 
 
 def _read(section: Section, folder: Path) -> Section:
@@ -224,21 +196,16 @@ def _compare(section: Section, path: Path, known: Sequence[Source]) -> None:
     header, rows = read_rows(path)
     records = [dict(zip(header, row, strict=True)) for row in rows]
     section.comparable = all(r.get("comparable", "True").lower() in ("true", "1", "") for r in records)
-    both, ours = (
-        _titled("comparison", known_side=True),
-        _titled("without a published number", known_side=False),
-    )
+    titles = ["cell", "metric", "published", "how known", "reproduced", "seeds", "difference"]
+    both = Table("comparison", titles, [], [False, False, True, False, True, True, True])
+    ours = Table("without a published number", [*titles[:2], *titles[4:6]], [], [False, False, True, True])
     for n, record in enumerate(records):
         published, shown, difference, interval = in_text(record)
-        table = ours if published == MISSING else both
-        count = written(record["n_seeds"])
-        row = [record["cell"].replace("|", " · "), record["metric"]]
+        table, at = (ours, 2) if published == MISSING else (both, 4)
+        row = [record["cell"].replace("|", " · "), record["metric"], shown, written(record["n_seeds"])]
         if table is both:
             how = " · ".join(word for word in (record["label"], record["source"]) if word)
-            row += [published, how, shown, count, f"{difference} {interval}".strip()]
-        else:
-            row += [shown, count]
-        at = 4 if table is both else 2
+            row = [*row[:2], published, how, *row[2:], f"{difference} {interval}".strip()]
         try:
             name = coords(record["cell"])
         except BadValue:
@@ -255,10 +222,3 @@ def _compare(section: Section, path: Path, known: Sequence[Source]) -> None:
         table.rows.append(row)
     section.comparison = both if both.rows else None
     section.unpublished = ours if ours.rows else None
-
-
-def _titled(name: str, known_side: bool) -> Table:
-    if known_side:
-        titles = ["cell", "metric", "published", "how known", "reproduced", "seeds", "difference"]
-        return Table(name, titles, [], [False, False, True, False, True, True, True])
-    return Table(name, ["cell", "metric", "reproduced", "seeds"], [], [False, False, True, True])

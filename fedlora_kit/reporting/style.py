@@ -21,16 +21,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def method_colour(method: str) -> str:
-    """The colour of a method in every figure, as ``#rrggbb``; unknown names get a stable one."""
-    return looks.of_method(method).colour
-
-
-def palette(methods: list[str]) -> dict[str, str]:
-    """Method name → colour, in the form seaborn's ``palette=`` takes."""
-    return {method: method_colour(method) for method in methods}
-
-
 def set_style() -> None:
     """Set the kit's seaborn and matplotlib style for the figures made after this call.
 
@@ -48,46 +38,9 @@ def set_style() -> None:
     pyplot.switch_backend(pyplot.get_backend())
     mpl.rcdefaults()
     sns.set_theme(context="notebook", style="ticks", palette=list(looks.SERIES))
-    mpl.rcParams.update(
-        {
-            "figure.figsize": (SINGLE, 2.5),
-            "figure.dpi": 150,
-            "savefig.dpi": 200,
-            "figure.constrained_layout.use": True,
-            "axes.spines.top": False,
-            "axes.spines.right": False,
-            "axes.grid": True,
-            "axes.axisbelow": True,
-            "axes.linewidth": 0.7,
-            "axes.titleweight": "bold",
-            "axes.titlesize": 8,
-            "axes.labelsize": 8,
-            "axes.labelpad": 3,
-            "figure.labelsize": 8,
-            "xtick.labelsize": 7,
-            "ytick.labelsize": 7,
-            "xtick.major.width": 0.7,
-            "ytick.major.width": 0.7,
-            "xtick.major.size": 3,
-            "ytick.major.size": 3,
-            "xtick.minor.width": 0.5,
-            "ytick.minor.width": 0.5,
-            "xtick.minor.size": 1.5,
-            "ytick.minor.size": 1.5,
-            "legend.fontsize": 7,
-            "legend.title_fontsize": 7,
-            "legend.frameon": False,
-            "legend.handlelength": 2.4,
-            "grid.color": "#e3e3e3",
-            "grid.linewidth": 0.5,
-            "lines.linewidth": 1.3,
-            "lines.markersize": 4,
-            "errorbar.capsize": 2,
-            "font.size": 8,
-            "pdf.fonttype": 42,  # letters as TrueType: what publishers ask for
-            "font.family": ["DejaVu Sans"],  # ships with matplotlib: the same on every machine
-        }
-    )
+    sheet = Path(__file__).with_name("figures.mplstyle")
+    mpl.rcParams.update(mpl.rc_params_from_file(sheet, use_default_template=False))
+    mpl.rcParams["figure.figsize"] = (SINGLE, 2.5)
     mpl.rcParams.update(own_settings())
 
 

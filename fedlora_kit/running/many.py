@@ -2,34 +2,27 @@
 
 from __future__ import annotations
 
-import importlib
 import logging
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, wait
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
-from pathlib import Path
 from typing import Any
 
-from fedlora_kit.devices import hide_gpus
 from fedlora_kit.errors import FedloraError, Interrupted
-from fedlora_kit.experiments import own_code
-from fedlora_kit.experiments.placing import on_cpu, out_of_memory
-from fedlora_kit.experiments.run import RunFailed, run
+from fedlora_kit.experiments.placing import on_cpu
+from fedlora_kit.experiments.run import RunFailed
 from fedlora_kit.experiments.setup import check_splits
-from fedlora_kit.experiments.spec import RunSpec, external, own_modules
+from fedlora_kit.experiments.spec import RunSpec, external
 from fedlora_kit.experiments.store import Entry, Store
 from fedlora_kit.running.places import Places, default_jobs, jobs_on_gpus
+from fedlora_kit.running.scheduler import Scheduler
+from fedlora_kit.running.training import Job, Outcome, train
 
 log = logging.getLogger(__name__)
 #: a run's key and, if it failed, the record
 _Done = tuple[str, dict[str, Any] | None]
-#: in place of that record, from a process that has no such run: what names it was registered here alone
-_UNKNOWN: dict[str, Any] = {"error": "only the process that asks for it knows it"}
 
 
 @dataclass(frozen=True)
@@ -98,128 +91,47 @@ def _train(
 
     if len(todo) > 1:
         check_splits(list(todo.values()))
-    small = {key: spec for key, spec in todo.items() if on_cpu(spec, device)}
-    large = {key: spec for key, spec in todo.items() if key not in small}
+    large = sum(not on_cpu(spec, device) for spec in todo.values())
     at_once = min(len(todo), jobs or (jobs_on_gpus() if large else default_jobs()))
     here = {key: spec for key, spec in todo.items() if at_once == 1 or external(spec)}
-    root = str(store.root)
-    log.info("%s: %d on the CPU, %d on GPUs, %d at a time", label, len(small), len(large), at_once)
+    log.info("%s: %d on the CPU, %d on GPUs, %d at a time", label, len(todo) - large, large, at_once)
 
     def all_of_them() -> Iterator[_Done]:
-        cores = _on_cores(_without(small, here), root, force, at_once)
-        for key, failure in chain(cores, _on_gpus(_without(large, here), device, root, force, at_once)):
-            if failure == _UNKNOWN:
+        beside = {key: spec for key, spec in todo.items() if key not in here}
+        for key, outcome in _beside(beside, device, Places(at_once, store.root, force=force)):
+            if outcome.status == "unknown":
                 here[key] = todo[key]
             else:
-                yield key, failure
-        yield from (_one(spec, key, device, root, force) for key, spec in here.items())
+                yield key, outcome.failure
+        for key, spec in here.items():
+            try:
+                train(spec, device, store, force)
+                yield key, None
+            except RunFailed as error:
+                yield key, error.record
 
     quiet = bool(os.environ.get("TQDM_DISABLE"))  # the headless runner sets it; notebook bars overlook it
     bar = tqdm(all_of_them(), total=len(todo), desc=label, disable=quiet, file=sys.stderr, mininterval=1.0)
+    return {key: failure for key, failure in bar if failure is not None}
+
+
+def _beside(runs: Mapping[str, RunSpec], device: str, places: Places) -> Iterator[tuple[str, Outcome]]:
+    """Side by side, in processes of their own."""
+    scheduler = Scheduler(places)
+    for number, (key, spec) in enumerate(runs.items()):
+        scheduler.add(Job((number,), key, spec, device))
     try:
-        return {key: failure for key, failure in bar if failure is not None}
-    except BrokenProcessPool as error:
-        raise FedloraError(
-            "a training process was killed while it worked (out of memory, most likely)",
-            "run fewer at a time (FEDLORA_JOBS=1 or jobs=1); what has finished is in the store, and the "
-            "others go on from their last round",
-        ) from error
-
-
-def _without(runs: Mapping[str, RunSpec], others: Mapping[str, RunSpec]) -> dict[str, RunSpec]:
-    return {key: spec for key, spec in runs.items() if key not in others}
-
-
-def _on_cores(runs: Mapping[str, RunSpec], root: str, force: bool, jobs: int) -> Iterator[_Done]:
-    """Side by side on the CPU, in processes that see no GPU."""
-    from joblib import Parallel, delayed
-
-    if not runs:
-        return
-    own = own_code.files()
-    tasks = (
-        delayed(_sent)(own, own_modules(spec), spec, key, "cpu", root, force, hidden=True)
-        for key, spec in runs.items()
-    )
-    yield from Parallel(n_jobs=jobs, return_as="generator_unordered")(tasks)
-
-
-def _on_gpus(runs: Mapping[str, RunSpec], device: str, root: str, force: bool, jobs: int) -> Iterator[_Done]:
-    """Side by side on the GPUs, by memory; a run that finds too little memory is tried again alone on one."""
-    waiting = [(key, spec, False) for key, spec in runs.items()]
-    running: dict[Future[_Done], tuple[str, RunSpec, bool]] = {}
-    places = Places(jobs, _Workers)
-    try:
-        while waiting or running:
-            while waiting:
-                key, spec, alone = waiting[0]
-                given = (own_code.files(), own_modules(spec), spec, key)
-                future = places.send(
-                    spec,
-                    device,
-                    lambda pool, there, given=given: pool.submit(_sent, *given, there, root, force),  # type: ignore[misc]
-                    alone=alone,
-                )
-                if future is None:
-                    break
-                running[future] = waiting.pop(0)
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
-                key, spec, alone = running.pop(future)
-                places.over(future)
-                error = future.exception()
-                if error is None:
-                    yield future.result()
-                elif out_of_memory(error) and not alone:
-                    waiting.append((key, spec, True))
-                else:
-                    raise error
+        while (ended := scheduler.step()) is not None:
+            for job, outcome in ended:
+                if outcome.status == "killed":
+                    raise FedloraError(
+                        "a training process was killed while it worked (out of memory, most likely)",
+                        "run fewer at a time (FEDLORA_JOBS=1 or jobs=1); what has finished is in the store, "
+                        "and the others go on from their last round",
+                    )
+                if outcome.status in ("finished", "failed", "unknown"):
+                    yield job.key, outcome
+                elif outcome.cause is not None and outcome.status != "sent again":
+                    raise outcome.cause
     finally:
         places.close()
-
-
-class _Workers:
-    """Processes that see one GPU (see `places.Pool`)."""
-
-    def __init__(self, processes: int, gpu: str) -> None:
-        from joblib.externals.loky import ProcessPoolExecutor
-
-        self._executor = ProcessPoolExecutor(processes, env={"CUDA_VISIBLE_DEVICES": gpu})
-
-    def submit(self, work: Callable[..., Any], /, *given: Any) -> Future[Any]:
-        future: Future[Any] = self._executor.submit(work, *given)
-        return future
-
-    def close(self) -> None:
-        self._executor.shutdown(wait=True, kill_workers=True)
-
-
-def _sent(
-    own: Sequence[Path], modules: Sequence[str], spec: RunSpec, key: str, *given: Any, **how: Any
-) -> _Done:
-    """`_one` in another process, which first imports what is the user's own."""
-    try:
-        own_code.name_files(own)
-        for name in modules:
-            importlib.import_module(name)
-        known = spec.key() == key
-    except Exception:  # the process that asks meets it in its turn, and says so
-        known = False
-    return _one(spec, key, *given, **how) if known else (key, _UNKNOWN)
-
-
-def _one(spec: RunSpec, key: str, device: str, root: str, force: bool, hidden: bool = False) -> _Done:
-    """Train one run, in a worker process or in this one; returns its key and, if it failed, the record."""
-    import torch
-
-    if hidden:
-        hide_gpus()
-    threads = torch.get_num_threads()
-    if on_cpu(spec, device):
-        torch.set_num_threads(1)
-    try:
-        run(spec, device=device, store=Store(Path(root)), force=force)
-    except RunFailed as error:
-        return key, error.record
-    finally:
-        torch.set_num_threads(threads)
-    return key, None

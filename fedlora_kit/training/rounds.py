@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
 
@@ -18,11 +20,78 @@ from fedlora_kit.training.cohort import Cohort, Hooks
 from fedlora_kit.training.federation import Federation, Outcome, Snapshot, cohort_of, is_sent
 from fedlora_kit.training.fisher import fisher_scores
 from fedlora_kit.training.host_memory import freed_memory_kept
+from fedlora_kit.training.local import LocalResult, Noise
 from fedlora_kit.training.noise_plan import noise_of_clients
 from fedlora_kit.training.precision import products
 from fedlora_kit.training.records import privacy_report, round_record, teach_again
-from fedlora_kit.training.scores import global_scores, local_scores, scores_own
+from fedlora_kit.training.scores import Scores, global_scores, local_scores, scores_own
 from fedlora_kit.training.stages import run_stages
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One client's local training, as the server gets it.
+
+    Attributes:
+        client: id.
+        sent: the tensors that the method sends, in full shape.
+        payload: the same as they travel, padding left out.
+        result: losses and counts.
+    """
+
+    client: int
+    sent: State
+    payload: State
+    result: LocalResult
+
+
+class Clients(Protocol):
+    """Where the clients of a federation are: in this process (`Here`), or behind a network.
+
+    Attributes:
+        hooks: of the server's own model.
+    """
+
+    hooks: Hooks
+
+    def train(
+        self, now: Snapshot, clients: Sequence[int], round_index: int, scores: Sequence[float] | None
+    ) -> Iterable[Answer]:
+        """Their local trainings, in the order of ``clients``; ``scores``: of the layers, if there are new
+        ones."""
+
+    def evaluate(self, now: Snapshot) -> tuple[Scores, dict[str, list[Any]] | None]:
+        """What `training.scores.global_scores` and `local_scores` give."""
+
+
+class Here:
+    """Clients that train in this process, one after the other or stacked."""
+
+    def __init__(self, fed: Federation, slot: AdapterSlot, noise: Sequence[Noise] | None) -> None:
+        self._fed, self._slot = fed, slot
+        self._cohort = Cohort(fed, slot, noise)
+        self.hooks = self._cohort.hooks
+
+    def train(
+        self, now: Snapshot, clients: Sequence[int], round_index: int, scores: Sequence[float] | None
+    ) -> Iterator[Answer]:
+        """As `Clients.train`; what stays with a client is in ``now.personal`` afterwards."""
+        fed, r = self._fed, round_index
+        for done in self._cohort.train(now.state, now.personal, clients, r):
+            k = done.client
+            fed.method.after_training(k, done.start, done.tensors)
+            rank = fed.method.rank(k)  # it may have pruned itself
+            trained = truncated(done.tensors, rank)
+            sent = {name: t for name, t in trained.items() if is_sent(fed, name)}
+            kept = {name: t for name, t in trained.items() if name not in sent}
+            sent |= {n: t.clone() for n, t in done.start.items() if fed.method.sends_untrained(n, k, r)}
+            if kept:
+                now.personal[k] = {**now.personal.get(k, {}), **kept}
+            yield Answer(k, sent, without_padding(sent, rank), done.result)
+
+    def evaluate(self, now: Snapshot) -> tuple[Scores, dict[str, list[Any]] | None]:
+        """As `Clients.evaluate`."""
+        return global_scores(self._fed, self._slot, now), local_scores(self._fed, self._slot, now)
 
 
 def run_federation(
@@ -31,6 +100,7 @@ def run_federation(
     resume: Snapshot | None = None,
     save: Callable[[Snapshot], None] | None = None,
     personal: ClientStates | None = None,
+    elsewhere: Clients | None = None,
 ) -> Outcome:
     """Run all rounds (or those that ``resume`` leaves) and return the outcome.
 
@@ -41,6 +111,7 @@ def run_federation(
         save: called with the state after every round.
         personal: where what stays with the clients is kept, by default in a temporary folder. It may hold
             some of a resumed run already; what ``resume`` has comes on top.
+        elsewhere: the clients, where they do not train in this process.
 
     Raises:
         BadValue: a client has no examples, or the cohort is larger than the federation.
@@ -59,33 +130,24 @@ def run_federation(
     if ledger is not None and now.ledger is not None:
         ledger.restore(now.ledger)
 
-    cohort_training = Cohort(fed, slot, noise)
+    clients = elsewhere if elsewhere is not None else Here(fed, slot, noise)
     memory = freed_memory_kept() if fed.device.type == "cpu" else nullcontext()
-    with _quiet_randomness(fed.device), products("fp32"), memory, cohort_training.hooks as hooks:
+    with quiet_randomness(fed.device), products("fp32"), memory, clients.hooks as hooks:
         fed.model.train()
         for r in range(now.next_round, fed.rounds.rounds):
-            updates, results, payloads = [], [], []
             scores = _score_layers(fed, slot, hooks, now, r)
             cohort = cohort_of(fed, r)
             able = [k for k in cohort if fed.method.takes_part(k, r)]
-            for done in cohort_training.train(now.state, now.personal, able, r):
-                k = done.client
-                fed.method.after_training(k, done.start, done.tensors)
-                rank = fed.method.rank(k)  # it may have pruned itself
-                trained = truncated(done.tensors, rank)
-                sent = {name: t for name, t in trained.items() if is_sent(fed, name)}
-                kept = {name: t for name, t in trained.items() if name not in sent}
-                sent |= {n: t.clone() for n, t in done.start.items() if fed.method.sends_untrained(n, k, r)}
-                if kept:
-                    now.personal[k] = {**now.personal.get(k, {}), **kept}
-                if ledger is not None and noise:
-                    ledger.record(k, noise[k].sigma, noise[k].sample_rate, done.result.steps)
-                updates.append(ClientUpdate(k, sizes[k], sent))
-                payloads.append(without_padding(sent, fed.method.rank(k)))
-                results.append(done.result)
+            answers = list(clients.train(now, able, r, scores))
+            if ledger is not None and noise:
+                for one in answers:
+                    spent = noise[one.client]
+                    ledger.record(one.client, spent.sigma, spent.sample_rate, one.result.steps)
+            updates = [ClientUpdate(one.client, sizes[one.client], one.sent) for one in answers]
             before = now.state
             if updates:  # else nobody of the cohort could train: the global adapter stays
                 now.state = fed.method.aggregate(now.state, updates)
+            payloads, results = [one.payload for one in answers], [one.result for one in answers]
             record = round_record(r, cohort, payloads, results, scores, fed.method.memory())
             if fed.rounds.measure_gap and updates:
                 record["aggregation_gap"] = aggregation_gap(before, now.state, updates)
@@ -95,10 +157,9 @@ def run_federation(
                 record["stages"] = stages
                 record["bytes_up"] += sum(stage["bytes_up"] for stage in stages)
             if fed.rounds.evaluates(r):
-                record["eval"] = global_scores(fed, slot, now)
+                record["eval"], local = clients.evaluate(now)
                 if scores_own(fed):
                     record["scored_clients"] = len(fed.clients)
-                local = local_scores(fed, slot, now)
                 if local is not None:
                     record["local"] = local
                 if ledger is not None:
@@ -142,8 +203,6 @@ def _score_layers(
     return scores
 
 
-@contextmanager
-def _quiet_randomness(device: torch.device) -> Iterator[None]:
+def quiet_randomness(device: torch.device) -> AbstractContextManager[None]:
     """Leave torch's global generator as it was found."""
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        yield
+    return torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])

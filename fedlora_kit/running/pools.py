@@ -1,4 +1,4 @@
-"""Warm processes that train runs: the libraries are imported once, by a server that forks the workers.
+"""Warm processes for runs: the libraries are imported once, by a server that forks the workers.
 
 The server (`multiprocessing`'s forkserver) only imports: no thread computes and no GPU is in use where it
 forks. A worker ends with the process that asked for it, whatever ends that one: each waits on
@@ -12,18 +12,15 @@ import os
 import signal
 import sys
 import threading
-import time
-import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, Literal, ParamSpec, TypeVar
+from types import ModuleType
+from typing import ParamSpec, TypeVar
 
-from fedlora_kit.errors import FedloraError
 from fedlora_kit.surroundings import QUIET, environment, python_path
 
 P = ParamSpec("P")
@@ -31,7 +28,7 @@ T = TypeVar("T")
 
 #: what a run imports, also what it imports only when it needs it
 PRELOAD = (
-    "fedlora_kit.experiments.run",
+    "fedlora_kit.running.training",
     "peft",
     "opacus",
     "datasets",
@@ -43,82 +40,22 @@ PRELOAD = (
 _ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What became of a run.
-
-    Attributes:
-        status: "finished" and "failed" (it diverged) are in the store; "out of memory" (of a GPU) and
-            "error": it could not be trained.
-        seconds: wall time.
-        error: what went wrong, else empty.
-    """
-
-    status: Literal["finished", "failed", "out of memory", "error"]
-    seconds: float
-    error: str = ""
-
-
-def train(description: Mapping[str, Any], key: str, device: str, root: str) -> Outcome:
-    """Train a run into the store at ``root``, in this process; never raises for what a run can do wrong.
-
-    Args:
-        key: the run's, as the asking process has it. One with another code or other backbones would train
-            another run: that is an error.
-    """
-    import torch
-
-    from fedlora_kit.devices import kind_of
-    from fedlora_kit.experiments import own_code
-    from fedlora_kit.experiments.placing import out_of_memory
-    from fedlora_kit.experiments.run import RunFailed, run
-    from fedlora_kit.experiments.spec import RunSpec
-    from fedlora_kit.experiments.store import Store
-
-    begun, threads = time.perf_counter(), torch.get_num_threads()
-    status: Literal["finished", "failed", "out of memory", "error"] = "finished"
-    error = ""
-    try:
-        if kind_of(device) == "cpu":
-            torch.set_num_threads(1)
-        own_code.modules()
-        spec = RunSpec.parse(dict(description))
-        if spec.key() != key:
-            raise FedloraError(
-                f"a training process would train run {spec.key()} and not {key}",
-                "it found other code or other backbones than the command did",
-            )
-        run(spec, device=device, store=Store(Path(root)))
-    except RunFailed as failed:
-        status, error = "failed", str(failed.record.get("error", "unknown"))
-    except FedloraError as refused:
-        status, error = "out of memory" if out_of_memory(refused) else "error", str(refused)
-    except Exception as other:
-        traceback.print_exc(file=sys.stderr)
-        status = "out of memory" if out_of_memory(other) else "error"
-        error = f"{type(other).__name__}: {other}"
-    finally:
-        torch.set_num_threads(threads)
-    return Outcome(status, time.perf_counter() - begun, error)
-
-
 class WarmPool:
     """Processes that stay for many runs; started as work comes. Each computes with one thread on the CPU,
     unless the user's own variables say otherwise.
 
     Args:
         processes: at most so many.
-        log: the file that takes what they print; None: nowhere.
         gpu: the GPU that they see (for ``CUDA_VISIBLE_DEVICES``); "": none.
+        log: the file that takes what they print; None: where this process prints.
         preload: modules that the server imports.
     """
 
     def __init__(
         self,
         processes: int,
-        log: Path | None = None,
         gpu: str = "",
-        *,
+        log: Path | None = None,
         preload: Sequence[str] = PRELOAD,
     ) -> None:
         context = multiprocessing.get_context("forkserver")
@@ -134,12 +71,13 @@ class WarmPool:
             processes,
             mp_context=context,
             initializer=_begin,
-            initargs=(ours, variables, str(log or os.devnull)),
+            initargs=(ours, variables, log),
         )
 
     def submit(self, work: Callable[P, T], *given: P.args, **named: P.kwargs) -> Future[T]:
         """Have a function called by a process. One that dies breaks the pool: see BrokenProcessPool."""
-        return self._executor.submit(work, *given, **named)
+        with _without_script():
+            return self._executor.submit(work, *given, **named)
 
     def close(self) -> None:
         """End all processes at once. What they were training goes on from its last checkpoint, next time."""
@@ -148,15 +86,14 @@ class WarmPool:
         self._ours.close()
 
 
-def _begin(lifeline: Connection, variables: Mapping[str, str], log: str) -> None:
+def _begin(lifeline: Connection, variables: Mapping[str, str], log: Path | None) -> None:
     """A worker's first steps."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     os.environ.update(variables)
     with suppress(OSError):
-        handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+        handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666) if log is not None else 2
         os.dup2(handle, 1)
         os.dup2(handle, 2)
-        os.close(handle)
     threading.Thread(target=_follow_parent, args=(lifeline,), daemon=True).start()
 
 
@@ -164,6 +101,17 @@ def _follow_parent(lifeline: Connection) -> None:
     with suppress(EOFError, OSError):
         lifeline.recv()  # nothing is ever sent: it returns when the other end is closed
     os._exit(1)  # the store is made for being killed at any moment
+
+
+@contextmanager
+def _without_script() -> Iterator[None]:
+    """A process started inside does not run the script that asks: what it is sent lies in the package."""
+    script = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = script
 
 
 @contextmanager
