@@ -190,7 +190,8 @@ def test_a_run_of_it_goes_to_the_training_processes_like_others(
     mine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Named or only imported; what a cell defines stays here, and so does what another process has not."""
-    from fedlora_kit.experiments.spec import RunSpec, external, own_modules
+    from fedlora_kit.experiments.own_parts import external, own_modules
+    from fedlora_kit.experiments.spec import RunSpec
     from fedlora_kit.running import many
 
     here: list[str] = []
