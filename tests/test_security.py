@@ -14,7 +14,7 @@ import pandas as pd
 import papermill.parameterize
 import pytest
 import toy
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
 from test_batch import Item, write_notebook
@@ -212,6 +212,7 @@ HOSTILE = [
 @settings(max_examples=300, deadline=None)
 @given(st.text() | st.sampled_from(HOSTILE))
 def test_any_text_reaches_the_notebooks_cell_as_a_literal(text):
+    assume(not text.startswith(("./", "../")))  # a folder that is there is named whole
     value = coerce("text", text, Parameter("text", "str", "", ""))
     assert value == text
     kernel = {"name": "python3", "language": "python", "display_name": "x"}

@@ -246,7 +246,8 @@ def _scalar(value: Any, kind: str) -> Any:
         if text is None:
             raise ValueError(f"{value!r} is no text")
         # a folder that is named from here: the notebook runs elsewhere
-        return os.path.abspath(value) if value.startswith(("./", "../")) else value
+        here = value.startswith(("./", "../")) and "\0" not in value and os.path.isdir(value)
+        return os.path.abspath(value) if here else value
     if kind == "bool":
         if text is not None and text.lower() in _TRUE + _FALSE:
             return text.lower() in _TRUE
