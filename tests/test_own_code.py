@@ -194,8 +194,13 @@ def test_a_run_of_it_goes_to_the_training_processes_like_others(
     from fedlora_kit.running import many
 
     here: list[str] = []
-    train = many._one
-    monkeypatch.setattr(many, "_one", lambda spec, *rest: here.append(spec.method.name) or train(spec, *rest))
+    train = many.train
+
+    def told(spec: RunSpec, *rest: object) -> object:
+        here.append(spec.method.name)
+        return train(spec, *rest)
+
+    monkeypatch.setattr(many, "train", told)
     name = mine.stem.replace("_", "-")
     (module,) = own_code.load([mine])
     specs = [RunSpec.parse({**RUN, "method": {"name": name}, "seed": seed}) for seed in (0, 1)]
@@ -216,8 +221,8 @@ def test_a_remote_machine_without_the_file_says_so(mine: Path) -> None:
     from fedlora_kit.experiments.spec import RunSpec
 
     wanted = RunSpec.parse({**RUN, "method": {"name": mine.stem.replace("_", "-")}})
-    text = ray_worker.job(wanted, wanted.key(), "unused", "cpu", 60)
+    text = ray_worker.job_text(wanted, wanted.key(), "unused", "cpu", 60)
     mine.rename(mine.with_name("elsewhere.py"))
     reply = ray_worker.read_reply(ray_worker.train(text, "0"))
-    assert reply["status"] == "error"
-    assert f"{mine}, which the command names by --with, is not on the machine" in reply["error"]
+    assert reply.status == "error"
+    assert f"{mine}, which the command names by --with, is not on the machine" in reply.error

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -271,8 +271,7 @@ class RunSpec(BaseModel):
 
 
 def external(spec: RunSpec) -> bool:
-    """Whether the run names a task, method or partitioner that a notebook's cell defines: no other process
-    can import it."""
+    """Whether a notebook's cell defines what the run names: no other process can import that."""
     return any(reach.home(*one) == "cell" for one in _definitions(spec))
 
 
@@ -304,14 +303,8 @@ def _in_words(error: ValidationError) -> str:
 
 def _fields_at(path: tuple[str | int, ...]) -> list[str]:
     """Field names of the sub-model at ``path`` of `RunSpec`."""
-    parts: dict[str, type[BaseModel]] = {
-        "model": ModelSpec,
-        "data": DataSpec,
-        "method": MethodSpec,
-        "local": LocalSettings,
-        "split": SplitSpec,
-        "rounds": FederationSettings,
-        "privacy": PrivacySettings,
-        "model.lora": LoraSettings,
-    }
-    return sorted(parts.get(".".join(str(p) for p in path), RunSpec).model_fields)
+    model: type[BaseModel] = RunSpec
+    for part in path:
+        kind = model.model_fields[str(part)].annotation
+        model = next(k for k in (kind, *get_args(kind)) if isinstance(k, type) and issubclass(k, BaseModel))
+    return sorted(model.model_fields)
