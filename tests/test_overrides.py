@@ -39,3 +39,9 @@ def test_one_text_in_place_of_a_list_is_named_not_taken_letter_by_letter() -> No
 def test_a_grid_of_one_method_needs_no_rates_of_another() -> None:
     found = init_of_a.EXPERIMENT.setting("smoke", rates=[0.1])
     assert rates_of(found.rates, "ffa-lora") == (0.1,)
+
+
+def test_a_grid_needs_examples_to_be_chosen_on() -> None:
+    assert init_of_a.EXPERIMENT.setting("smoke", holdout=20).holdout == 20
+    with pytest.raises(BadValue, match="holdout=0"):
+        init_of_a.EXPERIMENT.setting("smoke", holdout=0)

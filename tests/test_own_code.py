@@ -190,17 +190,15 @@ def test_a_run_of_it_goes_to_the_training_processes_like_others(
     mine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Named or only imported; what a cell defines stays here, and so does what another process has not."""
-    from fedlora_kit.experiments.spec import RunSpec, external, own_modules
+    from fedlora_kit.experiments.own_parts import external, own_modules
+    from fedlora_kit.experiments.spec import RunSpec
     from fedlora_kit.running import many
 
     here: list[str] = []
     train = many.train
-
-    def told(spec: RunSpec, *rest: object) -> object:
-        here.append(spec.method.name)
-        return train(spec, *rest)
-
-    monkeypatch.setattr(many, "train", told)
+    monkeypatch.setattr(
+        many, "train", lambda spec, *rest: here.append(spec.method.name) or train(spec, *rest)
+    )
     name = mine.stem.replace("_", "-")
     (module,) = own_code.load([mine])
     specs = [RunSpec.parse({**RUN, "method": {"name": name}, "seed": seed}) for seed in (0, 1)]

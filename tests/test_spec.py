@@ -9,7 +9,7 @@ from fedlora_kit.data.prompts import PROMPTS, Template
 from fedlora_kit.data.task import Task
 from fedlora_kit.data.tasks import TASKS, register_task
 from fedlora_kit.errors import BadValue, FedloraError, UnknownName
-from fedlora_kit.experiments import libraries
+from fedlora_kit.experiments import libraries, own_parts
 from fedlora_kit.experiments import spec as spec_module
 from fedlora_kit.experiments.spec import RunSpec
 from fedlora_kit.methods import METHODS
@@ -195,7 +195,7 @@ def test_the_key_follows_what_code_of_one_s_own_uses(path, name, forget):
         cell(source)
         spec = RunSpec.parse(changed(path, name))
         keys.append(spec.key())
-        assert spec_module.external(spec)
+        assert own_parts.external(spec)
     assert keys[0] == keys[2] == keys[3] != keys[1]
     plain = RunSpec.parse(toy.description())
     before = plain.key()

@@ -23,8 +23,9 @@ from fedlora_kit.batch.order import Todo
 from fedlora_kit.batch.runner import run_notebook
 from fedlora_kit.batch.status import Status
 from fedlora_kit.running.pools import PRELOAD
+from fedlora_kit.surroundings import environment
 
-IMPORTED = [*PRELOAD, "fedlora_kit.notebook", "ipykernel.kernelapp", "matplotlib_inline.backend_inline"]
+IMPORTED = [*PRELOAD, "fedlora_kit.notebook", "ipykernel.kernelapp"]
 
 
 class Forked:
@@ -57,7 +58,8 @@ def server() -> ForkServerContext:
     """The server, which is also that of `running.pools`: what it imports is said before it starts."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(IMPORTED)
-    forkserver.ensure_running()
+    with environment({"MPLBACKEND": "module://matplotlib_inline.backend_inline"}):  # as IPython's kernel says
+        forkserver.ensure_running()
     return context
 
 

@@ -9,7 +9,8 @@ from contextlib import suppress
 
 from fedlora_kit.engines.stages import Planned, Training
 from fedlora_kit.errors import FedloraError
-from fedlora_kit.experiments.spec import RunSpec, external
+from fedlora_kit.experiments.own_parts import external
+from fedlora_kit.experiments.spec import RunSpec
 from fedlora_kit.experiments.store import Store
 from fedlora_kit.planning.estimate import estimate
 from fedlora_kit.planning.rate import Rate

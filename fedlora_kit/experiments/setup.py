@@ -92,7 +92,8 @@ def load_data(spec: DataSpec, backbone_name: str) -> tuple[EncodedData, dict[str
     order = Streams(0).generator("subset", spec.task, "train").permutation(len(train))
     if spec.holdout >= len(train):
         raise BadValue(
-            f"data.holdout={spec.holdout} leaves none of {len(train)} training examples", "set fewer aside"
+            f"data.holdout={spec.holdout} leaves none of {len(train)} training examples",
+            "set fewer aside (holdout, where a table asks for it)",
         )
     scored: dict[str, EncodedData] = {}
     for name, data in evals.items():

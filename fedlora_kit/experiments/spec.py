@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sys
 from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -246,7 +245,8 @@ class RunSpec(BaseModel):
         outside = chosen.proxy_examples and chosen.proxy == "external"
         return [own, get_task(own).external] if outside else [own]
 
-    def _named_classes(self) -> tuple[type, type]:
+    def named_classes(self) -> tuple[type, type]:
+        """The classes of its method and its partitioner."""
         return METHODS[self.method.name], type(self.split.build(self.seed))
 
     def key(self) -> str:
@@ -260,7 +260,7 @@ class RunSpec(BaseModel):
         parts = (
             described.canonical(),
             source_digest(),
-            *filter(None, map(reach.digest, self._named_classes())),
+            *filter(None, map(reach.digest, self.named_classes())),
             *(f"{name}=={known}" for name, known in releases().items()),
             *([f"{library}=={release(library)}"] if (library := self.split.build(0).library) else []),
             *(fingerprint(get_task(name)) for name in self.tasks()),
@@ -268,23 +268,6 @@ class RunSpec(BaseModel):
             backbone_fingerprint(self.model.backbone),
         )
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
-
-
-def external(spec: RunSpec) -> bool:
-    """Whether a notebook's cell defines what the run names: no other process can import that."""
-    return any(reach.home(*one) == "cell" for one in _definitions(spec))
-
-
-def own_modules(spec: RunSpec) -> list[str]:
-    """The user's own modules that define what the run names; another process imports them first."""
-    return [name for name, file in _definitions(spec) if reach.home(name, file) == "own"]
-
-
-def _definitions(spec: RunSpec) -> set[tuple[str, str | None]]:
-    """Modules of what a run names, each with its file."""
-    named = [*spec._named_classes(), *filter(None, [get_task(spec.data.task).loader])]
-    modules = {str(getattr(one, "__module__", "__main__")) for one in named}
-    return {(name, getattr(sys.modules.get(name), "__file__", None)) for name in modules}
 
 
 def _in_words(error: ValidationError) -> str:

@@ -6,7 +6,8 @@ import json
 
 from fedlora_kit.errors import BadValue, FedloraError, UnknownName
 from fedlora_kit.experiments import own_code
-from fedlora_kit.experiments.spec import RunSpec, external
+from fedlora_kit.experiments.own_parts import external
+from fedlora_kit.experiments.spec import RunSpec
 from fedlora_kit.methods import method
 from fedlora_kit.methods.base import Context
 from fedlora_kit.randomness import Streams

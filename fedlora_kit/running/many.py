@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from fedlora_kit.errors import FedloraError, Interrupted
+from fedlora_kit.experiments.own_parts import external
 from fedlora_kit.experiments.placing import on_cpu
 from fedlora_kit.experiments.run import RunFailed
 from fedlora_kit.experiments.setup import check_splits
-from fedlora_kit.experiments.spec import RunSpec, external
+from fedlora_kit.experiments.spec import RunSpec
 from fedlora_kit.experiments.store import Entry, Store
 from fedlora_kit.running.places import Places, default_jobs, jobs_on_gpus
 from fedlora_kit.running.scheduler import Scheduler

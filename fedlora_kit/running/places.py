@@ -12,8 +12,9 @@ from typing import Any, Protocol
 
 from fedlora_kit.devices import free_bytes, gpu_count, visible_gpus
 from fedlora_kit.errors import FedloraError
+from fedlora_kit.experiments.own_parts import own_modules
 from fedlora_kit.experiments.placing import on_cpu, wanted_device
-from fedlora_kit.experiments.spec import RunSpec, own_modules
+from fedlora_kit.experiments.spec import RunSpec
 from fedlora_kit.running.pools import WarmPool
 from fedlora_kit.running.scheduler import Executor
 from fedlora_kit.running.shares import memory_bytes, share_of_gpu

@@ -37,6 +37,7 @@ steps: int | None = None  # local steps a round
 batch_size: int | None = None  # B, examples a step at each client
 rates: list[float] | None = None  # learning-rate grid, for all methods
 clips: list[float] | None = None  # clipping norms of the grid
+holdout: int | None = None  # training examples set aside for choosing from the grid
 train_limit: int | None = None  # at most so many training examples
 eval_limit: int | None = None  # at most so many scored examples a split
 
@@ -63,6 +64,7 @@ setting = experiment.setting(
     batch_size=batch_size,
     rates=rates,
     clips=clips,
+    holdout=holdout,
     train_limit=train_limit,
     eval_limit=eval_limit,
 )

@@ -31,6 +31,7 @@ rounds: int | None = None  # federated rounds
 steps: int | None = None  # local steps a round
 batch_size: int | None = None  # B, examples a step at each client
 rates: list[float] | None = None  # learning-rate grid, for all methods
+holdout: int | None = None  # training examples set aside for choosing from the grid
 train_limit: int | None = None  # at most so many training examples
 eval_limit: int | None = None  # at most so many scored examples a split
 
@@ -52,6 +53,7 @@ setting = experiment.setting(
     steps=steps,
     batch_size=batch_size,
     rates=rates,
+    holdout=holdout,
     train_limit=train_limit,
     eval_limit=eval_limit,
     alphas=alphas,

@@ -46,6 +46,8 @@ def checked(item: str, name: str, value: Any) -> Any:
         for split in value:
             if split not in SPLITS:
                 raise UnknownName(f"split of {item}", split, SPLITS)
+    if name == "holdout" and value < 1:
+        raise BadValue(f"holdout={value}", "give 1 or more: the grid is chosen on them")
     if name in {"rates", "clips", "alphas", "ranks", "local_steps"}:
         positive(name, made)
     if name in {"ranks", "local_steps"} and not all(isinstance(x, int) for x in value):
