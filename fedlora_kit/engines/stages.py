@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 from fedlora_kit.numerals import clock
 from fedlora_kit.papers.runs_of import planned_runs
 from fedlora_kit.study.planned import Runs
 
 
-class Planned(NamedTuple):
+@dataclass(frozen=True)
+class Planned:
     """An item's runs, and the device that its notebook names: "auto", "cpu", "cuda", "cuda:<n>"."""
 
     runs: Runs

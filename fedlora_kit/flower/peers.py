@@ -57,7 +57,7 @@ class Peers:
         self._ingredients = ConfigRecord(ingredients(spec))
         self._ids: dict[int, int] = {}  # part -> Flower's id of the node
         self._trained = dict.fromkeys(range(nodes), -1)  # part -> last round in which it trained
-        self._learned: MetricRecord | None = None  # the method's last scores of the layers
+        self._learned: Any = None  # the method's last scores of the layers
         self._own, self._held = scores_own(fed), any(held is not None and len(held) for held in fed.held_out)
         self.hooks = Hooks(fed, slot)
 
