@@ -355,6 +355,10 @@ def test_what_is_no_model(folders, tmp_path, monkeypatch):
     transformers.BartConfig(d_model=16, encoder_layers=1, decoder_layers=1).save_pretrained(tmp_path / "bart")
     with pytest.raises(BadValue, match="bart has an encoder and a decoder"):
         load_backbone(str(tmp_path / "bart"), 3, 0, kind="text")
+    for more in ({}, {"auto_map": {"AutoConfig": "own.OwnConfig"}}):
+        (tmp_path / "bart" / "config.json").write_text(json.dumps({"model_type": "own", **more}))
+        with pytest.raises(FedloraError, match="does not know its architecture"):
+            load_backbone(str(tmp_path / "bart"), 3, 0)
     monkeypatch.setenv("FEDLORA_HUB", str(tmp_path))
     with pytest.raises(FedloraError, match="the mirror has no models/somebody/none"):
         parsed("bert", folders, model={"backbone": "somebody/none@main"}).key()

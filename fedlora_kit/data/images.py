@@ -89,7 +89,8 @@ def _read(folder: Path, grouped: bool) -> tuple[Examples, FileLabels] | None:
 def _decode(at: Origin, table: Any, folder: Path) -> None:
     """Decode every row into a new folder beside ``folder``, then rename it into place."""
     spec, where = at.spec, at.where
-    labels, *named = file_labels(table, spec.label_column, where, at.remedy)
+    found = file_labels(table, spec.label_column, where, at.remedy)
+    labels, named = found.codes, [found.names, found.complete]
     if len(labels) == 0:
         raise FedloraError(
             f"split {at.split!r} of {spec.name} has no examples", "check the source of the data"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +18,8 @@ from fedlora_kit.errors import FedloraError
 Labels = npt.NDArray[np.int64]
 
 
-class FileLabels(NamedTuple):
+@dataclass(frozen=True)
+class FileLabels:
     """A column of labels as its file has it.
 
     Attributes:
@@ -66,7 +68,7 @@ def task_labels(spec: Task, found: FileLabels, where: str) -> Labels:
         FedloraError: a row's class is none of the task's, one of `Task.classes` is none of the file's, or two
             of the file's names are one of the task's.
     """
-    codes, names, complete = found
+    codes, names, complete = found.codes, found.names, found.complete
     if names is None:
         return codes
     wanted = spec.label_names

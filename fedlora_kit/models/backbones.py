@@ -226,6 +226,11 @@ def from_anywhere(name: str, load: Any, options: dict[str, Any], files: tuple[st
         if not (folder / "tokenizer.json").is_file() and (folder / "tokenizer.model").is_file():
             remedy = "its tokenizer has no tokenizer.json: python -m pip install sentencepiece protobuf"
         first = str(error).splitlines()[0][:160] if str(error) else ""
+        if "does not recognize this architecture" in str(error) or "trust_remote_code" in str(error):
+            raise FedloraError(
+                f"model {name}: transformers does not know its architecture ({first})",
+                "choose another model, or a release of transformers that has it; no code of a model's is run",
+            ) from error
         raise FedloraError(
             f"model {name}: the folder is damaged ({type(error).__name__}: {first})", remedy
         ) from error

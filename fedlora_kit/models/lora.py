@@ -68,6 +68,7 @@ def attach_lora(model: nn.Module, settings: LoraSettings, seed: int) -> nn.Modul
         lora_alpha=settings.alpha,
         lora_dropout=settings.dropout,
         target_modules=names,
+        fan_in_fan_out=any(type(model.get_submodule(name)).__name__ == "Conv1D" for name in names),
         bias="none",
         use_dora=settings.use_dora,
     )

@@ -137,7 +137,8 @@ def _no_such_module(
         )
     from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as PEFTS
 
-    usual = f" (PEFT's choice for {kind}: {', '.join(PEFTS[kind])})" if kind in PEFTS else ""
+    choice = PEFTS.get(kind)
+    usual = f" (PEFT's choice for {kind}: {', '.join(choice)})" if isinstance(choice, list) else ""
     return FedloraError(
         f"LoRA target {target!r} matches no module of this {kind} model",
         f"name a role, the end of a module's name{usual}, or {ALL_LINEAR}. {_by_role(linear, roles)}",
