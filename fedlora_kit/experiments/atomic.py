@@ -9,6 +9,7 @@ import math
 import os
 import re
 import secrets
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -98,6 +99,16 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """:func:`write_bytes` for a JSON value, indented; see :func:`to_json` for what is allowed."""
     write_text(path, to_json(value, indent=2) + "\n")
+
+
+def set_aside(path: Path, places: Iterable[Path]) -> Path:
+    """Move something damaged to the first of ``places`` that is free; that place."""
+    aside = next(place for place in places if not os.path.lexists(place))
+    aside.parent.mkdir(parents=True, exist_ok=True)
+    os.rename(path, aside)
+    sync_folder(aside.parent)
+    sync_folder(path.parent)
+    return aside
 
 
 def remove_leftovers(folder: Path, target: str | None = None) -> None:

@@ -7,6 +7,7 @@ import re
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -16,10 +17,10 @@ from fedlora_kit.experiments.atomic import (
     DamageWarning,
     from_json,
     remove_leftovers,
+    set_aside,
     sha256,
     sha256_file,
     sync_file,
-    sync_folder,
     to_json,
     write_bytes,
 )
@@ -27,11 +28,12 @@ from fedlora_kit.experiments.atomic import (
 if TYPE_CHECKING:
     import torch
 
-_NAME = re.compile(r"^round-(\d{6,})\.safetensors$")
-_PART = re.compile(r"^client-[\w-]+\.safetensors$")
+NAME = re.compile(r"round-(\d{6,18})\.safetensors")
+PART = re.compile(r"client-[\w-]+\.safetensors")
+KEEP = 2
+"""Checkpoints of a run."""
 # Inside a JSON string every quote is escaped, so only the metadata's own field can match.
 _DIGEST = re.compile(rb'"sha256":"([0-9a-f]{64})"')
-_KEEP = 2
 _FORMAT = "1"  # of the file; one without this label is of format 1
 
 
@@ -75,7 +77,7 @@ class CheckpointFolder:
             names = os.listdir(self.folder)
         except FileNotFoundError:
             return []
-        return sorted(int(found[1]) for name in names if (found := _NAME.match(name)))
+        return sorted(int(found[1]) for name in names if (found := NAME.fullmatch(name)))
 
     def path(self, round_index: int) -> Path:
         """Where the checkpoint of a round lies (or would lie)."""
@@ -150,7 +152,8 @@ class CheckpointFolder:
                 self._compare(found.files)
                 return found
             except ValueError as error:
-                aside = _set_aside(path)
+                names = chain([path.name], (f"{path.name}.{n}" for n in count(2)))
+                aside = set_aside(path, (path.with_name(f"{name}.damaged") for name in names))
                 warnings.warn(
                     f"checkpoint {path} is damaged ({error}); it is not used, and kept as {aside.name}",
                     DamageWarning,
@@ -160,7 +163,7 @@ class CheckpointFolder:
 
     def _parts(self) -> set[str]:
         try:
-            return {name for name in os.listdir(self.folder) if _PART.match(name)}
+            return {name for name in os.listdir(self.folder) if PART.fullmatch(name)}
         except FileNotFoundError:
             return set()
 
@@ -194,7 +197,7 @@ class CheckpointFolder:
 
     def _prune(self, newest: int) -> None:
         earlier = [index for index in self.rounds() if index < newest]
-        keep = {newest, *earlier[len(earlier) - (_KEEP - 1) :]}
+        keep = {newest, *earlier[len(earlier) - (KEEP - 1) :]}
         for index in self.rounds():
             if index not in keep:
                 self.path(index).unlink()
@@ -249,13 +252,3 @@ def _files(header: bytes) -> dict[str, str]:
         return dict(from_json(from_json(header)["__metadata__"].get("files", "{}")))
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError("its header is not a checkpoint's") from error
-
-
-def _set_aside(path: Path) -> Path:
-    aside, count = path.with_name(path.name + ".damaged"), 1
-    while aside.exists():
-        count += 1
-        aside = path.with_name(f"{path.name}.{count}.damaged")
-    os.rename(path, aside)
-    sync_folder(path.parent)
-    return aside

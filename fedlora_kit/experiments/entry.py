@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from fedlora_kit.errors import BadValue, FedloraError
-from fedlora_kit.experiments.atomic import from_json, sha256, sha256_file, sync_folder, sync_tree, to_json
+from fedlora_kit.experiments.atomic import from_json, sha256, sha256_file, sync_tree, to_json
 
 MANIFEST = "manifest.json"
 SUMMARY = ("spec.json", "results.json", "provenance.json")
@@ -133,18 +133,6 @@ def fault(folder: Path, key: str) -> str | None:
     except Damaged as error:
         return str(error)
     return None
-
-
-def set_aside(folder: Path, shelf: Path) -> Path:
-    """Move an entry to ``shelf/<key>-<n>`` with the first free n; the new place. Needs the key's lock."""
-    shelf.mkdir(parents=True, exist_ok=True)
-    count = 1
-    while os.path.lexists(aside := shelf / f"{folder.name}-{count}"):
-        count += 1
-    os.rename(folder, aside)
-    sync_folder(shelf)
-    sync_folder(folder.parent)
-    return aside
 
 
 def check_name(name: str) -> None:

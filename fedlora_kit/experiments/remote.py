@@ -26,17 +26,14 @@ from fedlora_kit.disk import disk_guard
 from fedlora_kit.errors import BadValue, FedloraError
 from fedlora_kit.experiments import entry as entries_
 from fedlora_kit.experiments.atomic import DamageWarning, from_json, sha256, to_json, write_bytes
-from fedlora_kit.experiments.checkpoints import CheckpointFolder, named_files
+from fedlora_kit.experiments.checkpoints import KEEP, NAME, PART, CheckpointFolder, named_files
 from fedlora_kit.experiments.entry import Damaged, Entry
 from fedlora_kit.experiments.store import Store
 
 _KEY = re.compile(r"[0-9a-f]{16}")
-_CHECKPOINT = re.compile(r"round-(\d{6,18})\.safetensors")
-_PART = re.compile(r"client-[\w-]+\.safetensors")
 _SUFFIXES = {".json", ".jsonl", ".safetensors", ".md"}  # what a run leaves; anything else is refused
 _SMALL = 4 << 20  # bytes that a manifest or a description may have
 _BLOCK = 1 << 20
-_KEEP = 2  # checkpoints of a run
 
 
 class RemoteStore:
@@ -73,9 +70,7 @@ class RemoteStore:
     def keys(self, among: Iterable[str] | None = None) -> list[str]:
         """Keys of the published runs, ascending; only those of ``among`` if given."""
         wanted = None if among is None else set(among)
-        found = [name for name in self._names(self._root) if _KEY.fullmatch(name)]
-        if wanted is not None:
-            found = [key for key in found if key in wanted]
+        found = [k for k in self._names(self._root) if (_KEY.fullmatch(k) if wanted is None else k in wanted)]
         return [key for key in found if self._fs.exists(f"{self._folder(key)}/{entries_.MANIFEST}")]
 
     def publish(self, entry: Entry) -> None:
@@ -146,7 +141,7 @@ class RemoteStore:
     def checkpoint_rounds(self, key: str) -> list[int]:
         """Rounds of a run under way that have a checkpoint here, ascending."""
         names = self._names(self._checkpoints(key))
-        return sorted(int(found[1]) for name in names if (found := _CHECKPOINT.fullmatch(name)))
+        return sorted(int(found[1]) for name in names if (found := NAME.fullmatch(name)))
 
     def publish_checkpoint(self, key: str, folder: CheckpointFolder, round_index: int) -> None:
         """Copy a checkpoint here, first the client files that it needs; then the newest two remain."""
@@ -159,11 +154,11 @@ class RemoteStore:
         self._write(f"{place}/{path.name}", path.read_bytes())
         rounds = self.checkpoint_rounds(key)
         try:
-            needed = {name for kept in rounds[-_KEEP:] for name in self._checkpoint_files(key, kept)}
+            needed = {name for kept in rounds[-KEEP:] for name in self._checkpoint_files(key, kept)}
         except (ValueError, FileNotFoundError):  # one is damaged: keep all
             return
-        old = {self._checkpoint(key, index) for index in rounds[:-_KEEP]}
-        old |= {f"{place}/{name}" for name in here if _PART.fullmatch(name) and name not in needed}
+        old = {self._checkpoint(key, index) for index in rounds[:-KEEP]}
+        old |= {f"{place}/{name}" for name in here if PART.fullmatch(name) and name not in needed}
         for unneeded in old:
             with suppress(OSError):  # another writer of the same run may have removed it
                 self._fs.rm_file(unneeded)
@@ -177,7 +172,7 @@ class RemoteStore:
         for round_index in self.checkpoint_rounds(key):
             self._copy_checkpoint(key, folder.path(round_index))
             with suppress(ValueError, FileNotFoundError):
-                for name in filter(_PART.fullmatch, folder.files(round_index)):
+                for name in filter(PART.fullmatch, folder.files(round_index)):
                     if not (folder.folder / name).exists():
                         self._copy_checkpoint(key, folder.folder / name)
 

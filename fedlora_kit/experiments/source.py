@@ -46,9 +46,7 @@ def source_digest(rooms: Sequence[str] = RUN_ROOMS, package: Path | None = None)
     Raises:
         UnknownName: a room that does not exist. To leave it out silently would keep old results alive.
     """
-    if package is None:
-        return _own_source(tuple(rooms))
-    return _source(tuple(rooms), package)
+    return _own(_source, tuple(rooms)) if package is None else _source(package, tuple(rooms))
 
 
 def package_digest(package: Path | None = None) -> str:
@@ -57,20 +55,15 @@ def package_digest(package: Path | None = None) -> str:
     Any edit changes it, prose included, for a notebook may show docstrings. Cached like
     :func:`source_digest`.
     """
-    return _own_package() if package is None else _package(package)
+    return _own(_package) if package is None else _package(package)
 
 
 @lru_cache
-def _own_source(rooms: tuple[str, ...]) -> str:
-    return _source(rooms, PACKAGE)
+def _own(take: Callable[..., str], *given: tuple[str, ...]) -> str:
+    return take(PACKAGE, *given)
 
 
-@lru_cache
-def _own_package() -> str:
-    return _package(PACKAGE)
-
-
-def _source(rooms: tuple[str, ...], package: Path) -> str:
+def _source(package: Path, rooms: tuple[str, ...]) -> str:
     files = {path for room in rooms for path in _files_of(room, package)}
     return _digest(package, files, lambda path: canonical(ast.parse(path.read_bytes(), path.name)))
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -286,14 +286,8 @@ def _in_words(error: ValidationError) -> str:
 
 def _fields_at(path: tuple[str | int, ...]) -> list[str]:
     """Field names of the sub-model at ``path`` of `RunSpec`."""
-    parts: dict[str, type[BaseModel]] = {
-        "model": ModelSpec,
-        "data": DataSpec,
-        "method": MethodSpec,
-        "local": LocalSettings,
-        "split": SplitSpec,
-        "rounds": FederationSettings,
-        "privacy": PrivacySettings,
-        "model.lora": LoraSettings,
-    }
-    return sorted(parts.get(".".join(str(p) for p in path), RunSpec).model_fields)
+    model: type[BaseModel] = RunSpec
+    for part in path:
+        kind = model.model_fields[str(part)].annotation
+        model = next(k for k in (kind, *get_args(kind)) if isinstance(k, type) and issubclass(k, BaseModel))
+    return sorted(model.model_fields)

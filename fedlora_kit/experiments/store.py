@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import count
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,6 +28,7 @@ from fedlora_kit.experiments.atomic import (
     DamageWarning,
     from_json,
     remove_leftovers,
+    set_aside,
     sync_folder,
     write_json,
 )
@@ -272,7 +274,7 @@ class Store:
         reason = entries_.fault(path, key)
         if reason is None:
             return self._entry(key)
-        aside = entries_.set_aside(path, self.root / ".damaged")
+        aside = set_aside(path, (self.root / ".damaged" / f"{key}-{n}" for n in count(1)))
         self._warn(f"entry {path} is damaged ({reason}); it is not used, and kept as {aside}")
         return None
 
