@@ -51,7 +51,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("data")
     rows = [f"{i},site {i % 4},request {i} of somebody,{'abc'[i % 3]}" for i in range(30)]
     (folder / "tickets.csv").write_text("\n".join(["id,site,text,queue", *rows]))
-    lines = [{"Question": f"Say {i}", "answer": f"It is {i}", "n": i} for i in range(30)]
+    lines = [{"Question": f"Say {i % 5}", "answer": f"It is {i}", "n": i} for i in range(30)]
     (folder / "asks.jsonl").write_text("\n".join(map(json.dumps, lines)))
     for i in range(10):
         (folder / "looks" / "ab"[i % 2]).mkdir(parents=True, exist_ok=True)

@@ -141,6 +141,15 @@ def test_answers_with_categories(tmp_path):
     assert task_from("plain", jsonl=file, columns=columns, modality="causal", held_out=0.25).num_labels == 1
 
 
+def test_a_csv_of_instructions_has_empty_inputs_and_answers_of_digits(tmp_path):
+    file = tmp_path / "sums.csv"
+    file.write_text("ask,about,reply\nOne?,,007\nTwo?,Sums.,2\nThree?,,3\nFour?,,4\n")
+    columns = ["ask", "about", "reply"]
+    data = load_task(task_from("sums", csv=file, columns=columns, modality="causal", held_out=0.25))
+    rows = {row for part in (data.train, data.evals["test"]) for row in zip(*part.columns, strict=True)}
+    assert rows == {("One?", "", "007"), ("Two?", "Sums.", "2"), ("Three?", "", "3"), ("Four?", "", "4")}
+
+
 def test_a_held_out_share_depends_on_the_examples_alone(tmp_path):
     def scored(rows):
         table = datasets.Dataset.from_list(rows)
@@ -198,6 +207,7 @@ def description(task: str, backbone: str) -> dict:
     [
         ({}, "has no source"),
         ({"hub": "a/b", "dataset": 3}, "dataset and hub"),
+        ({"dataset": [3]}, "holds a list and no datasets.Dataset"),
         ({"held_out": 0.2}, "names 0 columns .*\n.*there are text, queue, site"),
         ({"columns": ["text"] * 3, "held_out": 0.2}, "names 3 columns"),
         ({**TICKETS}, "nothing that is scored"),
@@ -211,7 +221,7 @@ def description(task: str, backbone: str) -> dict:
     ],
 )
 def test_a_task_that_cannot_be_is_one_error_when_it_is_made(tmp_path, given, said):
-    source = {} if not given or "hub" in given else {"csv": write(tmp_path, "csv", "tickets", ROWS)}
+    source = {} if not given or {"hub", "dataset"} & given.keys() else {"csv": write(tmp_path, "csv", "tickets", ROWS)}
     with pytest.raises((BadValue, UnknownName, FedloraError), match=said) as error:
         task_from("tickets", **source, **given)
     assert error.value.remedy

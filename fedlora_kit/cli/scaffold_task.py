@@ -135,9 +135,12 @@ def _columns(found: Any) -> tuple[str, list[str], str, str]:
     few = {c: n for c, n in few.items() if n <= max(2, len(found) // 3)}
     group = _first(list(few), GROUPS)
     few.pop(group, None)
+    answers = [c for c in (asked, given, said) if c] if asked and said else []
+    for column in answers:  # no category, however few there are: it is part of the example
+        few.pop(column, None)
     label = _first(list(few), LABELS) or min(few, key=few.__getitem__, default="")
-    if asked and said:
-        return "causal", [c for c in (asked, given, said) if c], label, group
+    if answers:
+        return "causal", answers, label, group
     if images:
         return "image", images[:1], label, group
     texts = [c for c in texts if c not in (label, group)]

@@ -214,7 +214,10 @@ def decode(
         if data is None:
             raise FedloraError(f"{where} has no image", remedy)
     if not isinstance(data, bytes | str):
-        raise FedloraError(f"{where} holds a {type(data).__name__} and no image", remedy)
+        raise FedloraError(
+            f"{where} holds a {type(data).__name__} and no image",
+            "make the column one of images: Dataset.cast_column(…, datasets.Image())" if paths_too else remedy,
+        )
     try:
         with Image.open(io.BytesIO(data) if isinstance(data, bytes) else data) as image:
             picture = image.convert("L" if grey else "RGB")

@@ -119,7 +119,14 @@ def task_from(
 def _splits(kind: str, given: Any, train: str) -> dict[str, Any]:
     """Split -> what holds it."""
     if kind == "dataset":
-        return dict(given) if isinstance(given, Mapping) else {train: given}
+        tables = dict(given) if isinstance(given, Mapping) else {train: given}
+        for found in tables.values():
+            if not hasattr(found, "column_names"):
+                raise BadValue(
+                    f"dataset= holds a {type(found).__name__} and no datasets.Dataset",
+                    "make it one: datasets.Dataset.from_pandas, from_list, from_dict",
+                )
+        return tables
     if kind != "images":
         named = given if isinstance(given, Mapping) else {train: given}
         return {

@@ -131,14 +131,17 @@ def _read(at: Origin) -> Any:
         return datasets.Dataset.from_dict(columns).cast_column(at.spec.columns[0], datasets.Image())
     read = getattr(datasets.Dataset, f"from_{form}")
     # of a CSV, nothing but an empty field is missing: "None" and "NA" are texts
-    more = {"keep_default_na": False, "na_values": [""]} if form == "csv" else {}
+    more: dict[str, Any] = {"keep_default_na": False, "na_values": [""]} if form == "csv" else {}
+    more |= {"cache_dir": str(paths.data_dir() / "cache" / "datasets")}
+    more |= {"keep_in_memory": at.spec.modality == "text"}
+    files = list(map(str, at.files))
     try:
-        return read(
-            list(map(str, at.files)),
-            cache_dir=str(paths.data_dir() / "cache" / "datasets"),
-            keep_in_memory=at.spec.modality == "text",
-            **more,
-        )
+        found = read(files, **more)
+        string = datasets.Value("string")
+        guessed = {c: string for c in at.spec.columns if found.features.get(c, string).dtype != "string"}
+        if form == "csv" and guessed:  # a text such as "007" is none of a CSV's numbers
+            found = read(files, features=datasets.Features({**found.features, **guessed}), **more)
+        return found
     except Exception as error:
         cause: BaseException = error
         while cause.__cause__ is not None:  # `datasets` says "An error occurred while generating the dataset"
@@ -147,7 +150,11 @@ def _read(at: Origin) -> Any:
         again = "fetch it again, or unset FEDLORA_HUB to ask the Hub"
         raise FedloraError(
             f"{names} (task {at.spec.name}) is damaged, or no {form} file: {type(cause).__name__} {told}",
-            again if at.kind == "mirror" else "make the file anew",
+            again
+            if at.kind == "mirror"
+            else "save it as UTF-8"
+            if isinstance(cause, UnicodeDecodeError)
+            else "make the file anew",
         ) from error
 
 
@@ -162,7 +169,13 @@ def _of_classes(spec: Task, examples: Examples) -> Examples:
 
 def _from_table(at: Origin) -> Examples:
     found, spec = _checked(at), at.spec
-    columns = tuple(texts(found[c], f"{at.where}: column {c}", at.remedy) for c in spec.columns)
+    read = [found[c] for c in spec.columns]
+    if len(read) == 3:  # an instruction may stand alone
+        read[1] = ["" if value is None else value for value in read[1]]
+    columns = tuple(
+        texts(values, f"{at.where}: column {c}", at.remedy)
+        for c, values in zip(spec.columns, read, strict=True)
+    )
     labels = np.zeros(len(found), np.int64)
     if spec.label_column:
         labels = task_labels(spec, file_labels(found, spec.label_column, at.where, at.remedy), at.where)
