@@ -87,7 +87,7 @@ def test_a_role_is_one_module_of_each_layer(name):
             continue
         assert found == [f"{family.layers}.{i}.{place}" for i in (0, 1)]
         assert [layer_index(n) for n in found] == [0, 1]
-    every = lora_targets(model, ["all-linear"])
+    every = lora_targets(model, LoraSettings(targets="all-linear").targets)
     assert set(lora_targets(model, family.places)) <= set(every)
     assert not any("classifier" in n or "lm_head" in n or "embed" in n for n in every)
     ends = [place.rpartition(".")[2] for place in family.places.values()]
@@ -343,6 +343,13 @@ def test_a_folder_counts_by_what_is_in_it(folders, tmp_path, monkeypatch):
 def test_a_model_for_another_kind_of_task_is_refused_with_the_description(name, task, why, folders):
     with pytest.raises(BadValue, match=f"task '{task}' is .*{why}"):
         parsed(name, folders, data={"task": task})
+
+
+def test_an_answer_ends_where_a_table_of_positions_does(folders):
+    too_long = {"task": "any-causal", "max_new_tokens": 90}
+    with pytest.raises(BadValue, match=r"90 new tokens after .* the 80 positions.*\n.*max_new_tokens to \d+ or"):
+        built("gpt2", folders, data=too_long)
+    built("llama", folders, data=too_long)  # rotations go on
 
 
 def test_what_is_no_model(folders, tmp_path, monkeypatch):

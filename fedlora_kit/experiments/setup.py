@@ -14,7 +14,7 @@ from torch import nn
 
 from fedlora_kit.data.doubts import doubts
 from fedlora_kit.data.encoded import EncodedData, EncodedImages, encode_images, encode_text
-from fedlora_kit.data.encoded_causal import encode_causal
+from fedlora_kit.data.encoded_causal import EncodedCausal, encode_causal
 from fedlora_kit.data.examples import Examples
 from fedlora_kit.data.sources import fingerprint, load_task
 from fedlora_kit.data.tasks import get_task
@@ -28,7 +28,7 @@ from fedlora_kit.models.image_input import image_input, image_side
 from fedlora_kit.models.kinds import check_kind, default_kind
 from fedlora_kit.models.lora import attach_lora
 from fedlora_kit.models.memory import checkpoint_gradients
-from fedlora_kit.models.tokenizer import load_tokenizer
+from fedlora_kit.models.tokenizer import answering_positions, load_tokenizer
 from fedlora_kit.randomness import Streams
 from fedlora_kit.training.federation import Federation
 from fedlora_kit.training.noise_plan import noise_of_clients
@@ -71,11 +71,26 @@ def _encoded(
 
     try:
         train, evals = encoded(loaded.train), {name: encoded(e) for name, e in loaded.evals.items()}
+        for part in evals.values():
+            _check_room(part, answering_positions(backbone_config(backbone_name)))
     except BadValue as error:
         raise BadValue(f"task {task_name}: {error.problem}", error.remedy) from error
     for doubt in doubts(kind, backbone_name, train):
         warnings.warn(doubt, stacklevel=4)
     return train, evals
+
+
+def _check_room(part: EncodedData, positions: int) -> None:
+    """See that a model can go on from every prompt to the longest answer that it may give."""
+    if not isinstance(part, EncodedCausal):
+        return
+    longest = int(part.prompt_lengths.max())
+    if longest + part.max_new_tokens - 1 > positions:  # the last token is not read again
+        raise BadValue(
+            f"{part.max_new_tokens} new tokens after the longest prompt ({longest}) are more than the "
+            f"{positions} positions of the model",
+            f"set data.max_new_tokens to {positions + 1 - longest} or less, or leave long examples out",
+        )
 
 
 def load_data(spec: DataSpec, backbone_name: str) -> tuple[EncodedData, dict[str, EncodedData]]:

@@ -7,10 +7,10 @@ W = W0 + (alpha / r) B A, A of shape (r, in), B of shape (out, r); A random, B z
 from __future__ import annotations
 
 import warnings
-from typing import Literal
+from typing import Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 from torch import nn
 
 from fedlora_kit.models.init_of_a import InitOfA, draw_a
@@ -44,6 +44,11 @@ class LoraSettings(BaseModel):
     head: HeadPolicy = "frozen"
     init: InitOfA = "kaiming"
     use_dora: bool = False
+
+    @field_validator("targets", mode="before")
+    @classmethod
+    def _one_target(cls, given: Any) -> Any:
+        return (given,) if isinstance(given, str) else given  # "all-linear", as PEFT takes it
 
 
 def attach_lora(model: nn.Module, settings: LoraSettings, seed: int) -> nn.Module:

@@ -82,3 +82,9 @@ def positions_of(config: Any) -> int:
         model = AutoModel.from_config(config)
     padding = [m.padding_idx for n, m in model.named_modules() if n.endswith("position_embeddings")]
     return positions - next((int(p) + 1 for p in padding if p is not None), 0)
+
+
+def answering_positions(config: Any) -> int:
+    """Tokens of a prompt and its answer that a causal model can read: a table of positions ends there,
+    rotations (which go on) do not."""
+    return sys.maxsize if getattr(config, "rope_parameters", None) else positions_of(config)
