@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -12,6 +13,7 @@ from fedlora_kit import looks
 from fedlora_kit.errors import BadValue, UnknownName
 from fedlora_kit.experiments.entry import Entry
 from fedlora_kit.experiments.store import Store
+from fedlora_kit.randomness import MOST_SEEDS
 from fedlora_kit.reporting import two_runs
 from fedlora_kit.reporting.runs import scores_of
 
@@ -43,7 +45,16 @@ def runs_frame(store: Store | None = None, **where: Any) -> pd.DataFrame:
         UnknownName: no run in the store has such a field.
     """
     store = Store() if store is None else store
-    return frame_of(_matching(list(store.entries()), where, str(store.root)))
+    found = _matching(list(store.entries()), where, str(store.root))
+    seeds = sorted({entry.spec["seed"] for entry in found})
+    reported = [seed for seed in seeds if seed < MOST_SEEDS]
+    if "seed" not in where and 0 < len(reported) < len(seeds):
+        warnings.warn(
+            f"some runs have seeds from {MOST_SEEDS} on, with which tables choose learning rates: "
+            f"seed={reported} leaves them out",
+            stacklevel=2,
+        )
+    return frame_of(found)
 
 
 def frame_of(entries: Iterable[Entry]) -> pd.DataFrame:
@@ -163,7 +174,7 @@ def _field(name: str, fields: list[str]) -> str:
     if not found:
         if ending in ("epsilon", "delta", "clip"):  # a store without private runs
             return f"privacy.{ending}"
-        known = dict.fromkeys([*_SHORT, *(f.replace(".", "__") for f in fields)])
+        known = dict.fromkeys([*_SHORT, *(_short(f, fields) for f in fields)])
         raise UnknownName("field of a run", name, [f for f in known if f != "method__name"])
     if len(found) > 1 and ending not in found:
         several = " or ".join(f.replace(".", "__") for f in found)
