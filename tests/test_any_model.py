@@ -347,7 +347,9 @@ def test_a_model_for_another_kind_of_task_is_refused_with_the_description(name, 
 
 def test_an_answer_ends_where_a_table_of_positions_does(folders):
     too_long = {"task": "any-causal", "max_new_tokens": 90}
-    with pytest.raises(BadValue, match=r"90 new tokens after .* the 80 positions.*\n.*max_new_tokens to \d+ or"):
+    with pytest.raises(
+        BadValue, match=r"90 new tokens after .* the 80 positions.*\n.*max_new_tokens to \d+ or"
+    ):
         built("gpt2", folders, data=too_long)
     built("llama", folders, data=too_long)  # rotations go on
 

@@ -72,7 +72,7 @@ def test_a_copy_in_jupyter_writes_as_the_item_of_its_file_or_is_refused(
         return ItemOutputs("fed-hello/table2_roc631", "smoke")
 
     assert opened("fed-hello/table2.ipynb").item_id == "fed-hello/table2_roc631"  # one notebook, two items
-    assert opened("own/mine.ipynb").folder == tmp_path / "figures/smoke/own/mine"
+    assert opened("own/mine-Copy1.ipynb").folder == tmp_path / "figures/smoke/own/mine-Copy1"
     assert (
         opened("fed-hello/Untitled.ipynb", there=False).item_id == "fed-hello/table2_roc631"
     )  # renamed since

@@ -221,7 +221,11 @@ def description(task: str, backbone: str) -> dict:
     ],
 )
 def test_a_task_that_cannot_be_is_one_error_when_it_is_made(tmp_path, given, said):
-    source = {} if not given or {"hub", "dataset"} & given.keys() else {"csv": write(tmp_path, "csv", "tickets", ROWS)}
+    source = (
+        {}
+        if not given or {"hub", "dataset"} & given.keys()
+        else {"csv": write(tmp_path, "csv", "tickets", ROWS)}
+    )
     with pytest.raises((BadValue, UnknownName, FedloraError), match=said) as error:
         task_from("tickets", **source, **given)
     assert error.value.remedy

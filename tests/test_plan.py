@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
+import transformers
 from typer.testing import CliRunner
 
 from fedlora_kit.cli import app
@@ -21,7 +22,7 @@ from fedlora_kit.planning import gpus
 from fedlora_kit.planning import rate as rate_
 from fedlora_kit.planning.amounts import PUBLISHED, amounts
 from fedlora_kit.planning.architectures import PUBLISHED as SHAPES
-from fedlora_kit.planning.architectures import architecture, image_tokens, published
+from fedlora_kit.planning.architectures import architecture, image_tokens, of_config, published
 from fedlora_kit.planning.estimate import estimate
 from fedlora_kit.planning.rate import Rate, given_rate, measured_rate, published_rate
 from fedlora_kit.study.plan import downloads, plan
@@ -205,6 +206,12 @@ def test_the_rate_of_a_modelled_device_is_found(name, host, tflops):
     assert 0 <= passes < 1.1 * host
     if seconds(1, 4, True) < 1.1 * host and seconds(8, 4, True) < 1.1 * host:  # bound by the host alone
         assert passes > 0.8 * host
+
+
+def test_a_classifying_decoder_without_a_padding_token_is_measured(monkeypatch):
+    shape = of_config(transformers.GPT2Config(n_embd=16, n_layer=2, n_head=2), "text")
+    monkeypatch.setattr(rate_, "_fit", lambda seconds, *_: (seconds(2, 8, True), 0.0, 0.0))
+    assert measured_rate(shape, 3, "cpu").how == "measured"
 
 
 def test_a_measurement_that_cannot_be_is_refused(monkeypatch):

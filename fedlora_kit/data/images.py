@@ -216,7 +216,9 @@ def decode(
     if not isinstance(data, bytes | str):
         raise FedloraError(
             f"{where} holds a {type(data).__name__} and no image",
-            "make the column one of images: Dataset.cast_column(…, datasets.Image())" if paths_too else remedy,
+            "make the column one of images: Dataset.cast_column(…, datasets.Image())"
+            if paths_too
+            else remedy,
         )
     try:
         with Image.open(io.BytesIO(data) if isinstance(data, bytes) else data) as image:

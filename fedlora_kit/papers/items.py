@@ -22,7 +22,7 @@ PAPERS: tuple[Paper, ...] = tuple(room.PAPER for room in KIT if hasattr(room, "P
 ITEMS: tuple[Item, ...] = tuple(item for room in KIT for item in room.ITEMS)
 #: ``notebooks/own/<name>.ipynb`` is item ``own/<name>`` once it is there
 OWN = "own"
-_STEM = re.compile(r"[a-z0-9_]+")
+_STEM = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")  # also Jupyter's "mine-Copy1"
 
 
 def own_items() -> list[Item]:

@@ -218,6 +218,8 @@ def _probe_shape(shape: Architecture, widest: int) -> Architecture:
     if getattr(config, "num_key_value_heads", None):
         fields["num_key_value_heads"] = min(heads, config.num_key_value_heads)
     if shape.kind != "image":
+        if getattr(config, "pad_token_id", None) is None:  # a decoder that classifies looks for it
+            fields["pad_token_id"] = 0
         fields["vocab_size"] = min(config.vocab_size, 2000)
         fields["max_position_embeddings"] = max(130, getattr(config, "max_position_embeddings", 0))
     return shape.changed(**fields)

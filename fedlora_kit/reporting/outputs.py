@@ -35,7 +35,7 @@ STAGING_VARIABLE = "FEDLORA_STAGING"
 """While the batch runner executes a notebook, this names the folder that takes the place of ``output_dir``:
 outputs become visible only when the whole notebook has succeeded."""
 
-_ITEM = re.compile(r"[a-z0-9][a-z0-9_.-]*(/[a-z0-9][a-z0-9_.-]*)*")
+_ITEM = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*(/[A-Za-z0-9][A-Za-z0-9_.-]*)*")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
 
