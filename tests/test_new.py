@@ -168,6 +168,7 @@ def written(data: Path, folder: Path, *words: object) -> dict[str, str]:
     """The arguments with which a task that `fedlora new` has written is made."""
     said = call("new", "task", "my-data", *words, "--to", folder).stdout
     assert "--set task=my-data" in said
+    assert ("--set backbone=" in said) == ("--images" in words)  # the kit's own reads grey images only
     made = ast.parse((folder / "my_data.py").read_text()).body[-1]
     assert isinstance(made, ast.Expr)
     assert isinstance(made.value, ast.Call)

@@ -26,6 +26,8 @@ INPUT = ("input", "context", "passage")
 SAID = ("response", "answer", "output", "completion", "reply")
 #: modality -> a table that takes any task of it
 TABLES = {"text": "fed-hello/ledgar", "image": "fed-hello/table2", "causal": "fed-hello/dolly"}
+#: the kit's own backbone reads grey images only
+COLOUR = " --set backbone=facebook/dinov2-small"
 #: a column with so many different values, or fewer, may be one of classes
 MOST_CLASSES = 200
 
@@ -58,6 +60,7 @@ def plan_task(name: str, given: Mapping[str, str | None], to: Path | None) -> Pl
     (kind,) = sources
     where = str(given[kind])
     modality, lines, seen = _guess(registered, kind, where, target.parent)
+    colour = COLOUR if modality == "image" else ""
     values = {
         "module": module,
         "name": registered,
@@ -72,7 +75,7 @@ def plan_task(name: str, given: Mapping[str, str | None], to: Path | None) -> Pl
         registered,
         True,
         {},
-        (TABLES[modality], f"--set task={registered} --set splits=iid"),
+        (TABLES[modality], f"--set task={registered} --set splits=iid{colour}"),
     )
 
 

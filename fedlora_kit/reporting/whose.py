@@ -38,7 +38,7 @@ def item_of_notebook(named: str) -> str:
     if own is None:
         raise BadValue(
             f"this notebook is {file.name}, and {named} is {stem}.ipynb's, whose results it would replace",
-            f"move the copy to {paths.notebooks_dir() / OWN}, where its name (letters, digits, - and _) is its item's, or "
-            f"give it another id in its code, such as {OWN}/{stem}_2",
+            f"move the copy to {paths.notebooks_dir() / OWN}, where its name (letters, digits, - and _) is "
+            f"its item's, or give it another id in its code, such as {OWN}/{stem}_2",
         )
     return own
