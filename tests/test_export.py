@@ -207,3 +207,14 @@ def test_a_random_base_is_nobody_s(tmp_path: Path) -> None:
     with pytest.raises(BadValue, match="random weights"):
         write_model(entry, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_frame_of_an_item_holds_the_runs_that_its_tables_name(store: Store, tmp_path: Path) -> None:
+    wanted = [entry.key for entry in store.entries()][:2]
+    folder = tmp_path / "smoke" / "ffa-lora" / "table1"
+    folder.mkdir(parents=True)
+    (folder / "results.csv").write_text("\n".join(["key", *wanted]) + "\n")
+    frame = runs_frame(store, item="ffa-lora/table1", results=tmp_path)
+    assert set(frame["key"]) == set(wanted)
+    with pytest.raises(UnknownName, match="unknown item 'table9'"):
+        runs_frame(store, item="table9", results=tmp_path)

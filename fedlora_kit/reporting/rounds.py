@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -15,6 +16,7 @@ from fedlora_kit.experiments.entry import Entry
 from fedlora_kit.experiments.store import Store
 from fedlora_kit.randomness import MOST_SEEDS
 from fedlora_kit.reporting import two_runs
+from fedlora_kit.reporting.named_runs import finished_runs
 from fedlora_kit.reporting.runs import scores_of
 
 #: fields of a run's description that have a short name of their own
@@ -22,11 +24,20 @@ _SHORT = {"method": "method.name", "seed": "seed", "precision": "precision"}
 _IN_PERCENT = {"accuracy", "macro_f1", "rouge_l"}
 
 
-def runs_frame(store: Store | None = None, **where: Any) -> pd.DataFrame:
+def runs_frame(
+    store: Store | None = None,
+    *,
+    item: str = "",
+    profile: str = "smoke",
+    results: str | Path = "figures",
+    **where: Any,
+) -> pd.DataFrame:
     """One row a round of every finished run that has these settings.
 
     Args:
         store: where to look; the default store if ``None``.
+        item: only the runs that the tables of this item (or of all items of this paper) name.
+        profile, results: whose tables, and the folder of all results; for ``item`` alone.
         where: field of a run's description → its value, or a list, tuple or set of values any of which will
             do. A field is named by its last part where that is clear (``task``, ``backbone``, ``epsilon``,
             ``method``), or with its sections, parted by two underscores (``local__lr``).
@@ -42,10 +53,11 @@ def runs_frame(store: Store | None = None, **where: Any) -> pd.DataFrame:
 
     Raises:
         BadValue: no finished run has these settings; a field of that name is there more than once.
-        UnknownName: no run in the store has such a field.
+        UnknownName: no run in the store has such a field, or there is no such item.
     """
     store = Store() if store is None else store
-    found = _matching(list(store.entries()), where, str(store.root))
+    named = finished_runs([item] if item else [], store, profile, Path(results), warnings.warn)
+    found = _matching(named, where, str(store.root))
     seeds = sorted({entry.spec["seed"] for entry in found})
     reported = [seed for seed in seeds if seed < MOST_SEEDS]
     if "seed" not in where and 0 < len(reported) < len(seeds):
@@ -109,11 +121,12 @@ def lines_of(frame: pd.DataFrame, by: str) -> dict[str, pd.DataFrame]:
         mixed = {f: list(dict.fromkeys(map(str, rows[f]))) for f in others if f in rows.columns}
         mixed = {f: values for f, values in mixed.items() if len(values) > 1}
         if mixed:
-            said = "; ".join(f"{f}: {', '.join(values[:4])}" for f, values in mixed.items())
+            said = "; ".join(f"{f}: {', '.join(values[:4])}" for f, values in list(mixed.items())[:4])
+            said += f"; and {len(mixed) - 4} more" * (len(mixed) > 4)
             raise BadValue(
                 f"the runs of {by}={name} differ in more than the seed ({said})",
-                f"choose one: runs_frame(..., {next(iter(mixed))}=...), or draw a line for each: "
-                f"by={next(iter(mixed))!r}",
+                f"choose one: runs_frame(..., {next(iter(mixed))}=...), or the runs of one table: "
+                f"runs_frame(item='ffa-lora/table1', ...); or draw a line for each: by={next(iter(mixed))!r}",
             )
     return lines
 
