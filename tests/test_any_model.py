@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import any_models
 import numpy as np
@@ -12,7 +13,9 @@ import transformers
 from any_models import FAMILIES, description
 
 from fedlora_kit.adapter import AdapterSlot, save_peft
+from fedlora_kit.data.encoded import encode_text, unknown_share
 from fedlora_kit.data.image_ops import ImageInput
+from fedlora_kit.data.task import Examples
 from fedlora_kit.errors import BadValue, FedloraError
 from fedlora_kit.experiments.setup import build
 from fedlora_kit.experiments.spec import RunSpec
@@ -191,6 +194,16 @@ def test_a_classified_text_does_not_depend_on_its_neighbours(name, folders):
     torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
 
 
+def test_a_text_without_a_token_is_refused_and_no_end_counts_as_unknown():
+    tokenizer = any_models.tokenizer(pad=False)
+    with pytest.raises(BadValue, match="1 texts have no token, such as number 1"):
+        encode_text(Examples((["a b", ""],), [0, 1]), tokenizer, 8)
+    words = np.array([5, 3, 6, 2], np.int32)  # one unknown, and the end
+    assert unknown_share(tokenizer, words) == 1 / 3
+    ends = SimpleNamespace(unk_token_id=2, eos_token_id=2, all_special_ids=[2])  # as GPT-2's
+    assert unknown_share(ends, words) == 0
+
+
 @pytest.mark.parametrize("name", DECODERS)
 def test_an_answer_does_not_depend_on_its_neighbours(name, folders):
     fed = built(name, folders)
@@ -355,6 +368,9 @@ def test_what_is_no_model(folders, tmp_path, monkeypatch):
     transformers.BartConfig(d_model=16, encoder_layers=1, decoder_layers=1).save_pretrained(tmp_path / "bart")
     with pytest.raises(BadValue, match="bart has an encoder and a decoder"):
         load_backbone(str(tmp_path / "bart"), 3, 0, kind="text")
+    transformers.XLNetConfig(d_model=16, n_layer=1, n_head=2, d_inner=16).save_pretrained(tmp_path / "xlnet")
+    with pytest.raises(BadValue, match="xlnet's head reads the last token of a batch, which is padding"):
+        load_backbone(str(tmp_path / "xlnet"), 3, 0, kind="text")
     monkeypatch.setenv("FEDLORA_HUB", str(tmp_path))
     with pytest.raises(FedloraError, match="the mirror has no models/somebody/none"):
         parsed("bert", folders, model={"backbone": "somebody/none@main"}).key()

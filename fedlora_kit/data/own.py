@@ -169,7 +169,7 @@ def _scored(
     for split in named.values() if splits else ():
         if split not in splits:
             raise UnknownName(f"split of task {name!r}", split, splits)
-    return named or {"test": "test"}
+    return named or {"test": "test" if train != "test" else "held_out"}
 
 
 def _check_columns(spec: Task) -> None:
