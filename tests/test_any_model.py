@@ -258,6 +258,14 @@ def test_methods_that_allocate_layers(name, folders):
     run_federation(fed)
 
 
+def test_layers_left_out_of_a_decoder_that_classifies(folders):
+    resources = {"groups": [1, 1, 1], "layers": [0.5, 0.5, 0.5]}
+    chosen = {"name": "fedra", "settings": {"resources": resources}}
+    fed = built("qwen2", folders, data={"task": "any-text"}, method=chosen)
+    start = AdapterSlot(fed.model).read()
+    assert any(not torch.equal(t, start[n]) for n, t in run_federation(fed).state.items())
+
+
 # --- heads
 
 
@@ -374,6 +382,11 @@ def test_what_is_no_model(folders, tmp_path, monkeypatch):
     monkeypatch.setenv("FEDLORA_HUB", str(tmp_path))
     with pytest.raises(FedloraError, match="the mirror has no models/somebody/none"):
         parsed("bert", folders, model={"backbone": "somebody/none@main"}).key()
+
+
+@pytest.mark.parametrize("name", ["gpt2", "gemma3"])
+def test_a_plan_of_a_decoder_that_classifies(name, folders):
+    assert estimate(parsed(name, folders, data={"task": "any-text"})).training_flops > 0
 
 
 @pytest.mark.parametrize("name", ["gpt2", "dinov2", "phi3", *NOT_PLANNED])

@@ -242,6 +242,7 @@ def description(task: str, backbone: str) -> dict:
         ({**TICKETS, "held_out": 0.2, "scored": "test"}, "held_out=0.2 and the scored test"),
         ({"columns": "text", "held_out": 0.2}, "has no column label; it has text, queue, site"),
         ({"columns": "text", "label": "one", "held_out": 0.2}, "has no column one"),
+        ({"columns": "text", "label": "", "labels": ("a", "b"), "held_out": 0.2}, "no column of classes"),
         ({**TICKETS, "held_out": 0.2, "max_lenght": 3}, "unknown setting .*\n.*did you mean 'max_length'"),
         ({**TICKETS, "scored": "validation"}, "unknown split of task 'tickets' 'validation'"),
         ({**TICKETS, "train": "all", "scored": "train"}, "unknown split"),

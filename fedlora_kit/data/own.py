@@ -173,6 +173,8 @@ def _scored(
 
 
 def _check_columns(spec: Task) -> None:
+    if spec.modality != "causal" and not spec.label_column:
+        raise BadValue(f"task {spec.name!r} names no column of classes", "label: its name")
     many = {"text": (1, 2), "image": (1,), "causal": (2, 3)}[spec.modality]
     if len(spec.columns) in many:
         return
