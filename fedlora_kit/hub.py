@@ -21,7 +21,8 @@ Kind = Literal["model", "dataset"]
 CONFIGURATION = ("config.json", "generation_config.json", "preprocessor_config.json")
 TOKENIZER = (
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
-    *("vocab.json", "vocab.txt", "merges.txt", "tokenizer.model"),
+    *("vocab.json", "vocab.txt", "merges.txt"),
+    *("tokenizer.model", "spm.model", "spiece.model", "sentencepiece.bpe.model"),
 )
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "model-*-of-*.safetensors")
 

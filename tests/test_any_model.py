@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import any_models
 import numpy as np
@@ -12,7 +13,9 @@ import transformers
 from any_models import FAMILIES, description
 
 from fedlora_kit.adapter import AdapterSlot, save_peft
+from fedlora_kit.data.encoded import encode_text, unknown_share
 from fedlora_kit.data.image_ops import ImageInput
+from fedlora_kit.data.task import Examples
 from fedlora_kit.errors import BadValue, FedloraError
 from fedlora_kit.experiments.setup import build
 from fedlora_kit.experiments.spec import RunSpec
@@ -191,6 +194,16 @@ def test_a_classified_text_does_not_depend_on_its_neighbours(name, folders):
     torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
 
 
+def test_a_text_without_a_token_is_refused_and_no_end_counts_as_unknown():
+    tokenizer = any_models.tokenizer(pad=False)
+    with pytest.raises(BadValue, match="1 texts have no token, such as number 1"):
+        encode_text(Examples((["a b", ""],), [0, 1]), tokenizer, 8)
+    words = np.array([5, 3, 6, 2], np.int32)  # one unknown, and the end
+    assert unknown_share(tokenizer, words) == 1 / 3
+    ends = SimpleNamespace(unk_token_id=2, eos_token_id=2, all_special_ids=[2])  # as GPT-2's
+    assert unknown_share(ends, words) == 0
+
+
 @pytest.mark.parametrize("name", DECODERS)
 def test_an_answer_does_not_depend_on_its_neighbours(name, folders):
     fed = built(name, folders)
@@ -243,6 +256,14 @@ def test_methods_that_allocate_layers(name, folders):
     slot.set_trainable(slot.names)
     assert len(fisher_scores(fed.model, slot, fed.proxy, CPU)) == 2
     run_federation(fed)
+
+
+def test_layers_left_out_of_a_decoder_that_classifies(folders):
+    resources = {"groups": [1, 1, 1], "layers": [0.5, 0.5, 0.5]}
+    chosen = {"name": "fedra", "settings": {"resources": resources}}
+    fed = built("qwen2", folders, data={"task": "any-text"}, method=chosen)
+    start = AdapterSlot(fed.model).read()
+    assert any(not torch.equal(t, start[n]) for n, t in run_federation(fed).state.items())
 
 
 # --- heads
@@ -368,9 +389,17 @@ def test_what_is_no_model(folders, tmp_path, monkeypatch):
         (tmp_path / "bart" / "config.json").write_text(json.dumps({"model_type": "own", **more}))
         with pytest.raises(FedloraError, match="does not know its architecture"):
             load_backbone(str(tmp_path / "bart"), 3, 0)
+    transformers.XLNetConfig(d_model=16, n_layer=1, n_head=2, d_inner=16).save_pretrained(tmp_path / "xlnet")
+    with pytest.raises(BadValue, match="xlnet's head reads the last token of a batch, which is padding"):
+        load_backbone(str(tmp_path / "xlnet"), 3, 0, kind="text")
     monkeypatch.setenv("FEDLORA_HUB", str(tmp_path))
     with pytest.raises(FedloraError, match="the mirror has no models/somebody/none"):
         parsed("bert", folders, model={"backbone": "somebody/none@main"}).key()
+
+
+@pytest.mark.parametrize("name", ["gpt2", "gemma3"])
+def test_a_plan_of_a_decoder_that_classifies(name, folders):
+    assert estimate(parsed(name, folders, data={"task": "any-text"})).training_flops > 0
 
 
 @pytest.mark.parametrize("name", ["gpt2", "dinov2", "phi3", *NOT_PLANNED])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from fedlora_kit.errors import BadValue, UnknownName
 from fedlora_kit.experiments.run import run
 from fedlora_kit.experiments.spec import RunSpec
 from fedlora_kit.experiments.store import Store
+from fedlora_kit.models.names import backbone_folder
 from fedlora_kit.reporting.export import write_frames
 from fedlora_kit.reporting.hand_over import write_model
 from fedlora_kit.reporting.rounds import runs_frame
@@ -199,6 +201,18 @@ def test_a_causal_model_is_merged_and_answers_alike(tmp_path: Path) -> None:
     with torch.no_grad():
         torch.testing.assert_close(adapted(seen).logits, whole(seen).logits, rtol=1e-4, atol=1e-5)
     transformers.AutoTokenizer.from_pretrained(str(tmp_path / "merged"))
+
+
+def test_a_base_that_has_changed_since_is_refused(tmp_path: Path) -> None:
+    base = tmp_path / "base"
+    shutil.copytree(backbone_folder("kit/text-tiny") or "", base)
+    model = {"backbone": str(base), "lora": {"rank": 2}}
+    entry = run(spec(model=model, rounds={"rounds": 1}), device="cpu", store=Store(tmp_path / "runs"))
+    write_model(entry, tmp_path / "before", merged=True)
+    config = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps({**config, "layer_norm_eps": 0.1}))
+    with pytest.raises(BadValue, match="whose files have changed since"):
+        write_model(entry, tmp_path / "after", merged=True)
 
 
 def test_a_random_base_is_nobody_s(tmp_path: Path) -> None:

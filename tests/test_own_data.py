@@ -164,6 +164,43 @@ def test_a_held_out_share_depends_on_the_examples_alone(tmp_path):
     assert scored(ROWS + ROWS[:7]) == first  # equal examples stay together
 
 
+@pytest.mark.parametrize("train", ["test", "all"])
+def test_a_held_out_share_is_apart_whatever_the_split_is_called(tmp_path, monkeypatch, train):
+    """The data set of a mirror has one split, which may be called as the scored part is."""
+    (tmp_path / "datasets" / "some" / "set").mkdir(parents=True)
+    write(tmp_path / "datasets" / "some" / "set", "parquet", train, ROWS)
+    monkeypatch.setenv("FEDLORA_HUB", str(tmp_path))
+    data = load_task(task_from("mine", hub="some/set", train=train, **TICKETS, held_out=0.25))
+    assert (len(data.train), len(data.evals["test"])) == (45, 15)
+    assert not set(data.train.columns[0]) & set(data.evals["test"].columns[0])
+
+
+def test_the_key_of_handed_over_data_follows_what_is_held_out():
+    def handed(first):
+        column = [first, *(f"text {i}" for i in range(20))]
+        given = Examples((column,), [i % 2 for i in range(21)])
+        more = {"loader": lambda split: given, "held_out": 0.2}
+        return Task("own", "text", ("a", "b"), ("x",), **more)
+
+    same_training = {}
+    for i in range(40):
+        task = handed(f"other {i}")
+        parts = load_task(dataclasses.replace(task, eval_splits={"test": "test"}))
+        same_training.setdefault(tuple(parts.train.columns[0]), set()).add(fingerprint(task))
+    assert max(map(len, same_training.values())) > 1
+
+
+def test_the_key_of_several_scored_files_tells_which_is_which(tmp_path):
+    a, b, train = (
+        write(tmp_path, "csv", n, r) for n, r in zip("abt", (ROWS[:6], ROWS[6:12], ROWS), strict=True)
+    )
+    first, second = (
+        task_from("mine", csv={"train": train, "x": a, "y": y, "z": b}, **TICKETS, register=False)
+        for y in (a, b)
+    )
+    assert fingerprint(first) != fingerprint(second)
+
+
 def test_the_key_follows_the_bytes_and_not_the_place(tmp_path):
     file = write(tmp_path / "here", "csv", "tickets", ROWS)
     task = task_from("tickets", csv=file, **TICKETS, held_out=0.2)
@@ -215,6 +252,7 @@ def description(task: str, backbone: str) -> dict:
         ({**TICKETS, "held_out": 0.2, "scored": "test"}, "held_out=0.2 and the scored test"),
         ({"columns": "text", "held_out": 0.2}, "has no column label; it has text, queue, site"),
         ({"columns": "text", "label": "one", "held_out": 0.2}, "has no column one"),
+        ({"columns": "text", "label": "", "labels": ("a", "b"), "held_out": 0.2}, "no column of classes"),
         ({**TICKETS, "held_out": 0.2, "max_lenght": 3}, "unknown setting .*\n.*did you mean 'max_length'"),
         ({**TICKETS, "scored": "validation"}, "unknown split of task 'tickets' 'validation'"),
         ({**TICKETS, "train": "all", "scored": "train"}, "unknown split"),

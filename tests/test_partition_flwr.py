@@ -145,3 +145,6 @@ def test_the_kits_partitioners_split_a_dataset():
         partition_dataset(table, partitioner("iid", num_clients=2), "lable")
     with pytest.raises(BadValue, match="cannot share"):
         partition_dataset(table, partitioner("iid", num_clients=20))
+    gap = datasets.Dataset.from_dict({"label": ["x", None, "y"]})
+    with pytest.raises(BadValue, match="column label is empty in row 1"):
+        partition_dataset(gap, partitioner("iid", num_clients=2))

@@ -206,7 +206,7 @@ def encode_text(examples: Examples, tokenizer: Any, max_length: int) -> EncodedT
             model's (see `models.tokenizer.load_tokenizer`).
 
     Raises:
-        BadValue: ``max_length`` leaves no room for the special tokens.
+        BadValue: ``max_length`` leaves no room for the special tokens; a text has no token at all.
     """
     max_length = min(max_length, int(tokenizer.model_max_length))
     special = tokenizer.num_special_tokens_to_add(pair=len(examples.columns) > 1)
@@ -219,6 +219,9 @@ def encode_text(examples: Examples, tokenizer: Any, max_length: int) -> EncodedT
     if "token_type_ids" in encoded:
         pad["token_type_ids"] = int(getattr(tokenizer, "pad_token_type_id", 0))
     lengths = np.fromiter((len(x) for x in encoded["input_ids"]), dtype=np.int64, count=len(examples))
+    empty = np.flatnonzero(lengths == 0)  # under a tokenizer that adds no special tokens
+    if empty.size:
+        raise BadValue(f"{empty.size} texts have no token, such as number {empty[0]}", "leave them out")
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     fields = {name: np.concatenate([np.asarray(x, np.int32) for x in encoded[name]]) for name in pad}
     unknown = unknown_share(tokenizer, fields["input_ids"])
@@ -227,8 +230,13 @@ def encode_text(examples: Examples, tokenizer: Any, max_length: int) -> EncodedT
 
 
 def unknown_share(tokenizer: Any, ids: npt.NDArray[np.int32]) -> float:
-    """Share of the tokens of texts, special ones left aside, that the tokenizer does not know."""
+    """Share of the tokens of texts, special ones left aside, that the tokenizer does not know.
+
+    0 where there is no token for these, or (GPT-2) the one that ends a text is called so, too.
+    """
     unknown = tokenizer.unk_token_id
+    if unknown == tokenizer.eos_token_id:
+        return 0.0
     special = [one for one in tokenizer.all_special_ids if one != unknown]
     words = int((~np.isin(ids, special)).sum())
     return 0.0 if unknown is None or not words else int((ids == unknown).sum()) / words

@@ -176,10 +176,12 @@ def _scored(
     for split in named.values() if splits else ():
         if split not in splits:
             raise UnknownName(f"split of task {name!r}", split, splits)
-    return named or {"test": "test"}
+    return named or {"test": "test" if train != "test" else "held_out"}
 
 
 def _check_columns(spec: Task) -> None:
+    if spec.modality != "causal" and not spec.label_column:
+        raise BadValue(f"task {spec.name!r} names no column of classes", "label: its name")
     many = {"text": (1, 2), "image": (1,), "causal": (2, 3)}[spec.modality]
     if len(spec.columns) in many:
         return

@@ -48,8 +48,8 @@ class Task:
             holds and that are not scored (`FIMHLA`'s external proxy examples); empty if there is none.
         metric: causal tasks: how answers are scored.
         too_long: causal tasks: examples longer than ``max_length`` are an error, or are left out.
-        held_out: where the source has the training split only: examples of each class that make up the split
-            "test", as a number, or as a share below 1 (see `data.held_out`); 0 where the source has its own.
+        held_out: where the source has the training split only: examples of each class that make up the scored
+            split, as a number, or as a share below 1 (see `data.held_out`); 0 where the source has its own.
         layout: "table" (one table a split), or "task_files" (see `data.natural_instructions`).
         label_column: column of the classes, as integers, or as names from ``label_names``; empty for none. A
             file that names its integers (`datasets.ClassLabel`) is read by those names.

@@ -289,10 +289,10 @@ def register_task(new: Task, *, replace: bool = False) -> Task:
         raise BadValue(
             f"task {new.name!r} has no examples", "give it files, tables, a loader or a Hub id (task_from)"
         )
-    if not new.held_out and new.train_split in new.eval_splits.values():
+    if new.train_split in new.eval_splits.values():
         raise BadValue(
             f"task {new.name!r} is scored on its training split {new.train_split!r}",
-            "name another split, or hold a share out: held_out=0.2",
+            "name another split; or hold a share out (held_out=0.2), under another name than that split's",
         )
     TASKS[new.name] = new
     return new

@@ -226,6 +226,9 @@ def bare_model(spec: RunSpec, device: torch.device | None = None) -> nn.Module:
     if task.modality == "text" and default_kind(config) == "causal":
         # a decoder's head reads the last token that is no padding, and asks its configuration which that is
         config.pad_token_id = load_tokenizer(name).pad_token_id
+        config.use_cache = (
+            False  # nothing is generated; a cache has a place for each layer, also left out ones
+        )
     return model
 
 

@@ -223,7 +223,7 @@ def from_anywhere(name: str, load: Any, options: dict[str, Any], files: tuple[st
     except Exception as error:
         own = backbone(name).is_folder
         remedy = "save it again" if own else f"remove {folder}, and fetch or build it again"
-        if not (folder / "tokenizer.json").is_file() and (folder / "tokenizer.model").is_file():
+        if not (folder / "tokenizer.json").is_file() and any(folder.glob("*.model")):
             remedy = "its tokenizer has no tokenizer.json: python -m pip install sentencepiece protobuf"
         first = str(error).splitlines()[0][:160] if str(error) else ""
         if "does not recognize this architecture" in str(error) or "trust_remote_code" in str(error):

@@ -47,6 +47,8 @@ def why_not(config: Any, kind: Kind) -> str | None:
         return f"{what} is more than a language model"
     if getattr(config, "is_encoder_decoder", False):
         return f"{what} has an encoder and a decoder, and layers of the same number in both"
+    if kind == "text" and getattr(config, "summary_type", None) == "last":
+        return f"{what}'s head reads the last token of a batch, which is padding after a shorter text"
     masked = what in modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES
     if kind == "causal" and masked and not getattr(config, "is_decoder", False):
         return f"{what} is an encoder: it reads in both directions, and does not write"

@@ -26,8 +26,8 @@ def resize_positions(model: nn.Module, side: int) -> None:
             break
     else:
         raise BadValue(
-            f"model.image_size={side}: {type(model).__name__} has no position embeddings to interpolate",
-            "leave image_size out: images are brought to the model's own size",
+            f"images of {side} pixels: {type(model).__name__} has no position embeddings to interpolate",
+            "leave data.image_size out, and have preprocessor_config.json name the side that config.json has",
         )
     other = own.new_empty(1, own.shape[1] + 1, own.shape[2])  # read for its shape: not that of the own size
     with torch.no_grad():

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from fedlora_kit.columns import texts
 from fedlora_kit.errors import UnknownName
 from fedlora_kit.partition.base import Partitioner
 
@@ -23,7 +24,7 @@ def partition_dataset(
 
     Raises:
         UnknownName: no such column.
-        BadValue: the labels cannot be split this way.
+        BadValue: a label is missing, or is none; the labels cannot be split this way.
 
     >>> import datasets
     >>> from fedlora_kit.partition import partitioner
@@ -37,6 +38,6 @@ def partition_dataset(
             raise UnknownName("column of the data set", column, dataset.column_names)
     labels = np.asarray(dataset[label_column][:])
     if labels.dtype.kind in "UO":
-        labels = np.unique(labels, return_inverse=True)[1]
+        labels = np.unique(texts(list(labels), f"column {label_column}"), return_inverse=True)[1]
     groups = dataset[group_column][:] if group_column else None
     return [dataset.select(part) for part in by.split(labels, groups=groups)]

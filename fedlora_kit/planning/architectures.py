@@ -195,7 +195,8 @@ def random_model(shape: Architecture, num_labels: int, device: str = "cpu") -> n
     Args:
         num_labels: of a classifier's head; a causal model has none.
     """
-    config = shape.changed(**({} if shape.kind == "causal" else {"num_labels": num_labels})).config
+    head = {} if shape.kind == "causal" else {"num_labels": num_labels, "use_cache": False}
+    config = shape.changed(**head).config
     with torch.device(device):
         model: nn.Module = auto_class(shape.kind).from_config(config, dtype=torch.float32)
     return model

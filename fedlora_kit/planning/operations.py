@@ -19,6 +19,7 @@ from fedlora_kit.adapter import AdapterSlot
 from fedlora_kit.data.encoded_causal import AnswerTokens
 from fedlora_kit.errors import FedloraError
 from fedlora_kit.models.first_token import read_first_token
+from fedlora_kit.models.kinds import default_kind
 from fedlora_kit.models.lora import LoraSettings, attach_lora
 from fedlora_kit.models.memory import checkpoint_gradients
 from fedlora_kit.models.targets import layer_index
@@ -175,12 +176,13 @@ class Operations:
     def _logits(self, tokens: int, scored: int) -> torch.Tensor:
         if self._shape.kind == "image":
             return self._model(pixel_values=empty_image(self._shape)).logits  # type: ignore[no-any-return]
+        inputs = {"input_ids": self._ids(tokens)}
+        if default_kind(self._shape.config) == "causal":  # a mask with nothing to look for in it
+            inputs["attention_mask"] = torch.ones(1, 1, tokens, tokens, dtype=torch.bool, device="meta")
         if not scored:
-            return self._model(input_ids=self._ids(tokens)).logits  # type: ignore[no-any-return]
+            return self._model(**inputs).logits  # type: ignore[no-any-return]
         places = torch.zeros(scored, dtype=torch.int64, device="meta")
         answer = AnswerTokens(places, places, places, places[:1], tokens)
-        whole = torch.ones(1, 1, tokens, tokens, dtype=torch.bool, device="meta")  # nothing to look for in it
-        inputs = {"input_ids": self._ids(tokens), "attention_mask": whole}
         return answer_logits(self._model, inputs, answer)
 
     def _ids(self, tokens: int) -> torch.Tensor:

@@ -14,6 +14,7 @@ from fedlora_kit.experiments import atomic
 from fedlora_kit.experiments.entry import Entry
 from fedlora_kit.experiments.setup import bare_model
 from fedlora_kit.experiments.spec import RunSpec
+from fedlora_kit.models.backbones import backbone_fingerprint
 from fedlora_kit.models.names import backbone, backbone_folder
 from fedlora_kit.models.tokenizer import load_tokenizer
 
@@ -40,7 +41,7 @@ def write_model(entry: Entry, folder: Path, *, merged: bool = False) -> list[Pat
 
     Raises:
         BadValue: the folder is not empty; the run's task or method is not known here; its base was drawn at
-            random, or quantised to 4 bits and cannot be merged.
+            random, has changed since, or is quantised to 4 bits and cannot be merged.
     """
     folder = disk.folder(str(folder), "the model's folder")
     if folder.is_dir() and any(folder.iterdir()):
@@ -61,15 +62,37 @@ def write_model(entry: Entry, folder: Path, *, merged: bool = False) -> list[Pat
             f"run {entry.key} adapts a base in 4 bits, and its sum with the adapter is none of 4 bits",
             "write the adapter alone: leave out --merged",
         )
+    loaded = _as_loaded(entry, spec)
     folder.mkdir(parents=True, exist_ok=True)
     if merged:
-        _merged(entry, spec).save_pretrained(str(folder))
+        _merged(entry, loaded).save_pretrained(str(folder))
     else:
         _adapter(entry, spec, folder)
     if get_task(spec.data.task).modality != "image":
-        load_tokenizer(spec.model.backbone).save_pretrained(str(folder))
+        load_tokenizer(loaded.model.backbone).save_pretrained(str(folder))
     atomic.write_text(folder / "README.md", card(entry, spec, merged))
     return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def _as_loaded(entry: Entry, spec: RunSpec) -> RunSpec:
+    """The description with the base that the run adapted: of the Hub at its commit then.
+
+    Raises:
+        BadValue: the base's files here are others now.
+    """
+    name, then = spec.model.backbone, str(entry.provenance.get("model", ""))
+    base, revision = _base(entry, spec)
+    if then.startswith("hub:") and revision:
+        return spec.model_copy(
+            update={"model": spec.model.model_copy(update={"backbone": f"{base}@{revision}"})}
+        )
+    now = backbone_fingerprint(name)
+    if then.startswith("files:") and now.startswith("files:") and now != then:
+        raise BadValue(
+            f"run {entry.key} adapts {name}, whose files have changed since",
+            "put those of then back, or train the run again",
+        )
+    return spec
 
 
 def _merged(entry: Entry, spec: RunSpec) -> Any:
