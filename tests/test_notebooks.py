@@ -204,12 +204,10 @@ class Smoke:
     nobody has begun in the meantime: so all cores are busy, with one run at a time in each process.
     """
 
-    def __init__(self, folder: Path, jobs: int | None) -> None:
+    def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.runs = folder / "runs"
-        self.settings = {"FEDLORA_RUNS": str(self.runs)} | (
-            {} if jobs is None else {"FEDLORA_JOBS": str(jobs)}
-        )
+        self.settings = {"FEDLORA_RUNS": str(self.runs), "FEDLORA_JOBS": "1"}
 
     def __call__(self, item: str) -> tuple[Path, SimpleNamespace]:
         """The folder of an item's outputs, and its status."""
@@ -249,8 +247,7 @@ class Smoke:
 @pytest.fixture(scope="session")
 def smoke(tmp_path_factory, worker_id):
     base = tmp_path_factory.getbasetemp()
-    alone = worker_id == "master"
-    return Smoke((base if alone else base.parent) / "smoke", jobs=None if alone else 1)
+    return Smoke((base if worker_id == "master" else base.parent) / "smoke")
 
 
 @pytest.mark.slow
