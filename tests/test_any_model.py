@@ -23,6 +23,7 @@ from fedlora_kit.models.backbones import load_backbone
 from fedlora_kit.models.first_token import read_first_token
 from fedlora_kit.models.image_input import image_input
 from fedlora_kit.models.lora import LoraSettings, attach_lora
+from fedlora_kit.models.padding import check_padding
 from fedlora_kit.models.targets import head_modules, layer_index, lora_targets
 from fedlora_kit.planning.estimate import estimate
 from fedlora_kit.privacy.dpsgd import PerExampleGradients
@@ -410,3 +411,14 @@ def test_a_plan(name, folders):
             estimate(spec)
     else:
         assert estimate(spec).training_flops > 0
+
+
+@pytest.mark.parametrize("name", ["FNet", "ConvBert"])
+def test_a_classifier_that_reads_padding_is_refused(name):
+    small = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 2, "vocab_size": 100}
+    small |= {"embedding_size": 32, "num_attention_heads": 4} if name == "ConvBert" else {}
+    config = getattr(transformers, f"{name}Config")(**small)
+    torch.manual_seed(0)
+    model = getattr(transformers, f"{name}ForSequenceClassification")(config).eval()
+    with pytest.raises(BadValue, match=f"model '{name}': what it makes of a text depends on the padding"):
+        check_padding(name, model, 0)

@@ -534,3 +534,14 @@ def test_a_task_that_does_not_fit_a_table_is_one_error_before_any_run(table, giv
     with pytest.raises((BadValue, UnknownName), match=said) as error:
         cells[table]()
     assert error.value.remedy
+
+
+def test_a_prompt_with_two_answers_lies_on_one_side(tmp_path):
+    rows = [{"ask": f"Say {i}.", "reply": f"{i} {turn}"} for i in range(8) for turn in ("once", "twice")]
+    file = write(tmp_path, "jsonl", "twice", rows)
+    data = load_task(
+        task_from("twice", jsonl=file, columns=["ask", "reply"], modality="causal", held_out=0.25)
+    )
+    asked = [set(part.columns[0]) for part in (data.train, data.evals["test"])]
+    assert [len(part) for part in asked] == [6, 2]
+    assert not asked[0] & asked[1]

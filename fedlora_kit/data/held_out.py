@@ -14,7 +14,7 @@ from fedlora_kit.errors import UnknownName
 LARGEST_SHARE = 1 / 6
 
 
-def part(examples: Examples, split: str, amount: float) -> Examples:
+def part(examples: Examples, split: str, amount: float, *, prompted: bool = False) -> Examples:
     """The split "train" or "test" of examples that come as one.
 
     A number: the test part has one example of each class for each of so many prompts (all columns but the
@@ -24,7 +24,8 @@ def part(examples: Examples, split: str, amount: float) -> Examples:
     test example are left out of both parts.
 
     A share below 1: of each class so many of its different examples (at least one, and never all), again
-    those with the smallest SHA-256, which for images is that of the pixels. Equal examples stay together.
+    those with the smallest SHA-256, which for images is that of the pixels. Equal examples stay together; if
+    they are ``prompted``, all examples with the same prompt do.
 
     So the choice depends on the examples alone: not on a seed, nor on the order of the rows.
 
@@ -34,7 +35,8 @@ def part(examples: Examples, split: str, amount: float) -> Examples:
     if split not in ("train", "test"):
         raise UnknownName("split", split, ["train", "test"])
     if amount < 1:
-        return _share(examples, split, amount)
+        alike = examples.columns[:-1] if prompted else examples.columns
+        return _share(examples, split, amount, _digests(*alike))
     prompts = _digests(*examples.columns[:-1])
     more = ["\x01".join(accepted) for accepted in examples.references] or [""] * len(examples)
     answers = _digests(examples.columns[-1], more)
@@ -59,8 +61,7 @@ def part(examples: Examples, split: str, amount: float) -> Examples:
     return examples.take(_indices([row for row, prompt in enumerate(prompts) if prompt not in asked]))
 
 
-def _share(examples: Examples, split: str, share: float) -> Examples:
-    different = digests(examples)
+def _share(examples: Examples, split: str, share: float, different: list[str]) -> Examples:
     test: set[str] = set()
     for rows in _of_class(examples).values():
         ordered = sorted({different[row] for row in rows})

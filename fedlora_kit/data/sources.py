@@ -83,7 +83,9 @@ def load_split(spec: Task, split: str) -> Examples:
         examples = _from_table(at)
     if spec.held_out:
         scored = "test" if split in spec.eval_splits.values() else split
-        examples = held_out.part(examples, "train" if split == spec.train_split else scored, spec.held_out)
+        wanted = "train" if split == spec.train_split else scored
+        prompted = spec.modality == "causal"
+        examples = held_out.part(examples, wanted, spec.held_out, prompted=prompted)
     if spec.classes:
         examples = _of_classes(spec, examples)
     if len(examples) == 0:

@@ -28,6 +28,7 @@ from fedlora_kit.models.image_input import image_input, image_side
 from fedlora_kit.models.kinds import check_kind, default_kind
 from fedlora_kit.models.lora import attach_lora
 from fedlora_kit.models.memory import checkpoint_gradients
+from fedlora_kit.models.padding import check_padding
 from fedlora_kit.models.tokenizer import answering_positions, load_tokenizer
 from fedlora_kit.randomness import Streams
 from fedlora_kit.training.federation import Federation
@@ -223,12 +224,13 @@ def bare_model(spec: RunSpec, device: torch.device | None = None) -> nn.Module:
         device=device,
     )
     config: Any = model.config
-    if task.modality == "text" and default_kind(config) == "causal":
-        # a decoder's head reads the last token that is no padding, and asks its configuration which that is
-        config.pad_token_id = load_tokenizer(name).pad_token_id
-        config.use_cache = (
-            False  # nothing is generated; a cache has a place for each layer, also left out ones
-        )
+    if task.modality == "text":
+        pad = int(load_tokenizer(name).pad_token_id)
+        if default_kind(config) == "causal":
+            # a decoder's head reads the last token that is no padding, and asks its configuration for it
+            config.pad_token_id = pad
+            config.use_cache = False  # it has a place for each layer, also for those that are left out
+        check_padding(name, model, pad)
     return model
 
 
