@@ -140,7 +140,7 @@ def test_no_number_stands_for_a_global_adapter_that_is_not_there():
     ("override", "error"),
     [
         ({"tasks": ["gsm8k"]}, BadValue),
-        ({"backbones": ["me/nothing"]}, UnknownName),
+        ({"backbones": ["kit/nothing"]}, UnknownName),
         ({"methods": ["fedavg"]}, UnknownName),
         ({"splits": ["iid"]}, UnknownName),
         ({"methods": ["lora", "lora"]}, BadValue),

@@ -496,3 +496,17 @@ def _lives(pid):
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except (FileNotFoundError, ProcessLookupError):
         return False
+
+
+def test_a_warm_process_has_the_variables_of_now_not_those_of_its_server(monkeypatch):
+    from multiprocessing import forkserver
+
+    forkserver._forkserver._stop()
+    monkeypatch.setenv("FEDLORA_HUB", "/was/there")
+    WarmPool(1).close()
+    monkeypatch.delenv("FEDLORA_HUB")
+    pool = WarmPool(1)
+    try:
+        assert pool.submit(os.getenv, "FEDLORA_HUB").result(timeout=120) is None
+    finally:
+        pool.close()

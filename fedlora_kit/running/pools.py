@@ -89,6 +89,7 @@ class WarmPool:
 def _begin(lifeline: Connection, variables: Mapping[str, str], log: Path | None) -> None:
     """A worker's first steps."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    os.environ.clear()  # of what was set when the server began, and is not now
     os.environ.update(variables)
     with suppress(OSError):
         handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666) if log is not None else 2
