@@ -46,7 +46,7 @@ def test_the_recipe_of_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     folder.mkdir(parents=True)
     some(("lora", "flexlora")).to_csv(folder / "curves.csv", index=False)
     monkeypatch.chdir(tmp_path)
-    code = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)[0]
+    (code,) = [c for c in re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL) if "curves.figure" in c]
     names: dict[str, object] = {}
     exec(code, names)
     fig = names["fig"]

@@ -90,7 +90,8 @@ def test_a_share_goes_by_the_key_alone():
             assert sum(Shard(number, of).takes(key) for number in range(1, of + 1)) == 1
 
 
-def test_the_command_trains_its_share_and_runs_no_notebook(tmp_path):
+def test_the_command_trains_its_share_and_runs_no_notebook(tmp_path, monkeypatch):
+    monkeypatch.setenv("FEDLORA_JOBS", "1")
     words = ["reproduce", "start_here", "--set", "seeds=1", "--set", "device=cpu"]
     out = tmp_path / "figures"
     store = Store()
