@@ -23,6 +23,7 @@ from fedlora_kit.study.claims import (
     smaller_drop,
     to_json,
 )
+from fedlora_kit.study.equivalence import within_margin
 
 FFA, LORA = {"method": "ffa-lora"}, {"method": "lora"}
 
@@ -111,7 +112,7 @@ def test_identical_differences_are_said_to_be_without_spread():
     assert tie.status == "not reproduced"
 
 
-@settings(max_examples=20)
+@settings(max_examples=20, deadline=None)
 @given(st.permutations(range(12)))
 def test_the_order_of_rows_does_not_matter(order):
     results = frame(
@@ -355,3 +356,46 @@ def test_json_is_strict_and_whole():
         }
     ]
     assert json.loads(to_json([])) == []
+
+
+# --- what would decide --------------------------------------------------------------------------------
+
+
+def first(decided):
+    """By trying every number of seeds, one after the other."""
+    seeds = np.arange(2, 1001)
+    found = seeds[decided(seeds)]
+    return found[0] if found.size else None
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.integers(-50, 50).map(lambda n: n / 10), min_size=3, max_size=6),
+    st.integers(-7, 7).map(lambda n: n / 4),
+)
+def test_an_undecided_difference_says_how_many_seeds_would_decide_it(differences, margin):
+    verdict = mean_difference(
+        two(list(differences), [0.0] * len(differences)), "accuracy", better=FFA, worse=LORA, margin=margin
+    )
+    if not verdict.undecided:
+        assert "seeds would" not in verdict.reason
+        return
+    mean, sd = np.mean(differences), np.std(differences, ddof=1)
+    enough = first(lambda n: stats.t.ppf(0.975, n - 1) * sd / n**0.5 < abs(mean - margin))
+    said = f"{enough} seeds would decide it" if enough else "not even 1000 seeds would decide it"
+    assert said in verdict.reason
+
+
+def test_an_undecided_spread_and_an_undecided_likeness_say_it_too():
+    rng = np.random.default_rng(1)
+    lora, ffa = rng.normal(0, 1.5, 4), rng.normal(0, 1.0, 4)
+    spread = lower_spread(two(ffa, lora), "accuracy", better=FFA, worse=LORA)
+    assert spread.undecided
+    f = np.var(lora, ddof=1) / np.var(ffa, ddof=1)
+    enough = first(lambda n: (f > stats.f.ppf(0.975, n - 1, n - 1)) | (f < stats.f.ppf(0.025, n - 1, n - 1)))
+    assert f"{enough} seeds would decide it" in spread.reason
+    alike = within_margin(two([1.0, 2.0, 4.0], [1.0, 1.0, 2.0]), "accuracy", one=FFA, other=LORA, margin=2.0)
+    assert alike.undecided
+    sd = np.std([0.0, 1.0, 2.0], ddof=1)
+    enough = first(lambda n: stats.t.ppf(0.975, n - 1) * sd / n**0.5 < 2.0 - 1.0)
+    assert f"{enough} seeds would decide it" in alike.reason

@@ -2,7 +2,7 @@
 
 A claim is judged *reproduced* only if the 95 % interval over seeds lies wholly on its side. Anything else
 that could be tested is *not reproduced*, and the reason says whether the results contradict the claim or
-merely leave it open. What the results do not hold is *not testable*.
+merely leave it open, and then what would decide it. What the results do not hold is *not testable*.
 """
 
 from __future__ import annotations
@@ -16,9 +16,17 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
+from fedlora_kit.randomness import MOST_SEEDS
 from fedlora_kit.study.pairing import MissingCells as MissingCells
 from fedlora_kit.study.pairing import Side, describe, pair
-from fedlora_kit.study.statistics import MeanInterval, mean_interval, spread_ratio
+from fedlora_kit.study.statistics import (
+    MeanInterval,
+    half_width,
+    mean_interval,
+    ratio_interval,
+    spread_ratio,
+    what_decides,
+)
 
 Status = Literal["reproduced", "not reproduced", "not testable"]
 
@@ -235,7 +243,15 @@ def lower_spread(
         f"{describe(better)} {ratio.sd_small:.3g}; ratio {ratio.ratio:.3g} "
         f"[95 % interval {ratio.lower:.3g}, {ratio.upper:.3g}], one-sided p = {ratio.p:.2g} ({paired.note()})"
     )
-    return _decide(reason, ratio.lower, ratio.upper, 1.0, evidence)
+
+    def decided(seeds: int) -> bool:
+        freedom = (seeds - 1) * len(paired.cells)
+        lower, upper = ratio_interval(ratio.f, freedom, freedom)
+        return lower > 1 or upper < 1
+
+    lower, upper = ratio_interval(1.0, *(((MOST_SEEDS - 1) * len(paired.cells),) * 2))
+    hint = what_decides(decided, f"the ratio lies within {lower:.3g} to {upper:.3g}")
+    return _decide(reason, ratio.lower, ratio.upper, 1.0, evidence, hint)
 
 
 def exact_ratio(
@@ -292,10 +308,17 @@ def _above(
     )
     if interval.sd == 0:
         reason += "; no spread at all over the seeds"
-    return _decide(reason, interval.lower, interval.upper, margin, evidence)
+    least = half_width(interval.sd, MOST_SEEDS)
+    hint = what_decides(
+        lambda seeds: half_width(interval.sd, seeds) < abs(interval.mean - margin),
+        f"the difference is within {least:.2g} of {margin:g}",
+    )
+    return _decide(reason, interval.lower, interval.upper, margin, evidence, hint)
 
 
-def _decide(reason: str, lower: float, upper: float, bound: float, evidence: dict[str, float]) -> Verdict:
+def _decide(
+    reason: str, lower: float, upper: float, bound: float, evidence: dict[str, float], hint: str
+) -> Verdict:
     if lower > bound:
         return Verdict("reproduced", reason, evidence)
     if upper < bound:
@@ -303,5 +326,5 @@ def _decide(reason: str, lower: float, upper: float, bound: float, evidence: dic
             "not reproduced", f"{reason}: the interval lies on the other side of {bound:g}", evidence
         )
     return Verdict(
-        "not reproduced", f"{reason}: the interval includes {bound:g}, so this is undecided", evidence
+        "not reproduced", f"{reason}: the interval includes {bound:g}, so this is undecided; {hint}", evidence
     )

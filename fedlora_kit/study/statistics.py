@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 from scipy import stats
+
+from fedlora_kit.randomness import MOST_SEEDS
 
 CONFIDENCE = 0.95
 """Of every two-sided interval. A claim whose lower bound must lie above 0 errs in 2.5 % of the cases."""
@@ -50,6 +53,25 @@ def half_width(sd: float, n: int) -> float:
     return half
 
 
+def what_decides(decided: Callable[[int], bool], smallest: str) -> str:
+    """What would settle an undecided comparison, in words for a verdict's reason.
+
+    It is a forecast from the mean and the spread that were seen, which the next seeds may change.
+
+    Args:
+        decided: whether an interval over so many seeds, with that mean and spread, would settle it; once true
+            it stays true for more.
+        smallest: what is known of the effect where not even the most seeds would do.
+    """
+    if not decided(MOST_SEEDS):
+        return f"not even {MOST_SEEDS} seeds would decide it: {smallest}"
+    below, enough = 1, MOST_SEEDS
+    while enough - below > 1:
+        middle = (below + enough) // 2
+        below, enough = (below, middle) if decided(middle) else (middle, enough)
+    return f"with this mean and spread {enough} seeds would decide it"
+
+
 @dataclass(frozen=True)
 class SpreadRatio:
     """Pooled standard deviations of two groups of cells, and their ratio large / small with its interval.
@@ -87,18 +109,25 @@ def spread_ratio(large: npt.ArrayLike, small: npt.ArrayLike) -> SpreadRatio:
     if var_large <= 0 or var_small <= 0:
         raise ValueError("a side without any spread has no spread ratio")
     f = var_large / var_small
-    tail = (1 - CONFIDENCE) / 2
+    lower, upper = ratio_interval(f, df_large, df_small)
     return SpreadRatio(
         sd_large=var_large**0.5,
         sd_small=var_small**0.5,
         ratio=f**0.5,
-        lower=(f / float(stats.f.ppf(1 - tail, df_large, df_small))) ** 0.5,
-        upper=(f / float(stats.f.ppf(tail, df_large, df_small))) ** 0.5,
+        lower=lower,
+        upper=upper,
         f=f,
         p=float(stats.f.sf(f, df_large, df_small)),
         df_large=df_large,
         df_small=df_small,
     )
+
+
+def ratio_interval(f: float, df_large: int, df_small: int) -> tuple[float, float]:
+    """The 95 % interval of a ratio of standard deviations whose squares have the ratio ``f``."""
+    tail = (1 - CONFIDENCE) / 2
+    upper, lower = (float(stats.f.ppf(p, df_large, df_small)) for p in (tail, 1 - tail))
+    return (f / lower) ** 0.5, (f / upper) ** 0.5
 
 
 def _table(values: npt.ArrayLike) -> npt.NDArray[np.float64]:
