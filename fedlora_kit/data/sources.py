@@ -141,8 +141,11 @@ def _read(at: Origin) -> Any:
     try:
         found = read(files, **more)
         string = datasets.Value("string")
-        guessed = {c: string for c in at.spec.columns if found.features.get(c, string).dtype != "string"}
-        if form == "csv" and guessed:  # a text such as "007" is none of a CSV's numbers
+        # a text such as "007" is none of a CSV's numbers
+        guessed = {
+            c: string for c in at.spec.columns if form == "csv" and found.features.get(c, string) != string
+        }
+        if guessed:
             found = read(files, features=datasets.Features({**found.features, **guessed}), **more)
         return found
     except Exception as error:
