@@ -16,17 +16,10 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from fedlora_kit.randomness import MOST_SEEDS
 from fedlora_kit.study.pairing import MissingCells as MissingCells
 from fedlora_kit.study.pairing import Side, describe, pair
-from fedlora_kit.study.statistics import (
-    MeanInterval,
-    half_width,
-    mean_interval,
-    ratio_interval,
-    spread_ratio,
-    what_decides,
-)
+from fedlora_kit.study.statistics import MeanInterval, mean_interval, spread_ratio
+from fedlora_kit.study.what_decides import what_decides_mean, what_decides_spread
 
 Status = Literal["reproduced", "not reproduced", "not testable"]
 
@@ -244,13 +237,7 @@ def lower_spread(
         f"[95 % interval {ratio.lower:.3g}, {ratio.upper:.3g}], one-sided p = {ratio.p:.2g} ({paired.note()})"
     )
 
-    def decided(seeds: int) -> bool:
-        freedom = (seeds - 1) * len(paired.cells)
-        lower, upper = ratio_interval(ratio.f, freedom, freedom)
-        return lower > 1 or upper < 1
-
-    lower, upper = ratio_interval(1.0, *(((MOST_SEEDS - 1) * len(paired.cells),) * 2))
-    hint = what_decides(decided, f"the ratio lies within {lower:.3g} to {upper:.3g}")
+    hint = what_decides_spread(ratio, len(paired.cells))
     return _decide(reason, ratio.lower, ratio.upper, 1.0, evidence, hint)
 
 
@@ -308,11 +295,7 @@ def _above(
     )
     if interval.sd == 0:
         reason += "; no spread at all over the seeds"
-    least = half_width(interval.sd, MOST_SEEDS)
-    hint = what_decides(
-        lambda seeds: half_width(interval.sd, seeds) < abs(interval.mean - margin),
-        f"the difference is within {least:.2g} of {margin:g}",
-    )
+    hint = what_decides_mean(interval.sd, abs(interval.mean - margin), f"{margin:g}")
     return _decide(reason, interval.lower, interval.upper, margin, evidence, hint)
 
 
@@ -321,10 +304,7 @@ def _decide(
 ) -> Verdict:
     if lower > bound:
         return Verdict("reproduced", reason, evidence)
-    if upper < bound:
-        return Verdict(
-            "not reproduced", f"{reason}: the interval lies on the other side of {bound:g}", evidence
-        )
-    return Verdict(
-        "not reproduced", f"{reason}: the interval includes {bound:g}, so this is undecided; {hint}", evidence
-    )
+    where = f"lies on the other side of {bound:g}"
+    if upper >= bound:
+        where = f"includes {bound:g}, so this is undecided; {hint}"
+    return Verdict("not reproduced", f"{reason}: the interval {where}", evidence)

@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 
 from fedlora_kit.errors import BadValue
-from fedlora_kit.randomness import MOST_SEEDS
 from fedlora_kit.study.claims import Verdict
 from fedlora_kit.study.pairing import Side, describe, pair
-from fedlora_kit.study.statistics import half_width, mean_interval, what_decides
+from fedlora_kit.study.statistics import mean_interval
+from fedlora_kit.study.what_decides import what_decides_mean
 
 
 def within_margin(
@@ -68,10 +68,7 @@ def within_margin(
     if -margin < interval.lower and interval.upper < margin:
         return Verdict("reproduced", reason, evidence)
     outside = interval.lower >= margin or interval.upper <= -margin
-    hint = what_decides(
-        lambda seeds: half_width(interval.sd, seeds) < abs(margin - abs(interval.mean)),
-        f"the difference is within {half_width(interval.sd, MOST_SEEDS):.2g} of the margin",
-    )
+    hint = what_decides_mean(interval.sd, abs(margin - abs(interval.mean)), "the margin")
     why = "lies outside the margin" if outside else f"reaches out of the margin, so this is undecided; {hint}"
     return Verdict("not reproduced", f"{reason}: the interval {why}", evidence)
 

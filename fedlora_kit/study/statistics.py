@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 from scipy import stats
-
-from fedlora_kit.randomness import MOST_SEEDS
 
 CONFIDENCE = 0.95
 """Of every two-sided interval. A claim whose lower bound must lie above 0 errs in 2.5 % of the cases."""
@@ -51,25 +48,6 @@ def half_width(sd: float, n: int) -> float:
     """Half of that interval, from the standard deviation (n − 1) of ``n`` values, at least 2."""
     half: float = float(stats.t.ppf((1 + CONFIDENCE) / 2, n - 1)) * sd / n**0.5
     return half
-
-
-def what_decides(decided: Callable[[int], bool], smallest: str) -> str:
-    """What would settle an undecided comparison, in words for a verdict's reason.
-
-    It is a forecast from the mean and the spread that were seen, which the next seeds may change.
-
-    Args:
-        decided: whether an interval over so many seeds, with that mean and spread, would settle it; once true
-            it stays true for more.
-        smallest: what is known of the effect where not even the most seeds would do.
-    """
-    if not decided(MOST_SEEDS):
-        return f"not even {MOST_SEEDS} seeds would decide it: {smallest}"
-    below, enough = 1, MOST_SEEDS
-    while enough - below > 1:
-        middle = (below + enough) // 2
-        below, enough = (below, middle) if decided(middle) else (middle, enough)
-    return f"with this mean and spread {enough} seeds would decide it"
 
 
 @dataclass(frozen=True)
