@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -48,7 +48,8 @@ def _encoded(
 ) -> tuple[EncodedData, Mapping[str, EncodedData]]:
     """Training split and scored splits, encoded once a process (the fingerprints guard the cache)."""
     kind = get_task(task_name)
-    check_kind(backbone_name, backbone_config(backbone_name), kind.modality, f"task {task_name!r}")
+    config = backbone_config(backbone_name)
+    check_kind(backbone_name, config, kind.modality, f"task {task_name!r}")
     loaded = load_task(kind)
     if kind.modality == "image":
         wanted = image_input(backbone_name, image_size)
@@ -72,8 +73,8 @@ def _encoded(
 
     try:
         train, evals = encoded(loaded.train), {name: encoded(e) for name, e in loaded.evals.items()}
-        for part in evals.values():
-            _check_room(part, answering_positions(backbone_config(backbone_name)))
+        if kind.modality == "causal":
+            _check_room(evals.values(), answering_positions(config))
     except BadValue as error:
         raise BadValue(f"task {task_name}: {error.problem}", error.remedy) from error
     for doubt in doubts(kind, backbone_name, train):
@@ -81,17 +82,17 @@ def _encoded(
     return train, evals
 
 
-def _check_room(part: EncodedData, positions: int) -> None:
+def _check_room(parts: Iterable[EncodedData], positions: int) -> None:
     """See that a model can go on from every prompt to the longest answer that it may give."""
-    if not isinstance(part, EncodedCausal):
-        return
-    longest = int(part.prompt_lengths.max())
-    if longest + part.max_new_tokens - 1 > positions:  # the last token is not read again
-        raise BadValue(
-            f"{part.max_new_tokens} new tokens after the longest prompt ({longest}) are more than the "
-            f"{positions} positions of the model",
-            f"set data.max_new_tokens to {positions + 1 - longest} or less, or leave long examples out",
-        )
+    for part in parts:
+        assert isinstance(part, EncodedCausal)
+        longest = int(part.prompt_lengths.max())
+        if longest + part.max_new_tokens - 1 > positions:  # the last token is not read again
+            raise BadValue(
+                f"{part.max_new_tokens} new tokens after the longest prompt ({longest}) are more than the "
+                f"{positions} positions of the model",
+                f"set data.max_new_tokens to {positions + 1 - longest} or less, or leave long examples out",
+            )
 
 
 def load_data(spec: DataSpec, backbone_name: str) -> tuple[EncodedData, dict[str, EncodedData]]:
@@ -225,13 +226,19 @@ def bare_model(spec: RunSpec, device: torch.device | None = None) -> nn.Module:
     )
     config: Any = model.config
     if task.modality == "text":
-        pad = int(load_tokenizer(name).pad_token_id)
+        pad = _padding_token(name, backbone_fingerprint(name))
         if default_kind(config) == "causal":
             # a decoder's head reads the last token that is no padding, and asks its configuration for it
             config.pad_token_id = pad
             config.use_cache = False  # it has a place for each layer, also for those that are left out
         check_padding(name, model, pad)
     return model
+
+
+@lru_cache(maxsize=16)
+def _padding_token(name: str, _backbone: str) -> int:
+    """Found once a process: a tokenizer takes longer to load than a small model."""
+    return int(load_tokenizer(name).pad_token_id)
 
 
 def build(spec: RunSpec, device: torch.device) -> Federation:
