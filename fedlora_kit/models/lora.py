@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from torch import nn
 
 from fedlora_kit.models.init_of_a import InitOfA, draw_a
-from fedlora_kit.models.targets import head_modules, lora_targets
+from fedlora_kit.models.targets import head_modules, is_transposed, lora_targets
 
 #: frozen: random and never trained (FFA-LoRA, section 5); aggregated: trained, sent and averaged;
 #: personal: trained and kept by each client.
@@ -73,7 +73,7 @@ def attach_lora(model: nn.Module, settings: LoraSettings, seed: int) -> nn.Modul
         lora_alpha=settings.alpha,
         lora_dropout=settings.dropout,
         target_modules=names,
-        fan_in_fan_out=any(type(model.get_submodule(name)).__name__ == "Conv1D" for name in names),
+        fan_in_fan_out=any(is_transposed(model.get_submodule(name)) for name in names),
         bias="none",
         use_dora=settings.use_dora,
     )

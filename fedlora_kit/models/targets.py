@@ -82,14 +82,19 @@ def linear_modules(model: nn.Module) -> dict[str, nn.Module]:
     return {
         name: module
         for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D"
+        if isinstance(module, nn.Linear) or is_transposed(module)
     }
+
+
+def is_transposed(module: nn.Module) -> bool:
+    """Whether a module is GPT-2's Conv1D: a linear layer that holds W as (in, out)."""
+    return type(module).__name__ == "Conv1D"
 
 
 def matrix(layer: nn.Module) -> torch.Tensor:
     """W of a linear module, (out, in): Conv1D holds it transposed."""
     weight: torch.Tensor = layer.weight  # type: ignore[assignment]
-    return weight.T if type(layer).__name__ == "Conv1D" else weight
+    return weight.T if is_transposed(layer) else weight
 
 
 def lora_targets(model: nn.Module, targets: Iterable[str]) -> list[str]:

@@ -16,7 +16,7 @@ from torch import nn
 
 from fedlora_kit.adapter import AdapterSlot, canonical
 from fedlora_kit.errors import FedloraError
-from fedlora_kit.models.targets import matrix
+from fedlora_kit.models.targets import is_transposed, matrix
 
 #: what the rows of the batch at hand use: tensor name -> (G, *shape)
 Tensors = dict[str, torch.Tensor]
@@ -155,7 +155,7 @@ def why_not_modules(model: nn.Module, slot: AdapterSlot) -> str | None:
             if not hasattr(module, "base_layer"):
                 continue  # the Linear inside of LoRA's layer: that layer answers for it
             base = module.base_layer
-            known = type(base).__name__ in ("Linear", "Conv1D")
+            known = type(base) is nn.Linear or is_transposed(base)
             if not known or any(p.requires_grad for p in base.parameters()):
                 return f"LoRA on {canonical(name)}, which is no frozen linear layer"
             if base.weight.dtype != torch.float32:
