@@ -17,6 +17,8 @@ from fedlora_kit import paths
 from fedlora_kit.errors import FedloraError
 
 LIST = "DIGESTS.json"
+#: a mirror's own list: id of a model that it lacks -> id of one that it has
+STAND_INS = "STAND_INS.json"
 
 
 def listed(hub: Path) -> dict[str, dict[str, Any]]:
@@ -64,6 +66,33 @@ def check(file: Path, hub: Path | None = None, revision: str = "") -> None:
             f"the mirror's {name} is of commit {came[:12]}, and {revision[:12]} is pinned",
             f"fetch it again: fedlora fetch -p PROFILE --to {hub}",
         )
+
+
+def stand_in(name: str) -> str:
+    """The model that the mirror has in the place of ``name``: as its ``STAND_INS.json`` says.
+
+    ``name`` itself, where the mirror has it, or has no such list or line. Descriptions and tables name the
+    model that is used.
+
+    Raises:
+        FedloraError: the list is no object of names.
+    """
+    hub = paths.hub_dir()
+    if hub is None or not (hub / STAND_INS).is_file() or (hub / "models" / name.partition("@")[0]).is_dir():
+        return name
+    try:
+        read = json.loads((hub / STAND_INS).read_text("utf-8"))
+        return str(read.get(name, name))
+    except (ValueError, AttributeError, OSError):
+        raise FedloraError(
+            f"the mirror's {STAND_INS} cannot be read",
+            'write it as {"org/model": "org/model that the mirror has"}, or remove it',
+        ) from None
+
+
+def models(hub: Path) -> list[str]:
+    """Ids of the models that a mirror has."""
+    return sorted(c.parent.relative_to(hub / "models").as_posix() for c in hub.glob("models/*/*/config.json"))
 
 
 def is_commit(revision: str) -> bool:

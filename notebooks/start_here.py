@@ -26,7 +26,7 @@
 # architecture with *random* weights. It is checked for a text and for an image task.
 
 # %% tags=["parameters"]
-profile: str = "smoke"  # smoke | small | paper; this lesson is the same in all of them
+profile: str = "smoke"  # smoke | laptop | small | paper; this lesson is the same in all of them
 seeds: int = 3  # number of seeds, from 0
 device: str = "auto"  # auto | cpu | cuda
 output_dir: str = "figures"  # where table, figure and claims go, relative to the repository

@@ -96,7 +96,7 @@ def test_items_of_a_paper_that_is_named_for_all_commands(bash, monkeypatch: pyte
 
 
 def test_profiles_engines_devices(bash) -> None:
-    assert bash("reproduce", "-p", "") == ["smoke", "small", "paper"]
+    assert bash("reproduce", "-p", "") == ["smoke", "laptop", "small", "paper"]
     assert bash("report", "--profile", "sm") == ["smoke", "small"]
     assert bash("reproduce", "--profile", "=", "sm") == ["smoke", "small"]
     assert bash("reproduce", "--engine", "") == ["local", "ray"]

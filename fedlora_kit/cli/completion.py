@@ -25,7 +25,7 @@ def one_of(*names: str) -> Callable[[str], list[str]]:
 
 
 devices = one_of("auto", "cpu", "cuda")
-profiles = one_of("smoke", "small", "paper")
+profiles = one_of("smoke", "laptop", "small", "paper")
 engines = one_of("local", "ray")
 
 

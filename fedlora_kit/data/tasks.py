@@ -170,6 +170,16 @@ TASKS: dict[str, Task] = {
             group_column="domain",
             store_side=256,
         ),
+        Task(
+            "pacs",
+            "image",
+            class_names.PACS,
+            ("image",),
+            eval_splits={"test": "test"},
+            hub_id="flwrlabs/pacs",
+            group_column="domain",
+            held_out=0.2,
+        ),
         Task("digits", "image", tuple("0123456789"), ("image",), loader=_digits, external="digits_proxy"),
         # the backbone has seen these images, but never in this pose
         Task("digits_proxy", "image", tuple("0123456789"), ("image",), loader=_digits_proxy, eval_splits={}),

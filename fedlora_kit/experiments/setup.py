@@ -222,6 +222,7 @@ def bare_model(spec: RunSpec, device: torch.device | None = None) -> nn.Module:
         dtype=spec.model.dtype,
         load_in_4bit=spec.model.load_in_4bit,
         image_size=image_side(name, spec.data.image_size) if task.modality == "image" else None,
+        head_scale=spec.model.head_scale,
         device=device,
     )
     config: Any = model.config

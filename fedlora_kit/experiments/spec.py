@@ -45,6 +45,8 @@ class ModelSpec(BaseModel):
         dtype: number format of the frozen base weights of a causal model; the adapter stays float32.
         gradient_checkpointing: recompute activations in the backward pass: less memory, same gradients.
         load_in_4bit: quantise the base weights of a causal model (a GPU and bitsandbytes are needed).
+        head_scale: standard deviation of a classification head's random weights; None takes the model's own
+            (initializer_range, .02 as a rule). A frozen head of a larger scale gives larger gradients.
     """
 
     model_config = _STRICT
@@ -55,6 +57,7 @@ class ModelSpec(BaseModel):
     dtype: Dtype = "fp32"
     gradient_checkpointing: bool = False
     load_in_4bit: bool = False
+    head_scale: float | None = Field(None, gt=0)
 
     @field_validator("backbone")
     @classmethod

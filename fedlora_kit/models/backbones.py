@@ -37,6 +37,7 @@ def load_backbone(
     dtype: Dtype = "fp32",
     load_in_4bit: bool = False,
     image_size: int | None = None,
+    head_scale: float | None = None,
     device: torch.device | None = None,
 ) -> nn.Module:
     """A classification model, the backbone's weights under a new random head; or a causal language model.
@@ -50,6 +51,7 @@ def load_backbone(
         dtype: number format of the weights.
         load_in_4bit: quantise the weights while loading; needs a GPU and bitsandbytes.
         image_size: side in pixels of the images that it reads; None for the model's own.
+        head_scale: standard deviation of the head's weights; None for the configuration's initializer_range.
         device: where it will compute. Weights in bf16 or 4 bits are loaded straight to a GPU, past the host's
             memory; others are left on the CPU.
 
@@ -65,7 +67,7 @@ def load_backbone(
         made = copy.deepcopy(_pristine(name, num_labels, kind, dtype, image_size, fingerprint))
     else:
         made = _load(name, num_labels, head_seed, kind, weights, dtype, image_size, None, device)
-    return _draw_head(*made, head_seed).eval()
+    return _draw_head(*made, head_seed, head_scale).eval()
 
 
 @lru_cache(maxsize=4)
@@ -141,14 +143,15 @@ def _new_parts(name: str, model: nn.Module, num_labels: int, info: Mapping[str, 
     return new
 
 
-def _draw_head(model: nn.Module, parts: list[str], seed: int) -> nn.Module:
-    """Draw these modules anew: normal with the configuration's initializer_range, biases zero.
+def _draw_head(model: nn.Module, parts: list[str], seed: int, scale: float | None = None) -> nn.Module:
+    """Draw these modules anew: normal with ``scale`` (else initializer_range), biases zero.
 
     Always, so that the head depends on the seed alone, whatever head a checkpoint brought along.
     """
     config: Any = model.config
     generator = torch.Generator().manual_seed(seed)
-    scale = float(getattr(config, "initializer_range", getattr(config, "init_std", 0.02)))
+    own_scale = float(getattr(config, "initializer_range", getattr(config, "init_std", 0.02)))
+    scale = own_scale if scale is None else scale
     for module in (module for part in parts for module in getattr(model, part).modules()):
         own = list(module.parameters(recurse=False))
         if own and all(p.ndim == 1 for p in own):

@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from fedlora_kit import paths
+from fedlora_kit import mirror, paths
 from fedlora_kit.errors import BadValue, FedloraError, UnknownName
 
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
@@ -118,7 +118,9 @@ def backbone_folder(name: str) -> Path | None:
     if not (folder / "config.json").is_file():
         raise FedloraError(
             f"the mirror has no models/{known.repo} (model {name})",
-            "put it into the folder named by FEDLORA_HUB, or unset FEDLORA_HUB to ask the Hub",
+            "put it into the folder named by FEDLORA_HUB, or unset that to ask the Hub; or name another "
+            f"model (backbone=…), or one that stands in for it in the mirror's {mirror.STAND_INS}: "
+            f'{{"{known.repo}": "org/name"}}. The mirror has: {", ".join(mirror.models(mirrored)) or "none"}',
         )
     for file in folder.iterdir():
         paths.inside(mirrored, file.relative_to(mirrored))  # no link in it leads out

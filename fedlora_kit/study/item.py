@@ -14,7 +14,7 @@ Kind = Literal["table", "figure", "lesson"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
-PROFILES = ("smoke", "small", "paper")
+PROFILES = ("smoke", "laptop", "small", "paper")
 
 
 def check_profile(name: str) -> str:

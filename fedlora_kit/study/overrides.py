@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, TypeVar
 
+from fedlora_kit import mirror
 from fedlora_kit.errors import BadValue, UnknownName
 from fedlora_kit.randomness import checked_seed, checked_seeds
 
@@ -43,8 +44,18 @@ def override(
             not_text(name, value)
         if value is not None:
             changed[name] = checked(name, value)
-    made: S = dataclasses.replace(base, **changed)
+    made: S = dataclasses.replace(base, **{**_stand_ins(base), **changed})
     return made
+
+
+def _stand_ins(setting: Any) -> dict[str, Any]:
+    """The models of a profile for which the mirror names others (see `mirror.stand_in`)."""
+    found: dict[str, Any] = {}
+    if isinstance(getattr(setting, "backbone", None), str):
+        found["backbone"] = mirror.stand_in(setting.backbone)
+    if hasattr(setting, "backbones"):
+        found["backbones"] = tuple(dict.fromkeys(map(mirror.stand_in, setting.backbones)))
+    return found
 
 
 def plain(name: str, value: Any) -> Any:

@@ -17,7 +17,7 @@
 # table's numbers are not known to us.)
 
 # %% tags=["parameters"]
-profile: str = "smoke"  # smoke | small | paper
+profile: str = "smoke"  # smoke | laptop | small | paper
 seeds: int | None = None  # number of reported seeds, from 0; none: the profile's own
 device: str = "auto"  # auto | cpu | cuda
 output_dir: str = "figures"  # where the results go, relative to the repository

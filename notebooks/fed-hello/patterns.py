@@ -17,7 +17,7 @@
 # TNNLS 2025. Nothing is trained in this notebook.)
 
 # %% tags=["parameters"]
-profile: str = "smoke"  # smoke | small | paper
+profile: str = "smoke"  # smoke | laptop | small | paper
 seeds: int | None = None  # number of reported seeds, from 0; none: the profile's own
 device: str = "auto"  # auto | cpu | cuda; nothing is trained, so it changes nothing
 output_dir: str = "figures"  # where the results go, relative to the repository

@@ -17,7 +17,7 @@
 # TNNLS 2025; whether the paper has such a table is not known.)
 
 # %% tags=["parameters"]
-profile: str = "smoke"  # smoke | small | paper; the counts are the same in all
+profile: str = "smoke"  # smoke | laptop | small | paper; the counts are the same in all
 seeds: int | None = None  # nothing is random here, so it changes nothing
 device: str = "auto"  # auto | cpu | cuda; nothing is computed, so it changes nothing
 output_dir: str = "figures"  # where the results go, relative to the repository

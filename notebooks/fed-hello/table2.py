@@ -24,7 +24,7 @@
 
 # %% tags=["parameters"]
 item: str = "fed-hello/table2"  # or fed-hello/table2_roc631
-profile: str = "smoke"  # smoke | small | paper
+profile: str = "smoke"  # smoke | laptop | small | paper
 seeds: int | None = None  # number of reported seeds, from 0; none: the profile's own
 device: str = "auto"  # auto | cpu | cuda
 output_dir: str = "figures"  # where the results go, relative to the repository

@@ -24,7 +24,7 @@
 # This is a figure without training: it runs at the paper's own size in every profile.
 
 # %% tags=["parameters"]
-profile: str = "smoke"  # smoke | small | paper: the size is the paper's in each
+profile: str = "smoke"  # smoke | laptop | small | paper: the size is the paper's in each
 seeds: int = 5  # draws of the noise at each scale (at least 2 for the claims)
 device: str = "auto"  # not used: a few matrix products on the CPU
 output_dir: str = "figures"  # where the figure goes, relative to the repository

@@ -24,7 +24,7 @@
 # (`backbone="facebook/dinov2-small"`) lie between the two.
 
 # %% tags=["parameters"]
-profile: str = "smoke"  # smoke | small | paper
+profile: str = "smoke"  # smoke | laptop | small | paper
 seeds: int | None = None  # number of reported seeds, from 0; none: the profile's own
 device: str = "auto"  # auto | cpu | cuda
 output_dir: str = "figures"  # where the table goes, relative to the repository

@@ -17,7 +17,7 @@
 # cells are known: LoRA at $r = 8$ 87.01 / 87.33, FFA-LoRA at $r = 16$ 85.82 / 86.38.
 
 # %% tags=["parameters"]
-profile: str = "smoke"  # smoke | small | paper
+profile: str = "smoke"  # smoke | laptop | small | paper
 seeds: int | None = None  # number of reported seeds, from 0; none: the profile's own
 device: str = "auto"  # auto | cpu | cuda
 output_dir: str = "figures"  # where the results go, relative to the repository

@@ -18,7 +18,7 @@
 # work, and to bring everything back to where the notebooks find it. All of that rests on one idea, so it comes first.
 
 # %% tags=["parameters"]
-profile: str = "smoke"  # smoke | small | paper; this lesson is the same in all of them
+profile: str = "smoke"  # smoke | laptop | small | paper; this lesson is the same in all of them
 seeds: int = 3  # seeds of the small runs that are shared out
 device: str = "auto"  # auto | cpu | cuda
 output_dir: str = "figures"  # where table, figure and claims go, relative to the repository

@@ -20,7 +20,7 @@
 # discordances. One section, one picture each.
 
 # %% tags=["parameters"]
-profile: str = "smoke"  # smoke | small | paper; this lesson is the same in all of them
+profile: str = "smoke"  # smoke | laptop | small | paper; this lesson is the same in all of them
 seeds: int = 3  # number of seeds, from 0 (at least 2 for the claims)
 device: str = "auto"  # auto | cpu | cuda
 output_dir: str = "figures"  # where table, figure and claims go, relative to the repository

@@ -20,7 +20,7 @@
 #    covariance, and you will see it, compute it, and find the two ways of making it vanish.
 
 # %% tags=["parameters"]
-profile: str = "smoke"  # smoke | small | paper; this lesson is the same in all of them
+profile: str = "smoke"  # smoke | laptop | small | paper; this lesson is the same in all of them
 seeds: int = 4  # number of seeds, from 0 (at least 2 for the claims)
 device: str = "auto"  # auto | cpu | cuda
 output_dir: str = "figures"  # where table, figure and claims go, relative to the repository

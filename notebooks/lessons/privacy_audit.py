@@ -26,7 +26,7 @@
 # NeurIPS 2023, arXiv 2305.08846).
 
 # %% tags=["parameters"]
-profile: str = "smoke"  # smoke | small | paper; this lesson is the same in all of them
+profile: str = "smoke"  # smoke | laptop | small | paper; this lesson is the same in all of them
 seeds: int = 3  # number of audits of each trainer, seeds from 0
 device: str = "auto"  # auto | cpu | cuda
 output_dir: str = "figures"  # where table, figure and claims go, relative to the repository

@@ -18,7 +18,7 @@
 # arXiv 2409.02346; of its numbers eight are known here, at 3 clients, and none of RoLoRA itself.)
 
 # %% tags=["parameters"]
-profile: str = "smoke"  # smoke | small | paper
+profile: str = "smoke"  # smoke | laptop | small | paper
 seeds: int | None = None  # number of reported seeds, from 0; none: the profile's own
 device: str = "auto"  # auto | cpu | cuda
 output_dir: str = "figures"  # where the results go, relative to the repository

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fedlora_kit.papers import laptop
 from fedlora_kit.papers.fed_hello import grid, table2
 from fedlora_kit.papers.fed_hello import other_data as other
 from fedlora_kit.papers.fed_hello.grid import Setting
@@ -50,6 +51,25 @@ PROFILES: dict[str, Setting] = {
         eval_every=2,
         max_tokens=50_000,
         precision="bf16",
+    ),
+    "laptop": Setting(
+        task="pacs",
+        backbone=laptop.IMAGE,
+        clients=28,  # with 2 of 7 classes each, a class has 8 holders: enough for four domains
+        cohort=4,
+        rounds=30,
+        seeds=laptop.SEEDS,
+        classes={"pat_20": 4, "pat_10": 2},
+        min_per_holder=0,
+        batch_size=2048,
+        proxy_examples=28,
+        partitioner="pathological_domains",
+        splits=("iid", "pat_10"),
+        augment="crop_flip",
+        train_limit=840,
+        eval_limit=300,
+        eval_every=6,
+        image_size=56,
     ),
     "smoke": Setting(
         task="digits_domains",

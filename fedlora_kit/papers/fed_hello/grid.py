@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from fedlora_kit.data.tasks import get_task
 from fedlora_kit.errors import BadValue, UnknownName
 from fedlora_kit.methods.resources import HETLORA_111, ROC_111, ROC_631, Resources
+from fedlora_kit.papers import laptop
 from fedlora_kit.papers.fed_hello.modes import DESCRIBED, MODES, RELEASED, constant_rate, released_method
 from fedlora_kit.study.grid import Cell
 from fedlora_kit.study.known_methods import names as known_names
@@ -64,6 +65,7 @@ class Setting:
         lr, lr_decay: AdamW's rate is lr · lr_decay^t in round t, one for all methods.
         train_limit, eval_limit: at most so many examples; None for all.
         max_tokens: image patches or tokens a physical batch.
+        image_size, max_length: see `experiments.spec.DataSpec`.
         mode: "as_described" or "as_released" (see `fed_hello.modes`).
     """
 
@@ -92,6 +94,8 @@ class Setting:
     eval_every: int = 1
     max_tokens: int = 4096
     precision: str = "fp32"
+    image_size: int | None = None
+    max_length: int | None = None
     mode: str = DESCRIBED
 
     def __post_init__(self) -> None:
@@ -139,6 +143,23 @@ PROFILES: dict[str, Setting] = {
         eval_every=2,
         max_tokens=50_000,
         precision="bf16",
+    ),
+    "laptop": Setting(
+        task="cifar100",
+        backbone=laptop.IMAGE,
+        clients=40,
+        cohort=4,
+        rounds=32,
+        seeds=laptop.SEEDS,
+        classes={"pat_20": 20, "pat_10": 10},
+        min_per_holder=1,
+        batch_size=2048,
+        proxy_examples=50,
+        augment="crop_flip",
+        train_limit=1000,
+        eval_limit=300,
+        eval_every=8,
+        image_size=56,
     ),
     "smoke": Setting(
         task="digits",
@@ -267,6 +288,8 @@ def cell(
                 "train_limit": s.train_limit,
                 "eval_limit": s.eval_limit,
                 "augment": s.augment,
+                "image_size": s.image_size,
+                "max_length": s.max_length,
             },
             "split": split_settings(s, split),
             "method": {"name": method, "settings": settings},

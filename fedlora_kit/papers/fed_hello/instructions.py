@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fedlora_kit.errors import BadValue, UnknownName
+from fedlora_kit.papers import laptop
 from fedlora_kit.papers.fed_hello import grid
 from fedlora_kit.study.grid import Cell
 from fedlora_kit.study.known_methods import names as known_names
@@ -37,13 +38,12 @@ class Setting(grid.Setting):
 
     Attributes:
         steps: AdamW steps a client and round, each on ``batch_size`` examples.
-        prompt, max_length, max_new_tokens: see `data.task.Task`; None takes the task's own.
+        prompt, max_new_tokens: see `data.task.Task`; None takes the task's own.
         dtype, gradient_checkpointing: see `experiments.spec.ModelSpec`.
     """
 
     steps: int = 1
     prompt: str | None = None
-    max_length: int | None = None
     max_new_tokens: int | None = None
     dtype: str = "fp32"
     gradient_checkpointing: bool = False
@@ -80,6 +80,26 @@ _SMALL = dataclasses.replace(
     eval_limit=200,
     max_length=512,
 )
+_LAPTOP = dataclasses.replace(
+    _SMALL,
+    backbone=laptop.LANGUAGE,
+    clients=12,
+    cohort=3,
+    rounds=5,
+    seeds=laptop.SEEDS,
+    batch_size=4,
+    proxy_examples=8,
+    splits=("cat_2",),
+    lr=1e-3,
+    steps=1,
+    prompt="plain",
+    train_limit=600,
+    eval_limit=24,
+    max_length=128,
+    max_new_tokens=24,
+    dtype="fp32",
+    gradient_checkpointing=False,
+)
 _SMOKE = Setting(
     task="instructions",
     backbone="kit/instruct-tiny",
@@ -99,10 +119,11 @@ _SMOKE = Setting(
 )
 #: task of the item -> profile -> setting
 PROFILES: dict[str, dict[str, Setting]] = {
-    "dolly": {"paper": _PAPER, "small": _SMALL, "smoke": _SMOKE},
+    "dolly": {"paper": _PAPER, "small": _SMALL, "laptop": _LAPTOP, "smoke": _SMOKE},
     "natural_instructions": {
         "paper": dataclasses.replace(_PAPER, task="natural_instructions", rounds=40, splits=("iid", "cat_1")),
         "small": dataclasses.replace(_SMALL, task="natural_instructions", splits=("iid", "cat_1")),
+        "laptop": dataclasses.replace(_LAPTOP, task="natural_instructions", splits=("cat_1",)),
         "smoke": dataclasses.replace(_SMOKE, splits=("cat_1",)),
     },
 }

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from fedlora_kit.data.tasks import get_task
+from fedlora_kit.papers import laptop
 from fedlora_kit.papers.fed_hello import grid, table2
 from fedlora_kit.papers.fed_hello import other_data as other
 from fedlora_kit.papers.fed_hello.grid import Setting
@@ -50,6 +51,23 @@ PROFILES: dict[str, Setting] = {
         eval_every=2,
         max_tokens=32_768,
         precision="bf16",
+    ),
+    "laptop": Setting(
+        task="ledgar",
+        backbone=laptop.TEXT,
+        clients=40,
+        cohort=4,
+        rounds=32,
+        seeds=laptop.SEEDS,
+        classes={"pat_20": 20, "pat_10": 10},
+        min_per_holder=0,
+        batch_size=2048,
+        proxy_examples=20,
+        splits=("iid", "pat_10"),
+        train_limit=600,
+        eval_limit=200,
+        eval_every=10,
+        max_length=64,
     ),
     "smoke": Setting(
         task="topics",

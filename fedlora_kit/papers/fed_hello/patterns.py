@@ -67,6 +67,7 @@ class Setting:
 PROFILES = {
     "paper": Setting(20_000, tuple(range(5))),
     "small": Setting(5_000, tuple(range(5))),
+    "laptop": Setting(5_000, tuple(range(5))),
     "smoke": Setting(2_000, tuple(range(5))),
 }
 DEVIATIONS = (

@@ -17,7 +17,6 @@ import torch
 from torch import nn
 
 from fedlora_kit.adapter import AdapterSlot
-from fedlora_kit.errors import UnknownName
 from fedlora_kit.methods import method
 from fedlora_kit.models.lora import LoraSettings, attach_lora
 from fedlora_kit.numerals import fixed
@@ -25,6 +24,7 @@ from fedlora_kit.papers.fed_hello import grid
 from fedlora_kit.planning.step_costs import StepCost, step_cost
 from fedlora_kit.randomness import Streams
 from fedlora_kit.study.claims import Claim, Status, Verdict
+from fedlora_kit.study.item import check_profile
 from fedlora_kit.study.overrides import chosen
 from fedlora_kit.study.pairing import MissingCells
 from fedlora_kit.study.planned import Runs
@@ -49,7 +49,6 @@ LAYER_PARAMETERS = 2 * (16 * 768 + 768 * 16)
 """LoRA of one layer: A (16, 768) and B (768, 16) on query and on value."""
 #: parameters that travel from a client that holds 6, 9 or 12 layers
 NOTED = {"weak": 294_912, "middle": 442_368, "strong": 589_824}
-PROFILES = ("paper", "small", "smoke")
 METHODS = (*grid.METHODS, *grid.FURTHER_METHODS)
 COHORT = (0, 0, 0, 1, 1, 1, 2, 2, 2, 2)
 """Groups of a cohort of ten, in the proportions of 1:1:1."""
@@ -94,8 +93,7 @@ def checked(profile: str, methods: Sequence[str] | None) -> list[str]:
         UnknownName: no such profile or method.
         BadValue: none, or one twice.
     """
-    if profile not in PROFILES:
-        raise UnknownName("profile", profile, PROFILES)
+    check_profile(profile)
     return chosen("method of fed-hello/resources", "methods", methods, METHODS)
 
 

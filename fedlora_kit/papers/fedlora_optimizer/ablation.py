@@ -61,12 +61,12 @@ def pairs(profile: str, grid: str | None = None) -> list[tuple[str, str]]:
     """Components (global, local) to run: "all" 16 pairs, or the "cross" through the default.
 
     Args:
-        grid: None takes the cross in the smoke profile and all pairs otherwise.
+        grid: None takes the cross in the profiles smoke and laptop, all pairs otherwise.
 
     Raises:
         UnknownName: no such grid.
     """
-    wanted = grid or ("cross" if profile == "smoke" else "all")
+    wanted = grid or ("cross" if profile in ("smoke", "laptop") else "all")
     if wanted not in GRIDS:
         raise UnknownName("grid of components", wanted, GRIDS)
     return [

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 POINTS: dict[str, tuple[int, ...]] = {
     "paper": (10, 50, 200, 500),
     "small": (5, 20, 60),
+    "laptop": (2, 5, 12),
     "smoke": (5, 15, 40),
 }
 #: the axis and the reference point that the claims are judged at

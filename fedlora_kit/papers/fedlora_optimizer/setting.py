@@ -8,6 +8,7 @@ from typing import Any
 from fedlora_kit.data.tasks import get_task
 from fedlora_kit.errors import BadValue
 from fedlora_kit.experiments.spec import RunSpec
+from fedlora_kit.papers import laptop
 from fedlora_kit.papers.published import published
 from fedlora_kit.study import overrides
 from fedlora_kit.study.tasks import fitting, need_classes
@@ -44,6 +45,7 @@ class Setting:
     train_limit: int | None = None
     eval_limit: int | None = None
     max_length: int | None = None
+    max_new_tokens: int | None = None
 
     @property
     def clients(self) -> int:
@@ -77,6 +79,21 @@ PROFILES: dict[str, Setting] = {
         train_limit=3000,
         eval_limit=80,
         max_length=512,
+    ),
+    "laptop": Setting(
+        task="dolly",
+        backbone=laptop.LANGUAGE,
+        rounds=2,
+        steps=1,
+        batch_size=4,
+        lr=1e-3,
+        seeds=laptop.SEEDS,
+        server_examples=16,
+        client_holdout=0.05,
+        train_limit=600,
+        eval_limit=24,
+        max_length=128,
+        max_new_tokens=24,
     ),
     "smoke": Setting(
         task="instructions",
@@ -132,6 +149,7 @@ def spec(s: Setting, method: str, seed: int, **settings: Any) -> RunSpec:
                 "train_limit": s.train_limit,
                 "eval_limit": s.eval_limit,
                 "max_length": s.max_length,
+                "max_new_tokens": s.max_new_tokens,
             },
             "split": {"partitioner": "by_group", "clients": s.clients},
             "method": {"name": method, "settings": settings},

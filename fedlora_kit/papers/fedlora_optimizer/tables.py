@@ -16,6 +16,7 @@ from fedlora_kit.errors import BadValue, UnknownName
 from fedlora_kit.experiments.spec import RunSpec
 from fedlora_kit.methods import METHODS
 from fedlora_kit.models.names import backbone
+from fedlora_kit.papers import laptop
 from fedlora_kit.papers.fedlora_optimizer import setting as flo_setting
 from fedlora_kit.study import known_methods, overrides
 from fedlora_kit.study.grid import Cell
@@ -115,6 +116,23 @@ PROFILES: dict[str, Setting] = {
         train_limit=3000,
         eval_limit=200,
         max_length=512,
+    ),
+    "laptop": Setting(
+        tasks=("dolly",),
+        splits=("cat_1",),
+        backbones=(laptop.LANGUAGE,),
+        methods=(BASELINE, MORE_STEPS, "fedsa-lora", "ditto", "local-only", NO_GLOBAL, OURS),
+        rounds=2,
+        steps=2,
+        batch_size=4,
+        lr=1e-3,
+        seeds=laptop.SEEDS,
+        server_examples=16,
+        client_holdout=0.05,
+        train_limit=600,
+        eval_limit=24,
+        max_length=128,
+        max_new_tokens=24,
     ),
     "smoke": Setting(
         tasks=("instructions",),

@@ -63,6 +63,18 @@ PROFILES: dict[str, Sweep] = {
         ),
         (1, 5, 10, 20),
     ),
+    "laptop": Sweep(
+        dataclasses.replace(
+            table1.PROFILES["laptop"],
+            **_LEVELS,
+            tasks=("sst2",),
+            rounds=4,
+            rates={"lora": (1.0,), "ffa-lora": (5.0,)},
+            eval_limit=50,
+            holdout=0,
+        ),
+        (1, 5, 15),
+    ),
     "smoke": Sweep(
         dataclasses.replace(
             table1.PROFILES["smoke"],

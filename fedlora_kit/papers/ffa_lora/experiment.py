@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from fedlora_kit.papers.ffa_lora.grid import Setting, cell, points, rates_of
+from fedlora_kit.papers.ffa_lora.grid import Setting, cell, points, rates_of, under
 from fedlora_kit.papers.ffa_lora.overrides import apply
 from fedlora_kit.study.grid import Cell, choose, grid_frame
 from fedlora_kit.study.planned import Runs
@@ -40,7 +40,7 @@ class Experiment:
         return [
             cell(s, at, seed, lr, clip, self.axes)
             for at in points(s)
-            for lr in rates_of(s.rates, at.method)
+            for lr in rates_of(under(s, at.epsilon).rates, at.method)
             for clip in (s.clips if at.epsilon is not None else (None,))
             for seed in s.tuning_seeds
         ]

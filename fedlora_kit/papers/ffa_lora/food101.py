@@ -15,6 +15,7 @@ from typing import Any
 
 import pandas as pd
 
+from fedlora_kit.papers import laptop
 from fedlora_kit.papers.ffa_lora.claims import half_claims
 from fedlora_kit.papers.ffa_lora.grid import METHODS, PAPER_RATES, number_name, rates_of
 from fedlora_kit.papers.ffa_lora.overrides import checked
@@ -45,6 +46,7 @@ class Setting:
         train_limit, eval_limit: at most so many examples; None for all.
         max_tokens: image patches a physical batch.
         precision: of the model's passes (see `training.precision`).
+        head_scale: see `grid.Setting`; image_size: see `experiments.spec.DataSpec`.
     """
 
     task: str
@@ -69,6 +71,8 @@ class Setting:
     eval_every: int = 0
     max_tokens: int = 4096
     precision: str = "fp32"
+    head_scale: float | None = None
+    image_size: int | None = None
 
 
 _PAPER = Setting(
@@ -99,6 +103,21 @@ PROFILES: dict[str, Setting] = {
         eval_limit=2000,
         eval_every=0,
         max_tokens=13_000,
+    ),
+    "laptop": Setting(
+        task="cifar100",
+        backbone=laptop.IMAGE,
+        rounds=5,
+        steps=10,
+        batch_size=16,
+        rates=laptop.RATES,
+        seeds=laptop.SEEDS,
+        tuning_seeds=(1000,),
+        holdout=400,
+        augment="crop_flip",
+        eval_limit=1000,
+        image_size=56,
+        head_scale=laptop.HEAD_SCALE,
     ),
     "smoke": Setting(
         task="digits",
@@ -141,13 +160,18 @@ def cell(s: Setting, method: str, epsilon: float | None, seed: int, lr: float) -
 
     spec = RunSpec.parse(
         {
-            "model": {"backbone": s.backbone, "lora": {"rank": s.rank, "alpha": s.alpha, "head": "frozen"}},
+            "model": {
+                "backbone": s.backbone,
+                "head_scale": s.head_scale,
+                "lora": {"rank": s.rank, "alpha": s.alpha, "head": "frozen"},
+            },
             "data": {
                 "task": s.task,
                 "holdout": s.holdout,
                 "train_limit": s.train_limit,
                 "eval_limit": s.eval_limit,
                 "augment": s.augment,
+                "image_size": s.image_size,
             },
             "split": {"partitioner": "iid", "clients": s.clients},
             "method": {"name": method},

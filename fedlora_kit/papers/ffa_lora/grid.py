@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import pandas as pd
 
@@ -61,6 +62,8 @@ class Setting:
         splits: names in `SPLITS`. ranks: LoRA's r. alphas: LoRA's alpha; None stands for alpha = r.
         inits: starts of A (see `models.init_of_a`).
         precision: of the model's passes (see `training.precision`).
+        head_scale: standard deviation of the frozen head; None is the model's own (see `ModelSpec`).
+        private: what runs under DP have in place of the above, such as tasks or batch_size (see `under`).
     """
 
     tasks: tuple[str, ...]
@@ -86,6 +89,8 @@ class Setting:
     eval_every: int = 0
     max_tokens: int = 4096
     precision: str = "fp32"
+    head_scale: float | None = None
+    private: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -124,11 +129,18 @@ def number_name(value: float | None) -> str:
 
 def points(s: Setting) -> list[Point]:
     """The product of the setting's coordinates, in the order of the table's rows; tasks vary fastest."""
-    product = itertools.product(s.epsilons, s.splits, s.ranks, s.alphas, s.inits, s.methods, s.tasks)
     return [
         Point(task, epsilon, split, rank, float(rank) if alpha is None else alpha, init, method)
-        for epsilon, split, rank, alpha, init, method, task in product
+        for epsilon in s.epsilons
+        for split, rank, alpha, init, method, task in itertools.product(
+            s.splits, s.ranks, s.alphas, s.inits, s.methods, under(s, epsilon).tasks
+        )
     ]
+
+
+def under(s: Setting, epsilon: float | None) -> Setting:
+    """The setting of the runs at a privacy level: ``s``, and under DP with what ``s.private`` replaces."""
+    return s if epsilon is None else replace(s, **s.private)
 
 
 def cell(
@@ -137,11 +149,12 @@ def cell(
     """One run of a table; its coordinates are ``axes`` and the data set."""
     from fedlora_kit.experiments.spec import RunSpec
 
-    shares = shares_of(at.task, at.split)
+    s, shares = under(s, at.epsilon), shares_of(at.task, at.split)
     spec = RunSpec.parse(
         {
             "model": {
                 "backbone": s.backbone,
+                "head_scale": s.head_scale,
                 "lora": {"rank": at.rank, "alpha": at.alpha, "init": at.init, "head": "frozen"},
             },
             "data": {

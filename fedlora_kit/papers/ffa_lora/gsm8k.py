@@ -18,6 +18,7 @@ import pandas as pd
 
 from fedlora_kit.data.tasks import get_task
 from fedlora_kit.errors import BadValue
+from fedlora_kit.papers import laptop
 from fedlora_kit.papers.ffa_lora.grid import METHODS, PAPER_RATES, rates_of
 from fedlora_kit.papers.ffa_lora.overrides import checked
 from fedlora_kit.study.grid import Cell, choose, results_frame
@@ -46,6 +47,7 @@ class Setting:
         holdout: training examples set aside for choosing from the grid.
         train_limit, eval_limit: at most so many examples; None for all.
         dtype: number format of the frozen base weights.
+        optimizer: of the clients; "sgd" is the paper's.
     """
 
     tasks: tuple[str, ...]
@@ -72,6 +74,7 @@ class Setting:
     load_in_4bit: bool = False
     max_tokens: int = 4096
     eval_max_tokens: int = 16_384
+    optimizer: str = "sgd"
 
 
 _PAPER = Setting(
@@ -102,6 +105,23 @@ PROFILES: dict[str, Setting] = {
         eval_limit=200,
         max_new_tokens=300,
         eval_max_tokens=16_384,
+    ),
+    "laptop": Setting(
+        tasks=("gsm8k",),
+        backbone=laptop.LANGUAGE,
+        prompt="plain",
+        rounds=4,
+        steps=4,
+        batch_size=4,
+        rates={"lora": (3e-4, 1e-3), "ffa-lora": (3e-4, 1e-3)},
+        seeds=laptop.SEEDS,
+        tuning_seeds=(1000,),
+        holdout=20,
+        eval_limit=40,
+        max_length=256,
+        max_new_tokens=96,
+        dropout=0.0,
+        optimizer="adamw",
     ),
     "smoke": Setting(
         tasks=("arithmetic",),
@@ -166,7 +186,13 @@ def cell(s: Setting, method: str, seed: int, lr: float, *, tuning: bool = False)
             },
             "split": {"partitioner": "iid", "clients": s.clients},
             "method": {"name": method},
-            "local": {"lr": lr, "steps": s.steps, "batch_size": s.batch_size, "max_tokens": s.max_tokens},
+            "local": {
+                "optimizer": s.optimizer,
+                "lr": lr,
+                "steps": s.steps,
+                "batch_size": s.batch_size,
+                "max_tokens": s.max_tokens,
+            },
             "rounds": {"rounds": s.rounds, "eval_every": 0, "eval_max_tokens": s.eval_max_tokens},
             "seed": seed,
         }

@@ -22,6 +22,7 @@ STARTS: dict[str, Any] = {
 PROFILES: dict[str, Setting] = {
     "paper": dataclasses.replace(table1.PROFILES["paper"], **STARTS),
     "small": dataclasses.replace(table1.PROFILES["small"], **STARTS),
+    "laptop": dataclasses.replace(table1.PROFILES["laptop"], **{**STARTS, "tasks": ("sst2",)}),
     "smoke": dataclasses.replace(table1.PROFILES["smoke"], **{**STARTS, "tasks": ("answerable",)}),
 }
 EXPERIMENT = Experiment("ffa-lora/init_of_a", ("init", "method"), PROFILES)

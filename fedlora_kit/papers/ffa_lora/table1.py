@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from fedlora_kit.papers import laptop
 from fedlora_kit.papers.ffa_lora.claims import half_claims
 from fedlora_kit.papers.ffa_lora.experiment import Experiment
 from fedlora_kit.papers.ffa_lora.grid import PAPER_CLIPS, PAPER_RATES, Setting, number_name
@@ -46,6 +47,23 @@ PROFILES: dict[str, Setting] = {
         max_length=128,
         epsilons=PRIVACY,
         max_tokens=16_384,
+    ),
+    "laptop": Setting(
+        tasks=("mnli", "sst2", "qqp", "qnli"),
+        backbone=laptop.TEXT,
+        rounds=5,
+        steps=10,
+        batch_size=16,
+        rates=laptop.RATES,
+        clips=laptop.CLIPS,
+        seeds=laptop.SEEDS,
+        tuning_seeds=(1000,),
+        holdout=400,
+        eval_limit=1000,
+        max_length=64,
+        epsilons=PRIVACY,
+        head_scale=laptop.HEAD_SCALE,
+        private=laptop.PRIVATE,
     ),
     "smoke": Setting(
         tasks=("entailment", "polarity", "paraphrase", "answerable"),

@@ -17,6 +17,7 @@ SWEEP: dict[str, Any] = {"epsilons": (None,), "ranks": RANKS, "alphas": (None,)}
 PROFILES: dict[str, Setting] = {
     "paper": dataclasses.replace(table1.PROFILES["paper"], **SWEEP),
     "small": dataclasses.replace(table1.PROFILES["small"], **SWEEP),
+    "laptop": dataclasses.replace(table1.PROFILES["laptop"], **SWEEP, tasks=("sst2",)),
     "smoke": dataclasses.replace(table1.PROFILES["smoke"], **SWEEP, tasks=("entailment", "polarity")),
 }
 EXPERIMENT = Experiment("ffa-lora/table3", ("rank", "method"), PROFILES)

@@ -28,10 +28,16 @@ from fedlora_kit.study.pairing import MissingCells
 from fedlora_kit.study.planned import Runs
 
 SWEEP: dict[str, Any] = {"epsilons": (None,), "alphas": (4.0, 8.0, 16.0), "tasks": ("qnli",)}
+LAPTOP_RATES = {"lora": (0.25, 1.0, 4.0), "ffa-lora": (1.25, 5.0, 20.0)}
 RATES = {"lora": (0.0125, 0.05, 0.2), "ffa-lora": (0.05, 0.2, 0.8)}
 PROFILES: dict[str, Setting] = {
     "paper": dataclasses.replace(table1.PROFILES["paper"], **SWEEP, rates=RATES),
     "small": dataclasses.replace(table1.PROFILES["small"], **SWEEP, rates=RATES),
+    "laptop": dataclasses.replace(
+        table1.PROFILES["laptop"],
+        **{**SWEEP, "tasks": ("sst2",)},
+        rates=LAPTOP_RATES,
+    ),
     "smoke": dataclasses.replace(
         table1.PROFILES["smoke"],
         **{**SWEEP, "tasks": ("answerable",)},

@@ -18,6 +18,9 @@ SWEEP: dict[str, Any] = {"epsilons": (6.0, 3.0, 1.0), "ranks": RANKS, "alphas": 
 PROFILES: dict[str, Setting] = {
     "paper": dataclasses.replace(table1.PROFILES["paper"], **SWEEP),
     "small": dataclasses.replace(table1.PROFILES["small"], **SWEEP),
+    "laptop": dataclasses.replace(
+        table1.PROFILES["laptop"], **{**SWEEP, "epsilons": (6.0, 1.0), "ranks": (2, 16), "tasks": ("sst2",)}
+    ),
     "smoke": dataclasses.replace(table1.PROFILES["smoke"], **{**SWEEP, "tasks": ("answerable",)}),
 }
 EXPERIMENT = Experiment("ffa-lora/table5", ("eps", "rank", "method"), PROFILES)
