@@ -149,7 +149,7 @@ PROFILES: dict[str, Setting] = {
         backbone=laptop.IMAGE,
         clients=40,
         cohort=4,
-        rounds=32,
+        rounds=24,
         seeds=laptop.SEEDS,
         classes={"pat_20": 20, "pat_10": 10},
         min_per_holder=1,
@@ -158,7 +158,7 @@ PROFILES: dict[str, Setting] = {
         augment="crop_flip",
         train_limit=1000,
         eval_limit=300,
-        eval_every=8,
+        eval_every=6,
         image_size=56,
     ),
     "smoke": Setting(

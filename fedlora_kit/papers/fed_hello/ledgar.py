@@ -57,7 +57,7 @@ PROFILES: dict[str, Setting] = {
         backbone=laptop.TEXT,
         clients=40,
         cohort=4,
-        rounds=32,
+        rounds=24,
         seeds=laptop.SEEDS,
         classes={"pat_20": 20, "pat_10": 10},
         min_per_holder=0,
@@ -66,7 +66,7 @@ PROFILES: dict[str, Setting] = {
         splits=("iid", "pat_10"),
         train_limit=600,
         eval_limit=200,
-        eval_every=10,
+        eval_every=8,
         max_length=64,
     ),
     "smoke": Setting(

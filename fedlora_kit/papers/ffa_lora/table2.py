@@ -15,7 +15,7 @@ LEVELS: dict[str, Any] = {"epsilons": (None,), "splits": ("iid", "mild", "severe
 PROFILES: dict[str, Setting] = {
     "paper": dataclasses.replace(table1.PROFILES["paper"], **LEVELS),
     "small": dataclasses.replace(table1.PROFILES["small"], **LEVELS),
-    "laptop": dataclasses.replace(table1.PROFILES["laptop"], **{**LEVELS, "tasks": ("sst2", "qqp")}),
+    "laptop": dataclasses.replace(table1.PROFILES["laptop"], **{**LEVELS, "tasks": ("sst2",)}),
     "smoke": dataclasses.replace(table1.PROFILES["smoke"], **LEVELS, tasks=("entailment", "polarity")),
 }
 EXPERIMENT = Experiment("ffa-lora/table2", ("split", "method"), PROFILES)
