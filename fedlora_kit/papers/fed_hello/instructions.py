@@ -85,6 +85,7 @@ _LAPTOP = dataclasses.replace(
     backbone=laptop.LANGUAGE,
     clients=12,
     cohort=3,
+    min_per_holder=0,
     rounds=5,
     seeds=laptop.SEEDS,
     batch_size=4,
@@ -93,9 +94,9 @@ _LAPTOP = dataclasses.replace(
     lr=1e-3,
     steps=1,
     prompt="plain",
-    train_limit=600,
+    train_limit=1500,
     eval_limit=24,
-    max_length=128,
+    max_length=256,
     max_new_tokens=24,
     dtype="fp32",
     gradient_checkpointing=False,
@@ -123,7 +124,9 @@ PROFILES: dict[str, dict[str, Setting]] = {
     "natural_instructions": {
         "paper": dataclasses.replace(_PAPER, task="natural_instructions", rounds=40, splits=("iid", "cat_1")),
         "small": dataclasses.replace(_SMALL, task="natural_instructions", splits=("iid", "cat_1")),
-        "laptop": dataclasses.replace(_LAPTOP, task="natural_instructions", splits=("cat_1",)),
+        "laptop": dataclasses.replace(
+            _LAPTOP, task="natural_instructions", splits=("cat_1",), max_length=384
+        ),
         "smoke": dataclasses.replace(_SMOKE, splits=("cat_1",)),
     },
 }

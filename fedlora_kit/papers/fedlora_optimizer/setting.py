@@ -89,10 +89,10 @@ PROFILES: dict[str, Setting] = {
         lr=1e-3,
         seeds=laptop.SEEDS,
         server_examples=16,
-        client_holdout=0.03,
-        train_limit=600,
+        client_holdout=0.02,
+        train_limit=1500,
         eval_limit=16,
-        max_length=96,
+        max_length=256,
         max_new_tokens=16,
     ),
     "smoke": Setting(
