@@ -175,7 +175,7 @@ def shown(
         lines += [what, ""] if what else []
         lines += [*markdown(main[0].header, in_words(main[0]), main[0].numeric), ""]
     claims = judged(section, most)
-    return [*lines, *(["The paper's claims:", "", *claims, ""] if claims else [])]
+    return [*lines, *(["Claims:", "", *claims, ""] if claims else [])]
 
 
 def made_of(data: dict[str, Any]) -> str:
