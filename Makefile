@@ -28,13 +28,14 @@ test: $(STAMP)       ## the checks and the tests
 check: $(STAMP)      ## ruff and mypy only
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
-docs: $(STAMP)       ## pages and API reference as HTML in build/docs/
-	$(BIN)/python tools/build_docs.py
+docs: $(STAMP)       ## the site in build/docs/: pages, notebooks and report as they are in figures/, API
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	@echo "documentation: build/docs/index.html (with its search: $(BIN)/python -m http.server -d build/docs)"
 
 notebooks: $(STAMP)  ## write each .ipynb anew from its .py
 	$(BIN)/python tools/sync_notebooks.py
 
-gallery: $(STAMP)    ## the README's gallery anew, from the results in figures/ (PROFILE=smoke)
+gallery: $(STAMP)    ## docs/gallery.md and the README's part anew, from the results in figures/ (PROFILE=smoke)
 	$(BIN)/python tools/gallery.py --profile $(PROFILE)
 
 bench: $(STAMP)      ## the benchmarks: ratios measured side by side
@@ -54,7 +55,7 @@ lock: $(STAMP)       ## pin what is installed now
 
 clean:           ## remove the environment and the outputs, not the store of runs nor the gallery
 	rm -rf $(VENV) build *.egg-info
-	test ! -d figures || find figures -mindepth 2 -maxdepth 2 ! -path figures/smoke/gallery -exec rm -rf {} +
+	test ! -d figures || find figures -mindepth 2 -maxdepth 2 ! -path 'figures/*/gallery' -exec rm -rf {} +
 
 $(STAMP): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

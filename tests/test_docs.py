@@ -1,4 +1,4 @@
-"""`make docs`: one site of pages, command line and API, whole in itself."""
+"""`make docs`: pages, notebooks with their outputs, report, commands and API as one site, whole in itself."""
 
 from __future__ import annotations
 
@@ -6,16 +6,19 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 
+import browser as chromium
+import nbformat.v4 as nb
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "tools"))
-import build_docs  # noqa: E402
+from fedlora_kit.papers.items import ITEMS
 
-NAMES = {"README.md": "index.html", "docs/ray.md": "ray.html", "CONTRIBUTING.md": "contributing.html"}
+ROOT = Path(__file__).resolve().parent.parent
+DOT = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+pytestmark = pytest.mark.slow
 
 
 class Links(HTMLParser):
@@ -29,105 +32,116 @@ class Links(HTMLParser):
         self.feed(text)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        values = dict(attrs)
-        if values.get("id"):
-            self.anchors.add(str(values["id"]))
-        if tag == "a" and values.get("href"):
-            self.links.append(str(values["href"]))
-        elif values.get("src"):
-            self.loaded.append(str(values["src"]))
-        elif tag == "link" and values.get("href"):
-            self.loaded.append(str(values["href"]))
+        values = {name: value or "" for name, value in attrs}
+        self.anchors.add(values.get("id", ""))
+        self.links += [values["href"]] if tag == "a" and "href" in values else []
+        self.loaded += [values[name] for name in ("src", "srcset", "data") if name in values]
+        self.loaded += [values["href"]] if tag == "link" and "href" in values else []
+
+
+def left_by_reproduce(folder: Path) -> None:
+    """An executed notebook and a report, as `fedlora reproduce` leaves them."""
+    table = '<table class="dataframe"><tr><th>accuracy</th></tr><tr><td>83.44</td></tr></table>'
+    outputs = [
+        nb.new_output("stream", text="round 1 of 3\n"),
+        nb.new_output("display_data", data={"text/html": table, "text/plain": "a frame"}),
+        nb.new_output("display_data", data={"image/png": DOT, "text/plain": "a figure"}),
+    ]
+    hidden = {"jupyter": {"source_hidden": True}}
+    cells = [
+        nb.new_markdown_cell(
+            "# Start\n\nThe loss $a < b$. See [the other](ffa-lora/figure1.ipynb), [code](../setup.py)."
+        ),
+        nb.new_code_cell("output_dir = '/somewhere'\nseeds = 2", metadata={"tags": ["injected-parameters"]}),
+        nb.new_code_cell("shown = f[0](away)", outputs=outputs),
+        nb.new_code_cell("answer = 42", metadata=hidden),
+    ]
+    (folder / "smoke/start_here").mkdir(parents=True)
+    (folder / "smoke/start_here/notebook.ipynb").write_text(nb.writes(nb.new_notebook(cells=cells)))
+    (folder / "smoke/index.html").write_text("<!doctype html><title>The numbers</title>")
 
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("docs") / "site"
-    command = [sys.executable, str(ROOT / "tools" / "build_docs.py"), "--out", str(out)]
-    env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, capture_output=True, text=True, env=env)
-    assert (done.returncode, "warning" in done.stderr) == (0, False), done.stderr[-3000:]
-    return out
+    """The site, built once; strict: a warning is an error."""
+    folder = tmp_path_factory.mktemp("docs")
+    left_by_reproduce(folder / "figures")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder / "site")]
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "FIGURES": str(folder / "figures")}
+    done = subprocess.run(command, capture_output=True, text=True, env=env, cwd=ROOT)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return folder / "site"
 
 
-@pytest.mark.slow
-def test_the_site_holds_every_page_command_and_public_module(site: Path) -> None:
-    for name in build_docs.modules():
-        path = site / "api" / f"{name.replace('.', '/')}.html"
-        assert path.is_file(), f"{name} has no page"
-    for page in sorted((ROOT / "docs").glob("*.md")):
-        assert (site / f"{page.stem}.html").is_file()
-    assert "Two commands" in (site / "index.html").read_text()
-    commands = (site / "command_line.html").read_text()
-    for name in ("fedlora", "fedlora reproduce", "fedlora new", "fedlora backbones build"):
-        assert f">{name}</h2>" in commands
-    api = (site / "api" / "fedlora_kit" / "partition" / "dirichlet.html").read_text()
-    assert "Each class is spread over the clients" in api
-    flower = (site / "api" / "fedlora_kit" / "flower" / "client.html").read_text()
-    assert "docstring" in flower, "also where Flower is not installed"
-
-
-@pytest.mark.slow
-def test_every_link_inside_the_site_leads_somewhere_and_nothing_is_loaded_from_outside(site: Path) -> None:
+def test_the_site_is_complete_whole_and_shows_what_is_there(site: Path) -> None:
     pages = {path: Links(path.read_text()) for path in sorted(site.rglob("*.html"))}
     lost = []
     for path, page in pages.items():
         for target in page.loaded:
             assert not re.match(r"(https?:)?//", target), f"{path.name} loads {target}"
-        for link in page.links:
+        for link in page.links if path.name != "404.html" else ():
             place, _, anchor = link.partition("#")
             if re.match(r"[a-z]+:", place):
                 continue
             target = (path.parent / place).resolve() if place else path
-            known = target in pages and (not anchor or anchor in pages[target].anchors)
-            if not known and "api" not in path.relative_to(site).parts:
-                lost.append(f"{path.name} -> {link}")
-            elif not target.exists():
+            if not target.is_file() or (anchor and anchor not in pages[target].anchors):
                 lost.append(f"{path.relative_to(site)} -> {link}")
     assert not lost
+    for style in site.rglob("*.css"):
+        assert not re.search(r"(url\(|@import)\s*[\"']?(https?:)?//", style.read_text()), style
+
+    for item in ITEMS:
+        assert (site / f"{item.id}.html").is_file()
+    known = set().union(*(page.anchors for path, page in pages.items() if path.parent.name == "api"))
+    for name in ("partition.dirichlet.Dirichlet", "experiments.run.run", "flower.client", "errors.BadValue"):
+        assert f"fedlora_kit.{name}" in known
+    assert ">fedlora backbones build<" in re.sub(r"</?code>", "", (site / "help.html").read_text())
+    assert "report/smoke.html" in pages[site / "report.html"].links
+
+    start = (site / "start_here.html").read_text()
+    for part in ("round 1 of 3", "<td>83.44</td>", "<math", "<summary>Solution</summary>", "--profile smoke"):
+        assert part in start
+    assert "/somewhere" not in start
+    assert "ffa-lora/figure1.html" in pages[site / "start_here.html"].links
+    assert "setup.py" not in " ".join(pages[site / "start_here.html"].links)
+    text = re.sub(r"<[^>]+>", "", start)
+    assert "shown = f[0](away)" in text
+    assert "a frame" not in text
+    assert "not executed" in (site / "ffa-lora/figure1.html").read_text()
 
 
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("[a](ray.md)", '<a href="ray.html">a</a>'),
-        ("[a](../README.md#two-commands)", '<a href="index.html#two-commands">a</a>'),
-        ("[a](../fedlora_kit/errors.py)", "<span>a</span>"),
-        ("[a](https://example.org)", '<a href="https://example.org">a</a>'),
-        ("[a](#here) [b](x.md) [c](ray.md)", '<a href="#here">a</a> <span>b</span> <a href="ray.html">c</a>'),
-        ("![p](images/x.png)", '<img src="docs/images/x.png" alt="p" />'),
-        ("| a |\n|---|\n| b |", "<th>a</th>"),
-        ("## A head", '<h2 id="a-head">A head</h2>'),
-        ("<script>x</script>", "&lt;script&gt;"),
-    ],
-)
-def test_pages_are_rendered_with_links_that_fit_the_site(text: str, expected: str) -> None:
-    assert expected in build_docs.rendered(text, "docs/page.md", NAMES)
+@pytest.fixture(scope="module")
+def window() -> Iterator[chromium.Browser]:
+    if chromium.found() is None:
+        pytest.skip("no Chromium here")
+    one = chromium.Browser()
+    yield one
+    one.close()
 
 
-def test_a_missing_picture_is_said(tmp_path: Path) -> None:
-    page = build_docs.Page("x.html", "x", '<img src="nowhere/x.png">', "docs/x.md")
-    assert build_docs._bring_pictures([page], tmp_path) == ["docs/x.md: there is no picture nowhere/x.png"]
+def test_on_a_phone_and_a_desktop_nothing_reaches_over_the_edge_or_outside(
+    site: Path, window: chromium.Browser
+) -> None:
+    wide, missing = [], []
+    for path in sorted(site.rglob("*.html")):
+        if path.name == "404.html" or (path.parent.name == "api" and path.stem != "partition"):
+            continue  # addresses from the server's root; pages that are all made alike, and long
+        window.call("Page.navigate", url=path.as_uri())
+        window.wait(f"location.href === {path.as_uri()!r} && document.readyState === 'complete'")
+        for width in (390, 1280):
+            window.size(width, 800)
+            if not window.do("document.documentElement.scrollWidth <= innerWidth"):
+                wide.append(f"{path.relative_to(site)} at {width}")
+        if not window.do("[...document.images].every(image => image.naturalWidth > 0)"):
+            missing.append(path.name)
+    assert not wide
+    assert not missing
+    assert not window.errors
+    assert not [one for one in window.requests if not one.startswith(("file:", "data:", "about:"))]
 
-
-def test_a_package_that_is_not_installed_gets_a_stand_in(tmp_path: Path) -> None:
-    (tmp_path / "house").mkdir()
-    (tmp_path / "house" / "__init__.py").write_text("")
-    (tmp_path / "house" / "room.py").write_text(
-        "from nosuchpackage.inner import Base, decorated\nimport nosuchpackage as n\n"
-        "app = n.App(name='x')\n"
-        "@decorated\ndef plain(x: int) -> int:\n    'Doubles.'\n    return 2 * x\n"
-        "@app.main()\ndef other() -> None:\n    'Other.'\n"
-        "class Thing(Base, n.Mixin[int]):\n    'A thing.'\n"
-    )
-    code = (
-        "from stand_ins import import_all\n"
-        "assert import_all(['house', 'house.room'], 'house') == {'nosuchpackage'}\n"
-        "from house import room\n"
-        "assert (room.plain(2), room.other.__doc__, room.Thing.__doc__) == (4, 'Other.', 'A thing.')\n"
-        "try: import_all(['house.absent'], 'house')\n"
-        "except ModuleNotFoundError: print('refused')\n"
-    )
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT / "tools")])}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env)
-    assert done.stdout == "refused\n", done.stderr
+    window.size(390, 800, dark=True)
+    window.call("Page.navigate", url=(site / "gallery.html").as_uri())
+    window.wait("location.href.endsWith('gallery.html') && document.readyState === 'complete'")
+    ground = "getComputedStyle(document.querySelector('{}')).backgroundColor"
+    assert window.do(ground.format("body")) != "rgb(255, 255, 255)"
+    assert window.do(ground.format(".md-content img")) == "rgb(255, 255, 255)"

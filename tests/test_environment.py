@@ -58,5 +58,6 @@ def test_environment_yml_is_in_step():
 
 def test_the_newcomers_commands_are_in_the_readme():
     readme = (ROOT / "README.md").read_text()
-    for command in ("make reproduce", "make test", "fedlora list", "fedlora doctor", "FEDLORA_HUB"):
+    for command in ("make reproduce", "make test", "fedlora list", "fedlora doctor", "start_here.ipynb"):
         assert command in readme
+    assert len(readme.splitlines()) <= 200

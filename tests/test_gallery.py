@@ -1,4 +1,4 @@
-"""The README's gallery: real results, small files, links that lead somewhere."""
+"""The gallery and the README's part of it: real results, small files, links that lead somewhere."""
 
 from __future__ import annotations
 
@@ -37,31 +37,44 @@ def links(text: str) -> list[str]:
     return re.findall(r"!\[[^\]]+\]\(([^)]+)\)", text)
 
 
-def test_the_readme_gets_the_numbers_and_pictures_of_the_items(home: Path) -> None:
+def test_the_page_gets_the_numbers_claims_and_pictures_of_the_items(home: Path) -> None:
     folder = gallery.make(home / "figures", "smoke", home)
-    text = (home / "README.md").read_text()
-    assert text.startswith("before\n")
-    assert text.endswith("after\n")
-    assert "yesterday" not in text
+    text = (home / "docs/gallery.md").read_text()
     mean = np.mean([accuracy("lora", "iid", seed) for seed in range(3)])
     assert f"| LoRA, iid | accuracy % | 85.00 ± 1.10 | {mean:.2f} ± 1.70 | 3 | −3.30 [−7.52, +0.92] |" in text
     assert "**Not comparable**" in text
-    assert "| ffa-lora | 1 of 11 | 2 | 1 | 0 | 0 |" in text
+    assert "| ffa-lora | `smoke` | 1 of 11 | 2 | 1 | 0 | 0 |" in text
+    assert "* *not reproduced*: Loss is smaller." in text
     (absent,) = [line for line in text.splitlines() if line.startswith("Without results")]
     assert "`fed-hello/table2`" in absent  # it is there, but damaged
     assert "`ffa-lora/table1`" not in absent
     assert links(text)
-    assert all((home / link).is_file() for link in links(text))
+    assert all((home / "docs" / link).is_file() for link in links(text))
     assert (folder / "ffa-lora-table1.md").read_text().startswith("| method")
+
+
+def test_the_readme_gets_every_profiles_counts_and_a_figure_alone(home: Path) -> None:
+    shutil.copytree(home / "figures/smoke", home / "figures/paper")
+    gallery.make(home / "figures", "smoke", home)
+    text = (home / "README.md").read_text()
+    assert text.startswith("before\n")
+    assert text.endswith("after\n")
+    assert "yesterday" not in text
+    for profile in ("smoke", "paper"):
+        assert f"| ffa-lora | `{profile}` | 1 of 11 | 2 | 1 | 0 | 0 |" in text
+    assert "| ffa-lora | `small` |" not in text
+    assert [(home / link).is_file() for link in links(text)] == [True]
+    assert "85.00 ± 1.10" not in text  # that is the page's
+    assert len(text.splitlines()) < 60
 
 
 def test_a_second_time_changes_nothing(home: Path) -> None:
     gallery.make(home / "figures", "smoke", home)
     first = {p.name: p.read_bytes() for p in (home / "figures/smoke/gallery").iterdir()}
-    readme = (home / "README.md").read_text()
+    both = [(home / name).read_text() for name in ("README.md", "docs/gallery.md")]
     gallery.make(home / "figures", "smoke", home)
     assert {p.name: p.read_bytes() for p in (home / "figures/smoke/gallery").iterdir()} == first
-    assert (home / "README.md").read_text() == readme
+    assert [(home / name).read_text() for name in ("README.md", "docs/gallery.md")] == both
 
 
 def test_a_heavy_picture_becomes_light() -> None:
@@ -81,6 +94,7 @@ def test_without_marks_or_results_nothing_is_written(home: Path) -> None:
         gallery.make(home / "figures", "smoke", home)
     assert (home / "README.md").read_text() == "no marks"
     assert not (home / "figures/smoke/gallery").exists()
+    assert not (home / "docs").exists()
 
 
 def test_results_without_their_runs_are_no_gallery(home: Path) -> None:
@@ -92,10 +106,10 @@ def test_results_without_their_runs_are_no_gallery(home: Path) -> None:
 def test_the_gallery_in_git_is_small_and_whole() -> None:
     text = (ROOT / "README.md").read_text()
     gallery.between(text, "")
-    shown = [link for link in links(text) if link.startswith("figures/")]
-    folder = ROOT / "figures/smoke/gallery"
-    assert shown
-    assert all((ROOT / link).is_file() for link in shown)
-    sizes = [path.stat().st_size for path in folder.iterdir()]
+    shown = [ROOT / link for link in links(text) if link.startswith("figures/")]
+    shown += [ROOT / "docs" / link for link in links((ROOT / "docs/gallery.md").read_text())]
+    assert len(shown) > 2
+    assert all(path.is_file() for path in shown)
+    sizes = [path.stat().st_size for path in ROOT.glob("figures/*/gallery/*")]
     assert sum(sizes) < gallery.WHOLE
     assert max(sizes) <= gallery.PICTURE

@@ -1,10 +1,12 @@
-"""A small selection of a profile's results for the README, kept in git (what `make gallery` runs).
+"""A small selection of a profile's results, kept in git (what `make gallery` runs).
 
     python tools/gallery.py [--figures DIR] [--profile smoke]
 
-Copies tables and light pictures of the chosen items to figures/<profile>/gallery/ and writes the README's
-part between the two gallery marks: what was run, our numbers beside the published ones, and what they are
-worth. It runs nothing, and takes only items whose files are those that their notebook left.
+Copies tables and light pictures of the chosen items to figures/<profile>/gallery/ and writes docs/gallery.md:
+what was run, our numbers beside the published ones, what they are worth, and what became of the papers'
+claims. The README's part between the two gallery marks gets the claims counted in every profile that has
+results, one figure and one table. It runs nothing, and takes only items whose files are those that their
+notebook left.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from fedlora_kit.reporting.outputs import VERDICTS
 from fedlora_kit.reporting.runs import run_data
 from fedlora_kit.reporting.sections import Section, sections_of
 from fedlora_kit.reporting.tables import Table
+from fedlora_kit.study.item import PROFILES
 
 ROOT = Path(__file__).resolve().parent.parent
 CHOSEN = (
@@ -37,9 +40,11 @@ CHOSEN = (
     "fedlora-optimizer/global",
     "fedlora-optimizer/open_choices",
 )
+IN_README = ("fed-hello/curves", "ffa-lora/table1")
 BEGIN, END = "<!-- gallery: made by tools/gallery.py -->", "<!-- end of gallery -->"
 PICTURE, WHOLE = 100_000, 5_000_000  # bytes
 ROWS = 8  # of a comparison
+CLAIMS = 3  # of a verdict in the README
 
 
 def light(picture: bytes) -> bytes:
@@ -135,32 +140,42 @@ def compared(section: Section) -> list[str]:
     return [*lines, f"{worth}{rest}{lost}"]
 
 
-def shown(section: Section, folder: Path, place: str, data: dict[str, Any]) -> list[str]:
-    """One item; its picture and table go to ``folder``, which the README calls ``place``."""
-    name = section.anchor
-    verdicts = ", ".join(f"{n} {verdict}" for verdict, n in section.verdicts.items() if n)
-    lines = [
-        f"### {section.title}",
-        "",
-        f"`{section.id}`" + (f"; claims: {verdicts}." if verdicts else "."),
-        "",
-    ]
-    what = setting(section, data)
-    lines += [what, ""] if what else []
-    source = folder.parent / section.id
+def keep(section: Section, folder: Path, figures: Path) -> None:
+    """Copy an item's picture and table to ``folder``."""
     for picture in section.figures[:1]:
-        atomic.write_bytes(folder / f"{name}.png", light((source / f"{picture.name}.png").read_bytes()))
+        data = light((figures / section.id / f"{picture.name}.png").read_bytes())
+        atomic.write_bytes(folder / f"{section.anchor}.png", data)
+    if any(table.name == "table" for table in section.tables):
+        shutil.copyfile(figures / section.id / "table.md", folder / f"{section.anchor}.md")
+
+
+def judged(section: Section, most: int | None = None) -> list[str]:
+    """The item's claims by verdict, of each verdict the first ``most``."""
+    lines = []
+    for verdict in VERDICTS:
+        texts = [claim["text"] for claim in section.claims if claim["status"] == verdict]
+        more = f"; and {len(texts) - most} more" if most is not None and len(texts) > most else ""
+        if texts:
+            lines.append(f"* *{verdict}*: {'; '.join(texts[:most])}{more}")
+    return lines
+
+
+def shown(
+    section: Section, place: str, data: dict[str, Any], level: str, most: int | None = None
+) -> list[str]:
+    """One item as a section of a page, for which its picture lies in ``place``."""
+    lines = [f"{level} {section.title}", "", f"`{section.id}`. {setting(section, data)}".strip(), ""]
+    for picture in section.figures[:1]:
         alt = picture.caption.replace("[", "(").replace("]", ")").replace("\n", " ")
-        lines += [f"![{alt}]({place}/{name}.png)", ""]
+        lines += [f"![{alt}]({place}/{section.anchor}.png)", ""]
         lines += [picture.caption, ""] if picture.caption != section.title else []
     main = [table for table in section.tables if table.name == "table"]
-    if main:
-        shutil.copyfile(source / "table.md", folder / f"{name}.md")
     if main and not section.figures:
         what = f"Mean ± standard deviation over seeds of `{main[0].of}`." if main[0].of else ""
         lines += [what, ""] if what else []
         lines += [*markdown(main[0].header, in_words(main[0]), main[0].numeric), ""]
-    return [*lines, *compared(section), ""]
+    claims = judged(section, most)
+    return [*lines, *(["Claims:", "", *claims, ""] if claims else [])]
 
 
 def made_of(data: dict[str, Any]) -> str:
@@ -173,9 +188,22 @@ def made_of(data: dict[str, Any]) -> str:
     return f"{len(data['runs'])} training runs" + (f" at {', '.join(sorted(states))}" if states else "")
 
 
-def text(profile: str, sections: list[Section], folder: Path, place: str) -> str:
-    """The README's part; the pictures and tables go to ``folder``."""
-    done = [section for section in sections if section.state == "ok"]
+def counted(figures: Path) -> list[str]:
+    """The papers' claims by verdict, in every profile that has results."""
+    rows = []
+    for profile in PROFILES:
+        sections = sections_of(figures / profile, ITEMS)
+        for paper in PAPERS if any(section.state == "ok" for section in sections) else ():
+            of_paper = [section for section in sections if section.paper == paper.id]
+            ran = [section for section in of_paper if section.state == "ok"]
+            values = [sum(section.verdicts[verdict] for section in ran) for verdict in VERDICTS]
+            rows.append([paper.id, f"`{profile}`", f"{len(ran)} of {len(of_paper)}", *map(str, values)])
+    return markdown(["paper", "profile", "items run", *VERDICTS], rows, [False, False, *[True] * 5])
+
+
+def texts(profile: str, figures: Path, folder: Path) -> tuple[str, str]:
+    """The README's part and docs/gallery.md; pictures and tables go to ``folder``."""
+    done = [section for section in sections_of(figures / profile, ITEMS) if section.state == "ok"]
     chosen = [section for name in CHOSEN for section in done if section.id == name]
     if not chosen:
         raise BadValue("none of the gallery's items has results", f"fedlora reproduce --profile {profile}")
@@ -186,33 +214,21 @@ def text(profile: str, sections: list[Section], folder: Path, place: str) -> str
             "none of the runs behind the results is in the store",
             "make the gallery where the runs are, or name their store in FEDLORA_RUNS",
         )
-    rows = []
-    for paper in PAPERS:
-        of_paper = [section for section in sections if section.paper == paper.id]
-        ran = [section for section in of_paper if section.state == "ok"]
-        values = [sum(section.verdicts[verdict] for section in ran) for verdict in VERDICTS]
-        rows.append([paper.id, f"{len(ran)} of {len(of_paper)}", *map(str, values)])
-    header = ["paper", "items run", *VERDICTS]
     last = max(section.when for section in done)
-    absent = [name for name in CHOSEN if name not in {section.id for section in chosen}]
-    lines = [
-        f"Profile `{profile}`, last run {last}, {made_of(data)}. Claims of the papers, judged by code:",
-        "",
-        *markdown(header, rows, [False, True, True, True, True, True]),
-        "",
-        "*Reproduced* means that the 95 % interval over seeds lies on the claim's side, *not reproduced* "
-        "that it lies on the other side or the claim's own rule fails, *undecided* that it leaves the claim "
-        "open, *not testable* that the results do not hold what the claim needs. ± is the standard deviation "
-        "over seeds. The digits are those of this commit on one machine: elsewhere floating-point sums "
-        "differ in the last place, training carries that on, and a cell whose seeds lie far apart may move "
-        "by points.",
-        "",
-    ]
+    counts = ["Claims of the papers, judged by code:", "", *counted(figures), ""]
+    made = f"Profile `{profile}`, last run {last}, {made_of(data)}."
+    place = f"figures/{profile}/gallery"
+    readme, page = [*counts, made, ""], ["# Gallery", "", made, *counts]
+    page += ["[What a verdict means](reproduction.md#what-a-verdict-means).", ""]
     for section in chosen:
-        lines += shown(section, folder, place, data)
-    if absent:
-        lines += [f"Without results in this profile: {', '.join(f'`{name}`' for name in absent)}.", ""]
-    return "\n".join(lines)
+        keep(section, folder, figures / profile)
+        page += [*shown(section, f"../{place}", data, "##"), *compared(section), ""]
+        if section.id in IN_README:
+            readme += shown(section, place, data, "###", CLAIMS)
+    if absent := [name for name in CHOSEN if name not in {section.id for section in chosen}]:
+        page += [f"Without results in this profile: {', '.join(f'`{name}`' for name in absent)}.", ""]
+    readme += ["Beside the published numbers, with more of both: [gallery](docs/gallery.md).", ""]
+    return "\n".join(readme), "\n".join(page)
 
 
 def between(readme: str, part: str) -> str:
@@ -224,14 +240,13 @@ def between(readme: str, part: str) -> str:
 
 
 def make(figures: Path, profile: str, root: Path = ROOT) -> Path:
-    """Write gallery and README; the gallery's folder."""
+    """Write the gallery's files, its page and the README's part; the gallery's folder."""
     readme, place = root / "README.md", f"figures/{profile}/gallery"
     between(readme.read_text("utf-8"), "")  # before anything is written
-    sections = sections_of(figures / profile, ITEMS)
     fresh = figures / profile / ".gallery"
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir(parents=True)
-    part = text(profile, sections, fresh, place)
+    part, page = texts(profile, figures, fresh)
     size = sum(path.stat().st_size for path in fresh.iterdir())
     if size > WHOLE:
         raise BadValue(f"the gallery has {size} bytes", f"at most {WHOLE}: choose fewer items")
@@ -239,6 +254,8 @@ def make(figures: Path, profile: str, root: Path = ROOT) -> Path:
     shutil.rmtree(folder, ignore_errors=True)
     folder.parent.mkdir(parents=True, exist_ok=True)
     shutil.move(fresh, folder)
+    (root / "docs").mkdir(exist_ok=True)
+    atomic.write_text(root / "docs" / "gallery.md", page)
     atomic.write_text(readme, between(readme.read_text("utf-8"), part))
     return folder
 
@@ -255,7 +272,7 @@ def main() -> int:
     except FedloraError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print(f"wrote {folder} and the README's gallery")
+    print(f"wrote {folder}, docs/gallery.md and the README's part")
     return 0
 
 

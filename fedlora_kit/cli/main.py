@@ -41,7 +41,7 @@ app = typer.Typer(
       fedlora doctor                     is this machine ready?
       fedlora list                       what there is
       fedlora reproduce start_here       the first lesson, about a minute
-      fedlora reproduce                  everything, at laptop size
+      fedlora reproduce                  everything, at its smallest size
     """,
 )
 app.command("list")(queries.list_items)

@@ -273,4 +273,4 @@ print("said:", type(told[0].message).__name__ if told else "nothing")
 #
 # * `docs/scale.md`: plans, job arrays, mirrors. `docs/ray.md`: clusters, object stores, Slurm. `docs/robustness.md`: what is tested to survive what.
 # * `fedlora runs` lists the store; `fedlora doctor` says whether this machine is ready.
-# * README, "Without a network": mirrors.
+# * `docs/real_data.md`, "Without a network": mirrors.
