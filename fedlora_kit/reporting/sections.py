@@ -14,7 +14,7 @@ from typing import Any
 from fedlora_kit.errors import BadValue
 from fedlora_kit.numerals import MISSING, fixed
 from fedlora_kit.reporting import evidence, verdict_evidence
-from fedlora_kit.reporting.comparison import in_text
+from fedlora_kit.reporting.comparison import in_text, in_words
 from fedlora_kit.reporting.evidence import Evidence, Source
 from fedlora_kit.reporting.outputs import FIGURE_KINDS, changed_files, count_claims, read_claims
 from fedlora_kit.reporting.tables import Table, read_rows, read_table, written
@@ -202,7 +202,12 @@ def _compare(section: Section, path: Path, known: Sequence[Source]) -> None:
     for n, record in enumerate(records):
         published, shown, difference, interval = in_text(record)
         table, at = (ours, 2) if published == MISSING else (both, 4)
-        row = [record["cell"].replace("|", " · "), record["metric"], shown, written(record["n_seeds"])]
+        row = [
+            " · ".join(map(in_words, record["cell"].split("|"))),
+            record["metric"],
+            shown,
+            written(record["n_seeds"]),
+        ]
         if table is both:
             how = " · ".join(word for word in (record["label"], record["source"]) if word)
             row = [*row[:2], published, how, *row[2:], f"{difference} {interval}".strip()]
