@@ -107,8 +107,8 @@ class ItemOutputs:
         return self._printed(flat, name, digits)
 
     def figure(self, fig: Figure, name: str = "figure", caption: str = "") -> Figure:
-        """``<name>.pdf``, ``.svg`` and ``.png``; closes the figure, so that it is displayed once and memory
-        is freed.
+        """``<name>.pdf``, ``.svg`` and ``.png``, and its points for the report; closes the
+        figure, so that it is displayed once and memory is freed.
 
         Args:
             caption: what is seen, in one or two sentences, for ``<name>.txt``, and for LaTeX ``<name>.tex``:
@@ -120,13 +120,14 @@ class ItemOutputs:
         from matplotlib import pyplot as plt
 
         from fedlora_kit.papers.items import all_items
-        from fedlora_kit.reporting import latex, style
+        from fedlora_kit.reporting import latex, points, style
 
         style.save(fig, self.folder, self._name(name, "figure"))
         titles = {item.id: f"{item.title}." for item in all_items()}
         words = " ".join(caption.split()) or titles.get(self.item_id, name)
         atomic.write_text(self.folder / f"{name}.txt", words + "\n")
         atomic.write_text(self.folder / f"{name}.tex", f"\\caption{{{latex.escaped(words)}}}\n")
+        atomic.write_json(self.folder / f"{name}.points.json", points.points_of(fig))
         plt.close(fig)
         return fig
 

@@ -17,6 +17,7 @@ from fedlora_kit.reporting import evidence, verdict_evidence
 from fedlora_kit.reporting.comparison import in_text, in_words
 from fedlora_kit.reporting.evidence import Evidence, Source
 from fedlora_kit.reporting.outputs import FIGURE_KINDS, changed_files, count_claims, read_claims
+from fedlora_kit.reporting.points import Spot, trace_points
 from fedlora_kit.reporting.tables import Table, read_rows, read_table, written
 from fedlora_kit.study.item import Item
 from fedlora_kit.study.reported import coords
@@ -28,7 +29,8 @@ _APART = {"comparison", "privacy"}
 @dataclass(frozen=True)
 class Picture:
     """A figure: ``data`` is its address in the page, ``files`` its files beside the page, best for print
-    first; ``width`` and ``height`` in CSS pixels, 0 where they are not known.
+    first; ``width`` and ``height`` in CSS pixels, 0 where they are not known; ``spots``: its points
+    that lead to runs.
     """
 
     name: str
@@ -37,6 +39,7 @@ class Picture:
     files: list[str]
     width: int = 0
     height: int = 0
+    spots: list[Spot] = field(default_factory=list)
 
 
 @dataclass
@@ -149,6 +152,13 @@ def _read(section: Section, folder: Path) -> Section:
         section.deviations = [
             str(line) for line in json.loads((folder / "deviations.json").read_text("utf-8"))
         ]
+    for figure in section.figures:
+        drawn_points = folder / f"{figure.name}.points.json"
+        if drawn_points.name in section.files:
+            points = json.loads(drawn_points.read_text("utf-8"))
+            spots, found = trace_points(points, section.tables, f"{section.anchor}-{figure.name}")
+            figure.spots.extend(spots)
+            section.evidence += found
     section.runs = evidence.keys(section.tables)
     return section
 

@@ -90,7 +90,7 @@ def value(column: str, text: str) -> str:
     ('Non-IID 20/1.0', 'HETLoRA', 'every round', '6.5')
     """
     column = column.strip().lower()
-    if column == "method" and is_method(text):
+    if column in ("method", "noise"):
         return look(text).title
     if column == "eps" and text == "none":
         return "no DP"
