@@ -33,6 +33,10 @@ class Item:
     def paper(self) -> str:
         return self.id.rpartition("/")[0]
 
+    @property
+    def name(self) -> str:
+        return self.id.rpartition("/")[2]
+
 
 ITEMS = [
     Item("ffa-lora/table1", title="The first table"),

@@ -190,7 +190,7 @@ def test_the_address_of_a_number_can_be_passed_on(browser: chromium.Browser, pag
     browser.wait("document.querySelector('#ffa-lora-table1 details').open")
     browser.do("document.querySelector('#ffa-lora-table1-claim-worse a').click()")
     browser.wait("document.querySelector('dialog').open")
-    assert "method=lora, split=severe" in browser.do("document.querySelector('dialog table').innerText")
+    assert "LoRA, severely unequal" in browser.do("document.querySelector('dialog table').innerText")
     browser.open(page, "#fed-hello-curves")
     browser.wait("document.querySelector('#fed-hello-curves details').open")
     assert "NaN in round 3" in browser.do("document.querySelector('#fed-hello-curves').innerText")

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fedlora_kit.errors import FedloraError
 from fedlora_kit.experiments import atomic
@@ -22,9 +22,6 @@ from fedlora_kit.reporting.tables import read_rows
 from fedlora_kit.study import words
 from fedlora_kit.study.item import PROFILES, Item
 from fedlora_kit.study.reported import coords
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 _TWO_SIDES = re.compile(r"(\w+): \((\w+=[^()]*)\) ([−/]) \((\w+=[^()]*)\)")
 """How a verdict's reason names what it compared (`study.claims`)."""
@@ -111,9 +108,7 @@ def _rows(item: Item, folders: Mapping[str, Path], store: Store) -> list[Row]:
 
     A folder without a finished run, or one that cannot be read, is left to the report to complain of.
     """
-    from fedlora_kit.papers.published import published
-
-    reported = published(item.paper, item.name) if folders else None
+    reported = _reported(item) if folders else []
     rows: dict[str, Row] = {}
     for profile, folder in reversed(folders.items()):
         try:
@@ -160,38 +155,55 @@ def _made_of(folder: Path, store: Store) -> tuple[str, int]:
         if {"seed", "key"} <= set(header):
             seed, key = header.index("seed"), header.index("key")
             once = dict.fromkeys(row[key] for row in rows if row[seed] == rows[0][seed])
-            there = [Entry(one, store.root / one).spec for one in once if (store.root / one).is_dir()]
-            models = dict.fromkeys(str(spec["model"]["backbone"]) for spec in there)
-            return " and ".join(models), len({row[seed] for row in rows})
+            models = dict.fromkeys(_backbone(Entry(one, store.root / one)) for one in once)
+            return " and ".join(filter(None, models)), len({row[seed] for row in rows})
     return "", 0
 
 
-def _published(reported: pd.DataFrame, reason: str) -> str:
+def _backbone(run: Entry) -> str:
+    try:
+        return str(run.spec["model"]["backbone"])
+    except (OSError, ValueError, KeyError, TypeError, FedloraError):  # not in this store, or damaged
+        return ""
+
+
+def _reported(item: Item) -> list[tuple[str, dict[str, str], float]]:
+    """Metric, coordinates and value of an item's published numbers; none where the file cannot be read."""
+    from fedlora_kit.papers.published import published
+
+    try:
+        known = published(item.paper, item.name)
+    except FedloraError:
+        return []
+    return [
+        (metric, coords(cell), float(value))
+        for metric, cell, value in zip(known["metric"], known["cell"], known["value"], strict=True)
+    ]
+
+
+def _published(reported: Sequence[tuple[str, dict[str, str], float]], reason: str) -> str:
     """The paper's own difference or ratio of what a verdict compared, over the cells that have both sides."""
     sides = _TWO_SIDES.match(reason)
     if sides is None:
         return ""
     value, first, sign, second = sides.groups()
     for metric in _METRICS.get(value, ()):
-        numbers = reported[reported["metric"] == metric]
+        numbers = [(at, number) for name, at, number in reported if name == metric]
         one, other = _side(numbers, first), _side(numbers, second)
-        both = [place for place in one if place in other]
-        if both:
-            ours = [(one[place], other[place]) for place in both]
-            found = fmean(a - b for a, b in ours) if sign == "−" else fmean(a / b for a, b in ours)
-            cells = f" ({len(both)} cells)" if len(both) > 1 else ""
+        pairs = [(number, other[place]) for place, number in one.items() if place in other]
+        if pairs:
+            found = fmean(a - b for a, b in pairs) if sign == "−" else fmean(a / b for a, b in pairs)
             said = signed(significant(found, 3)) if sign == "−" else significant(found, 3)
-            pair = f": {significant(ours[0][0])} {sign} {significant(ours[0][1])}" if len(both) == 1 else ""
-            return f"{said}{cells}{pair}"
+            a, b = map(significant, pairs[0])
+            return f"{said} ({len(pairs)} cells)" if len(pairs) > 1 else f"{said}: {a} {sign} {b}"
     return ""
 
 
-def _side(numbers: pd.DataFrame, side: str) -> dict[str, float]:
+def _side(numbers: Sequence[tuple[dict[str, str], float]], side: str) -> dict[tuple[str, ...], float]:
     """The published numbers that have a side's coordinates, by their other coordinates."""
-    wanted = dict(part.split("=") for part in side.split(", "))
-    found = {}
-    for name, number in zip(numbers["cell"], numbers["value"], strict=True):
-        at = coords(name)
-        if all(column in at and spelt(at[column]) == spelt(text) for column, text in wanted.items()):
-            found["|".join(f"{c}={t}" for c, t in at.items() if c not in wanted)] = float(number)
-    return found
+    wanted = {column: text for column, _, text in (part.partition("=") for part in side.split(", "))}
+    return {
+        tuple(f"{column}={text}" for column, text in at.items() if column not in wanted): number
+        for at, number in numbers
+        if all(column in at and spelt(at[column]) == spelt(text) for column, text in wanted.items())
+    }

@@ -53,16 +53,23 @@ _TASKS = {
     "natural_instructions": "Natural Instructions",
 }
 _COLUMNS = {
+    "A_D": "direction of A",
+    "A_M": "magnitude of A",
+    "B_D": "direction of B",
+    "B_M": "magnitude of B",
     "alpha": "α",
     "clip": "clipping norm C",
     "delta": "δ",
     "epsilon": "ε spent",
     "eps": "ε",
-    "fim": "Fisher information",
     "key": "run",
     "lr": "learning rate",
     "macro_f1": "macro F1",
+    "macro_f1_at_best": "macro F1 in that round",
+    "memory_gb": "memory, GB",
     "micro_f1": "micro F1",
+    "none": "no DP",
+    "rho": "ρ",
     "roc": "resources",
     "rouge_l": "ROUGE-L",
     "sample_rate": "sampling rate q",
@@ -70,11 +77,23 @@ _COLUMNS = {
     "sent_bytes": "bytes sent",
     "sigma": "noise multiplier σ",
     "std": "standard deviation",
+    "store_gb": "store, GB",
     "target_epsilon": "ε asked for",
+    "traffic_gb": "traffic, GB",
+}
+_VALUES = {
+    **_TASKS,
+    "fim": "FIM-HLA",
+    "gd": "GD-HLA",
+    "kaiming": "Kaiming",
+    "rdp": "RDP",
+    "rgd": "RGD-HLA",
+    "svd": "SVD",
 }
 _PLAIN = {"method", "split", "task"}
 """Columns whose values say by themselves what they are."""
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9]*(_[A-Za-z0-9]+)+")
+_WORD = re.compile(r"\w+")
 _PAIR = re.compile(r"\b([A-Za-z]\w*)=([^\s,()|;]+)")
 
 
@@ -91,13 +110,13 @@ def value(column: str, text: str) -> str:
     """
     column = column.strip().lower()
     if column in ("method", "noise"):
-        return look(text).title
+        name, comma, rest = text.partition(", ")
+        return look(name).title + comma + rest
     if column == "eps" and text == "none":
         return "no DP"
-    if column == "split" and text in SPLITS:
-        return SPLITS[text]
-    known = {**SPLITS, **_TASKS}
-    return known.get(text, text.replace("_", " ")) if _NAME.fullmatch(text) or text in _TASKS else text
+    if text in _VALUES or (text in SPLITS and (column == "split" or "_" in text)):
+        return _VALUES.get(text) or SPLITS[text]
+    return text.replace("_", " ") if _NAME.fullmatch(text) else text
 
 
 def heading(name: str) -> str:
@@ -110,11 +129,11 @@ def heading(name: str) -> str:
         return _COLUMNS[name]
     if is_method(name):
         return look(name).title
-    if name in SPLITS or name in _TASKS:
-        return SPLITS.get(name) or _TASKS[name]
+    if name in SPLITS or name in _VALUES:
+        return SPLITS.get(name) or _VALUES[name]
     if " " in name:
-        return " ".join(
-            heading(part) if part in SPLITS or _NAME.fullmatch(part) else part for part in name.split(" ")
+        return _WORD.sub(
+            lambda word: heading(word[0]) if word[0] in SPLITS or _NAME.fullmatch(word[0]) else word[0], name
         )
     for ending, said in (("_best", "best {}"), ("_last10", "{}, mean of the last 10 rounds")):
         if name.endswith(ending):
