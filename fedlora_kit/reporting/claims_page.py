@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
-from typing import Any
 
 from fedlora_kit.errors import FedloraError
 from fedlora_kit.experiments import atomic
@@ -19,6 +18,7 @@ from fedlora_kit.reporting.evidence import spelt
 from fedlora_kit.reporting.outputs import VERDICTS, read_claims
 from fedlora_kit.reporting.rendering import templates
 from fedlora_kit.reporting.tables import read_rows
+from fedlora_kit.reporting.verdict_evidence import in_short
 from fedlora_kit.study import words
 from fedlora_kit.study.item import PROFILES, Item
 from fedlora_kit.study.reported import coords
@@ -128,21 +128,11 @@ def _rows(item: Item, folders: Mapping[str, Path], store: Store) -> list[Row]:
                 claim["status"],
                 f"{profile}/index.html#{item.id.replace('/', '-')}-claim-{claim['id']}",
                 claim["reason"],
-                _figures(figures),
+                in_short(figures),
                 ", ".join(made_of),
             )
             row.published = row.published or _published(reported, claim["reason"])
     return list(rows.values())
-
-
-def _figures(evidence: Mapping[str, Any]) -> str:
-    """A verdict's difference or ratio with its interval; empty where it has none."""
-    at, ends = evidence.get("difference"), [evidence.get("lower"), evidence.get("upper")]
-    if isinstance(at, int | float) and all(isinstance(end, int | float) for end in ends):
-        low, high = (signed(significant(end, 3)) for end in ends)
-        return f"{signed(significant(at, 3))} [{low}, {high}]"
-    ratio = evidence.get("ratio")
-    return f"ratio {significant(ratio, 3)}" if isinstance(ratio, int | float) else ""
 
 
 def _made_of(folder: Path, store: Store) -> tuple[str, int]:

@@ -59,7 +59,7 @@ def points_of(fig: Figure) -> list[Point]:
             for x, y in points[:: max(1, math.ceil(len(points) / _MOST))]:
                 across, up = axes.transData.transform((x, y))
                 if math.isfinite(x + y) and axes.bbox.contains(across, up):
-                    place = round(100 * across / width, 2), round(100 - 100 * up / height, 2)
+                    place = round(float(100 * across / width), 2), round(float(100 - 100 * up / height), 2)
                     found.append((line, label, float(x), float(y), *place))
     return found
 
@@ -78,19 +78,11 @@ def _drawn(axes: Axes) -> Iterator[tuple[str, list[tuple[float, float]]]]:
             yield label, [(bar.get_x() + bar.get_width() / 2, bar.get_height()) for bar in container.patches]
     for line in axes.lines:
         if labels.get(line, "-") and line.get_transform() == axes.transData:
-            yield (
-                labels.get(line, str(line.get_label())),
-                list(zip(*map(_floats, line.get_data()), strict=True)),
-            )
+            points = [(float(x), float(y)) for x, y in line.get_xydata()]
+            yield labels.get(line, str(line.get_label())), points
     for cloud in axes.collections:
         if isinstance(cloud, PathCollection):
             yield str(cloud.get_label()), [(float(x), float(y)) for x, y in cloud.get_offsets()]
-
-
-def _floats(values: Any) -> list[float]:
-    import numpy as np
-
-    return [float(value) for value in np.asarray(values, dtype=float)]
 
 
 @dataclass(frozen=True)

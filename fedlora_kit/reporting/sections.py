@@ -173,6 +173,7 @@ def _judge(section: Section, folder: Path, known: Sequence[Source]) -> None:
         figures = record.get("evidence") or {}
         found = verdict_evidence.trace_claim(claim, figures, known, f"{claim['at']}-runs")
         claim["traced"] = found.id if found else ""
+        claim["short"] = verdict_evidence.in_short(figures)
         section.evidence += [found] if found else []
 
 

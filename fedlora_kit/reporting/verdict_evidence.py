@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
+from fedlora_kit.numerals import signed, significant
 from fedlora_kit.reporting.evidence import Evidence, Rows, Source, spelt
 from fedlora_kit.reporting.tables import Table, finite
 from fedlora_kit.study import words
@@ -13,6 +14,17 @@ _SIDE = re.compile(r"\((\w+=[^()]*)\)")  # as `study.pairing.describe` writes it
 _VALUE = re.compile(r"\w+")
 _LEDGER = ("epsilon", "sigma")
 _EXACT = 1e-9
+
+
+def in_short(evidence: Mapping[str, object]) -> str:
+    """A verdict's difference or ratio with its interval; empty where it has none."""
+    at = evidence.get("difference")
+    ends = [end for name in ("lower", "upper") if isinstance(end := evidence.get(name), int | float)]
+    if isinstance(at, int | float) and len(ends) == 2:
+        low, high = (signed(significant(end, 3)) for end in ends)
+        return f"{signed(significant(at, 3))} [{low}, {high}]"
+    ratio = evidence.get("ratio")
+    return f"ratio {significant(ratio, 3)}" if isinstance(ratio, int | float) else ""
 
 
 def trace_claim(
