@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from fedlora_kit.data import get_task as get_task
@@ -16,7 +17,8 @@ from fedlora_kit.partition import label_counts as label_counts
 from fedlora_kit.partition import partition_figure as partition_figure
 from fedlora_kit.partition import partitioner as partitioner
 from fedlora_kit.reporting.comparison import compare as compare
-from fedlora_kit.reporting.outputs import ItemOutputs
+from fedlora_kit.reporting.opening import opening
+from fedlora_kit.reporting.outputs import STAGING_VARIABLE, ItemOutputs
 from fedlora_kit.reporting.rounds import runs_frame as runs_frame
 from fedlora_kit.reporting.style import set_style
 from fedlora_kit.reporting.two_lines import latex_table as latex_table
@@ -44,7 +46,10 @@ def use(*files: str | Path) -> None:
 
 
 def begin(item: str, profile: str, output_dir: str | Path = "figures") -> ItemOutputs:
-    """Set the style of all figures, show the item's title; where its tables, figures and claims go.
+    """Set the style of all figures; show the item's title, how long it will take, and what came of the last
+    time; where its tables, figures and claims go.
+
+    A notebook that is run headlessly shows its title alone.
 
     Args:
         item: its id, as ``fedlora list`` shows it.
@@ -53,11 +58,17 @@ def begin(item: str, profile: str, output_dir: str | Path = "figures") -> ItemOu
     Raises:
         BadValue: see `ItemOutputs`.
     """
-    from IPython.display import Markdown, display
+    from IPython.display import Image, Markdown, display
 
     set_style()
     out = ItemOutputs(item, profile, output_dir)
     title = next((one.title for one in all_items() if one.id == out.item_id), None)
     if title is not None:
         display(Markdown(f"**{out.item_id}**: {title}"))
+    if STAGING_VARIABLE not in os.environ:
+        known = opening(out.item_id, profile, out.folder)
+        display(Markdown("\n\n".join(said for said in (known.time, known.last) if said)))
+        if known.picture is not None:
+            table = known.picture.suffix == ".md"
+            display(Markdown(known.picture) if table else Image(known.picture, width=560))
     return out

@@ -33,6 +33,10 @@ class Item:
     def paper(self) -> str:
         return self.id.rpartition("/")[0]
 
+    @property
+    def name(self) -> str:
+        return self.id.rpartition("/")[2]
+
 
 ITEMS = [
     Item("ffa-lora/table1", title="The first table"),
@@ -145,7 +149,10 @@ def fill() -> None:
     outputs.privacy(pd.DataFrame({"method": ["lora"], "epsilon": [5.991], "sigma": [0.990234]}))
     outputs.note(["Smaller model, and_a_very_long_word_that_" + "cannot_be_broken_" * 12])
     fig, ax = plt.subplots()
-    ax.plot([0, 1])
+    for method, rows in frame.groupby("method", sort=False):
+        means = rows.groupby("split", sort=False)["accuracy"].mean()
+        ax.errorbar(means.index, means, yerr=1.0, capsize=2, label=method)
+    ax.axhline(84.95)
     outputs.figure(fig)
     claims(outputs.folder, ("Spread is lower.", "reproduced"), ("Loss is smaller.", "not reproduced"))
     judged = judge_all([CLAIM], frame)

@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 
 from fedlora_kit import numerals
+from fedlora_kit.study import words
 
 _POWER = re.compile(r"\$(-?)(?:([\d.]+) \\times )?10\^\{(-?\d+)\}\$")
 
@@ -65,7 +66,7 @@ def _table(table: Path, printed: Path) -> list[str]:
         f"{name}: {value} is printed as {cell}"
         for row, line in zip(rows[1:], found[1:], strict=True)
         for name, value, cell in zip(rows[0], row, line, strict=True)
-        if not _same(value, cell, printed.suffix)
+        if not _same(words.value(name, value), cell, printed.suffix)
     ]
 
 

@@ -86,10 +86,10 @@ def test_a_comparison_as_a_paper_prints_it() -> None:
     ours = {**empty, **known, "cell": "eps=none|method=lora", "reproduced_mean": 70.0}
     table = printed(pd.DataFrame([{**empty, **known, **both, "difference": -1.53}, ours]))
     assert table.to_numpy().tolist() == [
-        ["6, FFA-LoRA", "accuracy %", "82.03 ± 10.70", "80.50 ± 1.25", 3, "−1.53"]
+        ["ε 6, FFA-LoRA", "accuracy %", "82.03 ± 10.70", "80.50 ± 1.25", 3, "−1.53"]
     ]
     alone = printed(pd.DataFrame([ours]))
-    assert alone.to_numpy().tolist() == [["none, LoRA", "accuracy %", "–", "70.00", 3, "–"]]
+    assert alone.to_numpy().tolist() == [["no DP, LoRA", "accuracy %", "–", "70.00", 3, "–"]]
 
 
 def test_a_caption_for_latex(tmp_path: Path) -> None:

@@ -49,14 +49,3 @@ def test_every_row_has_all_its_cells(rows: list[list[str]]) -> None:
         assert line.endswith(r" \\")
         assert len(re.findall(r"(?<!\\)&", line)) == n - 1
         assert not re.match(r"\s*[\[*]", line)  # would be an argument of the row before
-
-
-def test_methods_stand_by_their_names() -> None:
-    text = latex.tabular(
-        ["method", "best_accuracy %"], [["ffa-lora", "70.0 ± 1.2"], ["my_own", "–"]], [False, True]
-    )
-    assert r"method & best\_accuracy \% \\" in text
-    assert r"FFA-LoRA & 70.0 $\pm$ 1.2 \\" in text
-    assert r"my\_own & -- \\" in text
-    # elsewhere a name is left as it is
-    assert "ffa-lora" in latex.tabular(["name"], [["ffa-lora"]], [False])

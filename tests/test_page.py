@@ -104,7 +104,7 @@ def test_a_finished_item_shows_all_its_parts() -> None:
     finish("ffa-lora/table1")
     text, structure = page([Item("ffa-lora/table1", title="The table")])
     for part in (
-        *("The table", "91.5 ± 0.4", "eps=6 · task=x", "85.00 ± 1.10", "70.12 ± 2.50", "−14.88"),
+        *("The table", "91.5 ± 0.4", "ε 6 · x", "85.00 ± 1.10", "70.12 ± 2.50", "−14.88"),
         *(
             "5.991",
             "0.9902",
@@ -153,7 +153,7 @@ def test_it_asks_for_nothing_from_outside() -> None:
     ItemOutputs("x", "smoke").table(pd.DataFrame({"a": [1]}))
     finish("x")
     text, structure = page([Item("x")])
-    assert all(re.match(r"(data:image/|#|x/)", address) for address in structure.addresses)
+    assert all(re.match(r"(data:image/|#|x/|\.\./claims\.html$)", address) for address in structure.addresses)
     assert "<script src" not in text
     assert "default-src 'none'" in text
     assert "@import" not in text
@@ -317,7 +317,7 @@ def test_a_number_leads_to_the_runs_that_it_is_the_mean_of() -> None:
     fragment = re.search(r'<a href="#([^"]+)" id="\1">84\.95 ± 1\.70</a>', text)
     assert fragment is not None
     title, said, runs = data["evidence"][fragment[1]]  # type: ignore[misc]
-    assert title == "ffa-lora · iid: 84.95 ± 1.70"
+    assert title == "FFA-LoRA · IID: 84.95 ± 1.70"
     assert said == "The mean of accuracy over 3 runs, from results.csv; checked."
     assert [run[0] for run in runs] == [key("ffa-lora", "iid", seed) for seed in range(3)]
     run: dict[str, object] = data["runs"][key("ffa-lora", "iid", 0)]  # type: ignore[assignment]

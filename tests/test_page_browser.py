@@ -190,7 +190,7 @@ def test_the_address_of_a_number_can_be_passed_on(browser: chromium.Browser, pag
     browser.wait("document.querySelector('#ffa-lora-table1 details').open")
     browser.do("document.querySelector('#ffa-lora-table1-claim-worse a').click()")
     browser.wait("document.querySelector('dialog').open")
-    assert "method=lora, split=severe" in browser.do("document.querySelector('dialog table').innerText")
+    assert "LoRA, severely unequal" in browser.do("document.querySelector('dialog table').innerText")
     browser.open(page, "#fed-hello-curves")
     browser.wait("document.querySelector('#fed-hello-curves details').open")
     assert "NaN in round 3" in browser.do("document.querySelector('#fed-hello-curves').innerText")
@@ -213,13 +213,38 @@ def test_the_keyboard_is_enough(browser: chromium.Browser) -> None:
     assert browser.do("parseFloat(getComputedStyle(document.activeElement).outlineWidth) >= 2")
 
 
-def test_paper_shows_everything_and_no_controls(browser: chromium.Browser) -> None:
+def test_a_point_of_a_figure_leads_to_its_runs(browser: chromium.Browser) -> None:
+    browser.do("document.querySelector('#ffa-lora-table1 details').open = true")
+    points = "document.querySelectorAll('#ffa-lora-table1-figure .plot a')"
+    assert browser.do(f"{points}.length") == 4
+    inside = f"""(() => {{
+      const box = document.querySelector('.plot').getBoundingClientRect();
+      return [...{points}].map(a => a.getBoundingClientRect()).every(
+        p => p.left > box.left && p.right < box.right && p.top > box.top && p.bottom < box.bottom);
+    }})()"""
+    assert browser.do(inside)
+    browser.do(f"{points}[3].click()")
+    browser.wait("document.querySelector('dialog').open")
+    shown = browser.do("document.querySelector('dialog').innerText")
+    assert "FFA-LoRA" in shown
+    assert "severely unequal" in shown
+    assert all(key("ffa-lora", "severe", seed) in shown for seed in range(3))
+
+
+def test_paper_has_the_results_and_the_appendix_where_it_is_wanted(browser: chromium.Browser) -> None:
     browser.call("Emulation.setEmulatedMedia", media="print")
     browser.do("dispatchEvent(new Event('beforeprint'))")
     assert browser.do("document.querySelectorAll('main details:not([open])').length") == 0
     hidden = "['.controls', '#theme', '.skip'].every(s => !document.querySelector(s).checkVisibility())"
     assert browser.do(hidden)
-    assert browser.do("document.querySelector('.claims').checkVisibility()")
+    visible = "[{}].map(s => document.querySelector('#ffa-lora-table1 ' + s).checkVisibility())"
+    results = visible.format("'.claims', '.brief', 'figure', 'table.table'")
+    assert browser.do(results) == [True] * 4
+    rest = visible.format("'.raw', '.prose', 'table.privacy'")
+    assert browser.do(rest) == [False] * 3
+    browser.do("document.querySelector('#whole input').click()")
+    assert browser.do(rest) == [True] * 3
+    browser.do("document.querySelector('#whole input').click()")
     browser.do("dispatchEvent(new Event('afterprint'))")
     assert browser.do("document.querySelectorAll('main details[open]').length") == 0
     browser.call("Emulation.setEmulatedMedia", media="")

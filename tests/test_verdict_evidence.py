@@ -15,6 +15,7 @@ from fedlora_kit.reporting.evidence import Evidence, sources
 from fedlora_kit.reporting.tables import Table, read_table
 from fedlora_kit.reporting.verdict_evidence import trace_claim, trace_ledger
 from fedlora_kit.study.claims import Claim, judge_all, mean_difference, smaller_drop, to_json
+from fedlora_kit.study.known_methods import look
 
 PLACES = [(m, t, seed) for m in ("lora", "ffa-lora") for t in ("a", "b") for seed in (0, 1, 2)]
 
@@ -52,7 +53,7 @@ def test_a_difference_names_both_sides_and_is_computed_anew(
     assert found is not None
     assert "checked" in found.said
     assert [(run[0], run[3]) for run in found.runs] == [
-        (row.key, f"method={row.method}") for row in frame.itertuples()
+        (row.key, look(row.method).title) for row in frame.itertuples()
     ]
     assert [float(run[2]) for run in found.runs] == pytest.approx(values)
     other = traced(above(), frame, known, change=1e-3)

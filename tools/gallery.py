@@ -20,13 +20,13 @@ from typing import Any
 
 from fedlora_kit.errors import BadValue, FedloraError
 from fedlora_kit.experiments import atomic
-from fedlora_kit.looks import known, of_method
 from fedlora_kit.papers.items import ITEMS, PAPERS
 from fedlora_kit.reporting.comparison import NOT_COMPARABLE
 from fedlora_kit.reporting.outputs import VERDICTS
 from fedlora_kit.reporting.runs import run_data
 from fedlora_kit.reporting.sections import Section, sections_of
 from fedlora_kit.reporting.tables import Table
+from fedlora_kit.study import words
 from fedlora_kit.study.item import PROFILES
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -73,18 +73,8 @@ def markdown(header: list[str], rows: list[list[str]], numeric: list[bool]) -> l
 
 
 def in_words(table: Table) -> list[list[str]]:
-    """The rows, methods by their names."""
-    at = [name == "method" for name in table.header]
-    return [
-        [of_method(c).title if m and c in known() else c for c, m in zip(row, at, strict=True)]
-        for row in table.rows
-    ]
-
-
-def cell(name: str) -> str:
-    """A cell of the comparison without the names of its coordinates."""
-    values = [part.partition("=")[2] or part for part in name.split(" · ")]
-    return ", ".join(of_method(value).title if value in known() else value for value in values)
+    """The rows in words."""
+    return [[words.value(name, c) for name, c in zip(table.header, row, strict=True)] for row in table.rows]
 
 
 def setting(section: Section, data: dict[str, Any]) -> str:
@@ -121,7 +111,7 @@ def compared(section: Section) -> list[str]:
     rows = [row for row in table.rows if row[4] != "–"]
     lines: list[str] = []
     if rows:
-        shown = [[cell(row[0]), row[1], row[2], row[4], row[5], row[6]] for row in rows[:ROWS]]
+        shown = [[row[0], row[1], row[2], row[4], row[5], row[6]] for row in rows[:ROWS]]
         header = ["cell", "metric", "published", "reproduced", "seeds", "difference [95 %]"]
         lines += markdown(header, shown, [False, False, True, True, True, True])
         lines.append("")
@@ -173,7 +163,7 @@ def shown(
     if main and not section.figures:
         what = f"Mean ± standard deviation over seeds of `{main[0].of}`." if main[0].of else ""
         lines += [what, ""] if what else []
-        lines += [*markdown(main[0].header, in_words(main[0]), main[0].numeric), ""]
+        lines += [*markdown([*map(words.heading, main[0].header)], in_words(main[0]), main[0].numeric), ""]
     claims = judged(section, most)
     return [*lines, *(["Claims:", "", *claims, ""] if claims else [])]
 

@@ -11,8 +11,8 @@ import pandas as pd
 
 from fedlora_kit.errors import BadValue, UnknownName
 from fedlora_kit.numerals import fixed, signed, with_spread
-from fedlora_kit.reporting.latex import in_words, known
 from fedlora_kit.reporting.tables import number
+from fedlora_kit.study import words
 from fedlora_kit.study.reported import cell
 from fedlora_kit.study.statistics import half_width
 
@@ -118,7 +118,7 @@ def printed(df: pd.DataFrame) -> pd.DataFrame:
         published, reproduced, difference, _ = in_text(row)
         rows.append(
             {
-                "cell": ", ".join(_value(part) for part in str(row["cell"]).split("|")),
+                "cell": ", ".join(map(in_words, str(row["cell"]).split("|"))),
                 "metric": row["metric"],
                 "published": published,
                 "reproduced": reproduced,
@@ -166,9 +166,10 @@ def caveat(df: pd.DataFrame) -> str:
     return "" if all_are.all() else f"Not comparable: {NOT_COMPARABLE}"
 
 
-def _value(part: str) -> str:
-    value = part.partition("=")[2] or part
-    return in_words(value) if known(value) else value
+def in_words(part: str) -> str:
+    """One coordinate of a cell's name, or its phrase, in words."""
+    column, is_coordinate, value = part.partition("=")
+    return words.place(column, value) if is_coordinate else part
 
 
 def _reproduced(results: pd.DataFrame, by: list[str], value: str) -> dict[str, np.ndarray]:

@@ -17,6 +17,7 @@ from statistics import fmean, stdev
 
 from fedlora_kit.numerals import half_a_unit
 from fedlora_kit.reporting.tables import Table, finite, number
+from fedlora_kit.study import words
 
 _KEY = re.compile(r"[0-9a-f]{16}")
 _WRITTEN = r"[0-9]+(?:\.[0-9]+)?(?:e[+-]?[0-9]+)?"
@@ -148,7 +149,9 @@ def trace(table: Table, known: Sequence[Source], prefix: str) -> Iterator[Eviden
                 source, rows, columns, spread = behind[i, j]
                 columns = sorted(columns, key=lambda c: c != of)
                 at = _at(source, table.header, row)
-                where = " · ".join([*(row[k] for k in at), table.header[j]])
+                where = " · ".join(
+                    [*(words.value(table.header[k], row[k]) for k in at), words.heading(table.header[j])]
+                )
                 shown = table.rows[i][j]
                 evidence = _evidence(f"{prefix}-{i}-{j}", f"{where}: {shown}", source, rows, columns, spread)
                 table.links[i, j] = f"#{evidence.id}"
@@ -179,7 +182,7 @@ def trace_cell(
                 and source.stats(rows, column)[2] == finite(count)
             ]
             columns.sort(key=lambda c: sum(c.endswith(f"_{kind}") != said for kind, said in kinds.items()))
-            title = " · ".join(f"{key} {value}" for key, value in name.items())
+            title = " · ".join(words.place(key, value) for key, value in name.items())
             return _evidence(fragment, f"{title}: {shown}", source, rows, columns)
     if not known:
         return None

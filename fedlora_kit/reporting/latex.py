@@ -1,12 +1,9 @@
-"""Tables for LaTeX: a booktabs tabular to ``\\input``, with methods by their names in words."""
+"""Tables for LaTeX: a booktabs tabular to ``\\input``."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-
-from fedlora_kit import looks
-from fedlora_kit.methods import METHODS
 
 _MATH = {
     "±": r"\pm", "×": r"\times", "−": "-", "·": r"\cdot", "∝": r"\propto", "→": r"\to", "≤": r"\leq",
@@ -60,20 +57,14 @@ def tabular(
     """A booktabs tabular.
 
     Args:
-        header: of each column. One called "method" holds registered names, which become names in words.
-        rows: cells as plain text.
+        header, rows: plain text.
         right: which columns are aligned to the right.
         note: plain text for a last row over all columns, under the rule, and for a comment above the table.
     """
 
-    def named(cell: str) -> str:
-        return in_words(cell) if known(cell) else cell
-
     def line(cells: Sequence[str]) -> str:
         return " & ".join(map(escaped, cells)) + r" \\"
 
-    by_name = [name.strip().lower() == "method" for name in header]
-    body = [line([named(cell) if m else cell for cell, m in zip(row, by_name, strict=True)]) for row in rows]
     width = rf"\multicolumn{{{len(header)}}}{{p{{0.8\linewidth}}}}"
     return "\n".join(
         [
@@ -83,20 +74,10 @@ def tabular(
             r"\toprule",
             line(header),
             r"\midrule",
-            *body,
+            *map(line, rows),
             r"\bottomrule",
             *([rf"{width}{{\footnotesize {escaped(note)}}} \\"] if note else []),
             r"\end{tabular}",
             "",
         ]
     )
-
-
-def known(method: str) -> bool:
-    """Whether a method has a name in words."""
-    return method in looks.known() or method in METHODS
-
-
-def in_words(method: str) -> str:
-    """The name in words of a method that is `known`: its look's, else the title of its class."""
-    return looks.of_method(method).title if method in looks.known() else METHODS[method].title

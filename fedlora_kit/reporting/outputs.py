@@ -12,13 +12,14 @@ import html
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from fedlora_kit import numerals, paths
+from fedlora_kit import paths
 from fedlora_kit.errors import BadValue
 from fedlora_kit.experiments import atomic
+from fedlora_kit.reporting.as_text import flat_frame, markdown, texts
 from fedlora_kit.reporting.whose import item_of_notebook
 
 if TYPE_CHECKING:
@@ -101,14 +102,13 @@ class ItemOutputs:
         Raises:
             BadValue: a table without rows or columns: it would look like a result; a name that a figure has.
         """
-        flat = _flat(df, self._name(name, "table"))
+        flat = flat_frame(df, self._name(name, "table"))
         self._csv(flat, name)
-        self._printed(flat, name, digits)
-        return df
+        return self._printed(flat, name, digits)
 
     def figure(self, fig: Figure, name: str = "figure", caption: str = "") -> Figure:
-        """``<name>.pdf``, ``.svg`` and ``.png``; closes the figure, so that it is displayed once and memory
-        is freed.
+        """``<name>.pdf``, ``.svg`` and ``.png``, and its points for the report; closes the
+        figure, so that it is displayed once and memory is freed.
 
         Args:
             caption: what is seen, in one or two sentences, for ``<name>.txt``, and for LaTeX ``<name>.tex``:
@@ -120,13 +120,14 @@ class ItemOutputs:
         from matplotlib import pyplot as plt
 
         from fedlora_kit.papers.items import all_items
-        from fedlora_kit.reporting import latex, style
+        from fedlora_kit.reporting import latex, points, style
 
         style.save(fig, self.folder, self._name(name, "figure"))
         titles = {item.id: f"{item.title}." for item in all_items()}
         words = " ".join(caption.split()) or titles.get(self.item_id, name)
         atomic.write_text(self.folder / f"{name}.txt", words + "\n")
         atomic.write_text(self.folder / f"{name}.tex", f"\\caption{{{latex.escaped(words)}}}\n")
+        atomic.write_json(self.folder / f"{name}.points.json", points.points_of(fig))
         plt.close(fig)
         return fig
 
@@ -148,13 +149,14 @@ class ItemOutputs:
         self._csv(df, "comparison")
         if len(df):
             right = ("published", "reproduced", "seeds", "difference")
-            self._printed(printed(df), "comparison", 2, right, caveat(df))
+            return self._printed(printed(df), "comparison", 2, right, caveat(df))
         return df
 
     def claims(self, judged: Sequence[Judged]) -> Shown:
         """``claims.json``: every claim with its verdict, reason and evidence, from
         `study.claims.judge_all`.
         """
+        from fedlora_kit.study import words
         from fedlora_kit.study.claims import to_json
 
         atomic.write_text(self.folder / "claims.json", to_json(judged) + "\n")
@@ -162,22 +164,23 @@ class ItemOutputs:
         rows = "".join(
             f"<tr><td style='text-align:left'>{html.escape(c['text'])}</td>"
             f"<td style='text-align:left'><b>{html.escape(c['status'])}</b></td>"
-            f"<td style='text-align:left'>{html.escape(c['reason'])}</td></tr>"
+            f"<td style='text-align:left'>{html.escape(words.sentence(c['reason']))}</td></tr>"
             for c in claims
         )
         return Shown(
             f"<table><thead><tr><th>claim</th><th>verdict</th><th>why</th></tr></thead><tbody>{rows}</tbody></table>",
-            "\n".join(f"{c['status']:>14}  {c['text']}\n{'':>16}{c['reason']}" for c in claims),
+            "\n".join(
+                f"{c['status']:>14}  {c['text']}\n{'':>16}{words.sentence(c['reason'])}" for c in claims
+            ),
         )
 
     def privacy(self, df: pd.DataFrame) -> pd.DataFrame:
         """``privacy.csv``: the privacy ledger (ε spent, δ, σ, q, T, accountant, sampling), one row a
         setting.
         """
-        flat = _flat(df, "privacy")
+        flat = flat_frame(df, "privacy")
         self._csv(flat, "privacy")
-        self._printed(flat, "privacy", 4)
-        return df
+        return self._printed(flat, "privacy", 4)
 
     def note(self, deviations: list[str]) -> Shown:
         """``deviations.json``: where this run departs from the paper, one sentence each."""
@@ -202,14 +205,18 @@ class ItemOutputs:
 
     def _printed(
         self, flat: pd.DataFrame, name: str, digits: int, right: Sequence[str] = (), note: str = ""
-    ) -> None:
+    ) -> pd.DataFrame:
+        """Markdown and LaTeX in words; the table as they have it."""
         from fedlora_kit.reporting import latex
+        from fedlora_kit.study import words
 
-        header, rows, numeric = _texts(flat, digits)
-        numeric = [n or column in right for n, column in zip(numeric, header, strict=True)]
-        atomic.write_text(self.folder / f"{name}.md", _markdown(header, rows, numeric, note))
+        shown = words.frame(flat)
+        header, rows, numeric = texts(shown, digits)
+        numeric = [n or column in right for n, column in zip(numeric, flat.columns, strict=True)]
+        atomic.write_text(self.folder / f"{name}.md", markdown(header, rows, numeric, note))
         aligned = [n or any(" ± " in row[i] for row in rows) for i, n in enumerate(numeric)]
         atomic.write_text(self.folder / f"{name}.tex", latex.tabular(header, rows, aligned, note))
+        return shown
 
     def _csv(self, df: pd.DataFrame, name: str) -> None:
         atomic.write_text(self.folder / f"{name}.csv", df.to_csv(index=False, lineterminator="\n"))
@@ -258,50 +265,3 @@ def count_claims(claims: Sequence[Mapping[str, str]]) -> dict[str, int]:
     """Verdict → number of claims, as `read_claims` gives them."""
     found = [claim["status"] for claim in claims]
     return {verdict: found.count(verdict) for verdict in VERDICTS}
-
-
-def _flat(df: pd.DataFrame, name: str) -> pd.DataFrame:
-    import pandas as pd
-
-    if df.shape[0] == 0 or df.shape[1] == 0:
-        raise BadValue(f"the table {name!r} is empty", "check that the runs gave results for its cells")
-    plain = isinstance(df.index, pd.RangeIndex) and df.index.name is None
-    flat = df.copy()
-    if isinstance(flat.columns, pd.MultiIndex):
-        flat.columns = pd.Index(
-            [" ".join(str(part) for part in parts if str(part)) for parts in flat.columns]
-        )
-    flat.columns.name = None
-    return flat if plain else flat.reset_index()
-
-
-def _texts(df: pd.DataFrame, digits: int) -> tuple[list[str], list[list[str]], list[bool]]:
-    """Header, cells as text, and which columns hold numbers."""
-    import numpy as np
-    import pandas as pd
-
-    def shown(values: Iterable[Any]) -> list[str]:
-        cells = list(values)
-        floats = [i for i, value in enumerate(cells) if isinstance(value, float | np.floating)]
-        texts = [numerals.MISSING if value is None or value is pd.NA else str(value) for value in cells]
-        for i, text in zip(floats, numerals.column((cells[i] for i in floats), digits), strict=True):
-            texts[i] = text
-        return texts
-
-    columns = [shown(df.iloc[:, i].astype(object)) for i in range(df.shape[1])]
-    numeric = [bool(pd.api.types.is_numeric_dtype(dtype)) for dtype in df.dtypes]
-    return shown(df.columns), [list(row) for row in zip(*columns, strict=True)], numeric
-
-
-def _markdown(
-    header: Sequence[str], rows: Sequence[Sequence[str]], numeric: Sequence[bool], note: str = ""
-) -> str:
-    from tabulate import tabulate  # type: ignore[import-untyped]
-
-    def safe(cells: Sequence[str]) -> list[str]:
-        return [cell.replace("|", "\\|").replace("\n", " ") for cell in cells]
-
-    align = ["right" if number else "left" for number in numeric]
-    body = [safe(row) for row in rows]
-    text: str = tabulate(body, safe(header), tablefmt="pipe", disable_numparse=True, colalign=align)
-    return text + "\n" + (f"\n{note}\n" if note else "")

@@ -12,18 +12,17 @@ import json
 from collections.abc import Iterable, Sequence
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fedlora_kit import __version__
 from fedlora_kit.experiments import atomic
 from fedlora_kit.experiments.store import Store
+from fedlora_kit.reporting.claims_page import write_claims_page
 from fedlora_kit.reporting.outputs import VERDICTS, item_folder
+from fedlora_kit.reporting.rendering import templates
 from fedlora_kit.reporting.runs import run_data
 from fedlora_kit.reporting.sections import Section, sections_of
 from fedlora_kit.study.item import Item
-
-if TYPE_CHECKING:
-    from jinja2 import Environment
 
 _STATES = {
     "ok": "done",
@@ -38,7 +37,8 @@ _DONE, _FAILED = ("ok",), ("failed", "damaged")
 def write_page(
     output_dir: str | Path, profile: str, items: Iterable[Item] | None = None, store: Store | None = None
 ) -> Path:
-    """Write ``<output_dir>/<profile>/index.html``, and one page a paper beside its items; the first's path.
+    """Write ``<output_dir>/<profile>/index.html``, one page a paper beside its items, and the claims in all
+    profiles, ``<output_dir>/claims.html``; the first's path.
 
     Args:
         output_dir: as for `reporting.outputs.ItemOutputs`.
@@ -54,18 +54,17 @@ def write_page(
     """
     from fedlora_kit.papers.items import all_items, papers
 
-    items = all_items() if items is None else items
+    items = list(all_items() if items is None else items)
     titles = {"start": "Lessons", "other": "Other items"} | {paper.id: paper.title for paper in papers()}
     references = {paper.id: paper.reference for paper in papers()}
     base = item_folder("x", profile, output_dir).parent
-    sections = sections_of(base, list(items))
+    sections = sections_of(base, items)
     by_paper: dict[str, list[Section]] = {}
     for section in sections:
         by_paper.setdefault(section.paper, []).append(section)
     own_pages = {p for p in references if any(s.state in _DONE + _FAILED for s in by_paper.get(p, []))}
-    environment = _environment()
-    template = environment.get_template("page.html.j2")
-    script = "\n" + "".join(environment.get_template(f"{name}.js.j2").render() for name in ("page", "runs"))
+    template = templates().get_template("page.html.j2")
+    script = "\n" + "".join(templates().get_template(f"{name}.js.j2").render() for name in ("page", "runs"))
     runs = run_data((key for section in sections for key in section.runs), store)
 
     def write(path: Path, shown: dict[str, list[Section]], only: str = "", prefix: str = "") -> Path:
@@ -91,21 +90,11 @@ def write_page(
         atomic.write_text(path, text)
         return path
 
+    named = {paper: titles[paper] for paper in references}
+    write_claims_page(base.parent, items, named, Store() if store is None else store)
     for paper in sorted(own_pages):
         write(base / paper / "index.html", {paper: by_paper[paper]}, only=paper, prefix="../")
     return write(base / "index.html", by_paper)
-
-
-def _environment() -> Environment:
-    from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
-
-    return Environment(
-        loader=PackageLoader("fedlora_kit.reporting", "templates"),
-        autoescape=select_autoescape(["html.j2"], default=False),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
 
 
 def _overview(

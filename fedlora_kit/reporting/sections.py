@@ -14,9 +14,10 @@ from typing import Any
 from fedlora_kit.errors import BadValue
 from fedlora_kit.numerals import MISSING, fixed
 from fedlora_kit.reporting import evidence, verdict_evidence
-from fedlora_kit.reporting.comparison import in_text
+from fedlora_kit.reporting.comparison import in_text, in_words
 from fedlora_kit.reporting.evidence import Evidence, Source
 from fedlora_kit.reporting.outputs import FIGURE_KINDS, changed_files, count_claims, read_claims
+from fedlora_kit.reporting.points import Spot, trace_points
 from fedlora_kit.reporting.tables import Table, read_rows, read_table, written
 from fedlora_kit.study.item import Item
 from fedlora_kit.study.reported import coords
@@ -28,7 +29,8 @@ _APART = {"comparison", "privacy"}
 @dataclass(frozen=True)
 class Picture:
     """A figure: ``data`` is its address in the page, ``files`` its files beside the page, best for print
-    first; ``width`` and ``height`` in CSS pixels, 0 where they are not known.
+    first; ``width`` and ``height`` in CSS pixels, 0 where they are not known; ``spots``: its points
+    that lead to runs.
     """
 
     name: str
@@ -37,6 +39,7 @@ class Picture:
     files: list[str]
     width: int = 0
     height: int = 0
+    spots: list[Spot] = field(default_factory=list)
 
 
 @dataclass
@@ -149,6 +152,13 @@ def _read(section: Section, folder: Path) -> Section:
         section.deviations = [
             str(line) for line in json.loads((folder / "deviations.json").read_text("utf-8"))
         ]
+    for figure in section.figures:
+        drawn_points = folder / f"{figure.name}.points.json"
+        if drawn_points.name in section.files:
+            points = json.loads(drawn_points.read_text("utf-8"))
+            spots, found = trace_points(points, section.tables, f"{section.anchor}-{figure.name}")
+            figure.spots.extend(spots)
+            section.evidence += found
     section.runs = evidence.keys(section.tables)
     return section
 
@@ -163,6 +173,7 @@ def _judge(section: Section, folder: Path, known: Sequence[Source]) -> None:
         figures = record.get("evidence") or {}
         found = verdict_evidence.trace_claim(claim, figures, known, f"{claim['at']}-runs")
         claim["traced"] = found.id if found else ""
+        claim["short"] = verdict_evidence.in_short(figures)
         section.evidence += [found] if found else []
 
 
@@ -202,7 +213,12 @@ def _compare(section: Section, path: Path, known: Sequence[Source]) -> None:
     for n, record in enumerate(records):
         published, shown, difference, interval = in_text(record)
         table, at = (ours, 2) if published == MISSING else (both, 4)
-        row = [record["cell"].replace("|", " · "), record["metric"], shown, written(record["n_seeds"])]
+        row = [
+            " · ".join(map(in_words, record["cell"].split("|"))),
+            record["metric"],
+            shown,
+            written(record["n_seeds"]),
+        ]
         if table is both:
             how = " · ".join(word for word in (record["label"], record["source"]) if word)
             row = [*row[:2], published, how, *row[2:], f"{difference} {interval}".strip()]

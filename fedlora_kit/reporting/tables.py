@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fedlora_kit import numerals
+from fedlora_kit.study.words import heading
 
 LONG = 40
 """Rows; a longer table is folded."""
@@ -43,7 +44,8 @@ class Table:
     @property
     def title(self) -> str:
         """The name in words."""
-        return self.name.replace("_", " ").capitalize()
+        said = heading(self.name)
+        return said[:1].upper() + said[1:]
 
     @property
     def long(self) -> bool:

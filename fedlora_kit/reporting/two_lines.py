@@ -10,6 +10,7 @@ from fedlora_kit import looks
 from fedlora_kit.reporting.latex import tabular
 from fedlora_kit.reporting.rounds import lines_of, score_of, title_of
 from fedlora_kit.reporting.style import mean_band, set_style
+from fedlora_kit.study import words
 from fedlora_kit.study.grid import mean_std_table
 
 if TYPE_CHECKING:
@@ -70,9 +71,9 @@ def latex_table(
         lines_of(cell, by)
     last = frame.dropna(subset=[column]).sort_values("round").groupby("key", sort=False).tail(1)
     last = last.assign(**{"": column}) if columns is None else last
-    table = mean_std_table(last.sort_index(), [by], columns or "", value=column)
+    table = words.frame(mean_std_table(last.sort_index(), [by], columns or "", value=column))
     body = [[str(cell) if cell == cell else "–" for cell in row] for row in table.itertuples(index=False)]
-    return tabular([str(name) for name in table.columns], body, [name != by for name in table.columns])
+    return tabular([str(name) for name in table.columns], body, [i > 0 for i in range(table.shape[1])])
 
 
 def lines_of_columns(frame: pd.DataFrame, columns: str) -> dict[str, pd.DataFrame]:

@@ -5,13 +5,26 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
+from fedlora_kit.numerals import signed, significant
 from fedlora_kit.reporting.evidence import Evidence, Rows, Source, spelt
 from fedlora_kit.reporting.tables import Table, finite
+from fedlora_kit.study import words
 
 _SIDE = re.compile(r"\((\w+=[^()]*)\)")  # as `study.pairing.describe` writes it
 _VALUE = re.compile(r"\w+")
 _LEDGER = ("epsilon", "sigma")
 _EXACT = 1e-9
+
+
+def in_short(evidence: Mapping[str, object]) -> str:
+    """A verdict's difference or ratio with its interval; empty where it has none."""
+    at = evidence.get("difference")
+    ends = [end for name in ("lower", "upper") if isinstance(end := evidence.get(name), int | float)]
+    if isinstance(at, int | float) and len(ends) == 2:
+        low, high = (signed(significant(end, 3)) for end in ends)
+        return f"{signed(significant(at, 3))} [{low}, {high}]"
+    ratio = evidence.get("ratio")
+    return f"ratio {significant(ratio, 3)}" if isinstance(ratio, int | float) else ""
 
 
 def trace_claim(
@@ -36,7 +49,12 @@ def trace_claim(
         found = [_rows(source, side) for side in sides]
         if value[0] in source.values and all(found):
             runs = tuple(
-                (source.rows[i]["key"], source.rows[i]["seed"], source.rows[i][value[0]], side)
+                (
+                    source.rows[i]["key"],
+                    source.rows[i]["seed"],
+                    source.rows[i][value[0]],
+                    words.sentence(side),
+                )
                 for side, rows in zip(sides, found, strict=True)
                 for i in rows
             )
@@ -50,7 +68,9 @@ def trace_claim(
                 )
                 if "round" in source.table.header:  # the last round's, where a verdict may be of another
                     runs = tuple((key, seed, "", side) for key, seed, _, side in runs)
-            return Evidence(fragment, f"{claim['status']}: {claim['text']}", f"{said} {reason}", runs)
+            return Evidence(
+                fragment, f"{claim['status']}: {claim['text']}", f"{said} {words.sentence(reason)}", runs
+            )
     return None
 
 
@@ -114,7 +134,12 @@ def trace_ledger(table: Table, known: Sequence[Source], prefix: str) -> Iterator
                 if found is not None:
                     source, rows = found
                     at = [k for k, column in enumerate(table.header) if column in source.coords]
-                    title = " · ".join([*(row[k] for k in at), f"{name} {row[j]}"])
+                    title = " · ".join(
+                        [
+                            *(words.value(table.header[k], row[k]) for k in at),
+                            f"{words.heading(name)} {row[j]}",
+                        ]
+                    )
                     over = f"{len(rows)} run{'s' * (len(rows) != 1)}"
                     said = (
                         f"The largest {name} of {over}, from {source.table.name}.csv; checked. A run's is "

@@ -39,6 +39,7 @@ from fedlora_kit.looks import SINGLE, of_method, ramp
 from fedlora_kit.methods.aggregation_gap import aggregation_gap
 from fedlora_kit.methods.base import ClientUpdate
 from fedlora_kit.papers.ffa_lora import discordance1
+from fedlora_kit.study.words import SPLITS
 
 out = kit.begin("ffa-lora/discordance1", profile, output_dir)
 sweep = discordance1.sweep(
@@ -109,7 +110,7 @@ for split in sweep.base.splits:
         yerr=100 * rows["std"],
         color=colour,
         marker=marker,
-        label=f"LoRA, {split if split != 'iid' else 'IID'}",
+        label=f"LoRA, {SPLITS[split]}",
     )
 flat = summary[summary["method"] == "ffa-lora"].groupby("local_steps")["mean"].max()
 axes.plot(flat.index, 100 * flat, label="FFA-LoRA, worst split", **of_method("ffa-lora").line())

@@ -135,7 +135,7 @@ def early_claims() -> list[Claim]:
     return [
         Claim(
             f"half_way_above_{baseline}_{split}",
-            f"{WORDS[split]}: half way through the rounds, Fed-HeLLo is above {baseline}",
+            f"{WORDS[split]}: half way through the rounds, Fed-HeLLo is above {look(baseline).title}",
             "official logs, round 250",
             "SEEN (one seed)",
             lambda r, b=baseline, s=split: mean_difference(  # type: ignore[misc]

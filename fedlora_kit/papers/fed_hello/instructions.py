@@ -19,6 +19,7 @@ import numpy.typing as npt
 from fedlora_kit.errors import BadValue, UnknownName
 from fedlora_kit.papers import laptop
 from fedlora_kit.papers.fed_hello import grid
+from fedlora_kit.study import words
 from fedlora_kit.study.grid import Cell
 from fedlora_kit.study.known_methods import names as known_names
 from fedlora_kit.study.overrides import override, plain, positive
@@ -28,7 +29,7 @@ from fedlora_kit.study.tasks import fitting
 ITEMS = {"dolly": "fed-hello/dolly", "natural_instructions": "fed-hello/natural_instructions"}
 #: split -> categories (of Natural Instructions: tasks) that a client holds; 0 for no rule
 SPLITS = {"iid": 0, "cat_2": 2, "cat_1": 1}
-WORDS = {"iid": "IID", "cat_2": "2 categories a client", "cat_1": "1 category a client"}
+WORDS = {split: words.SPLITS[split] for split in SPLITS}
 ROC = "1:1:1"
 
 

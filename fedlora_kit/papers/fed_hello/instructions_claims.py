@@ -7,6 +7,7 @@ import dataclasses
 from fedlora_kit.papers.fed_hello.instructions import PROFILES, ROC, WORDS, Setting
 from fedlora_kit.papers.fed_hello.table2 import BASELINES
 from fedlora_kit.study.claims import Claim, mean_difference
+from fedlora_kit.study.known_methods import look
 
 #: the column that the claims are judged on
 SCORE = "rouge_l"
@@ -17,7 +18,7 @@ def claims(data_set: str) -> list[Claim]:
     return [
         Claim(
             f"above_{baseline}_{split}",
-            f"{WORDS[split]}, resources {ROC}: Fed-HeLLo's ROUGE-L is above that of {baseline}",
+            f"{WORDS[split]}, resources {ROC}: Fed-HeLLo's ROUGE-L is above that of {look(baseline).title}",
             "abstract: above the baselines",
             "SECOND: the direction; metric and numbers are UNKNOWN",
             lambda r, b=baseline, s=split: mean_difference(  # type: ignore[misc]

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fedlora_kit.papers.fed_hello.grid import SPLITS, Setting
-from fedlora_kit.papers.fed_hello.table2 import BASELINES
+from fedlora_kit.papers.fed_hello.table2 import BASELINES, WORDS
 from fedlora_kit.study.claims import Claim, mean_difference
+from fedlora_kit.study.known_methods import look
 
 ROC = "1:1:1"
 FOUNDATION = "SECOND: the direction; the numbers are UNKNOWN"
@@ -31,11 +32,10 @@ def claims(value: str, what: str) -> list[Claim]:
     Args:
         value: column that is compared; what: the same in words.
     """
-    names = {"iid": "IID", "pat_20": "20 % of the classes a client", "pat_10": "10 % of the classes a client"}
     return [
         Claim(
             f"above_{baseline}_{split}",
-            f"{names[split]}, resources {ROC}: Fed-HeLLo's {what} is above that of {baseline}",
+            f"{WORDS[split]}, resources {ROC}: Fed-HeLLo's {what} is above that of {look(baseline).title}",
             "abstract: above the baselines",
             FOUNDATION,
             lambda r, b=baseline, s=split: mean_difference(  # type: ignore[misc]
@@ -56,7 +56,8 @@ def over_all_splits(value: str, what: str, baselines: Sequence[str] = BASELINES)
     return [
         Claim(
             f"{value}_above_{baseline}",
-            f"mean over the splits, resources {ROC}: Fed-HeLLo's {what} is above that of {baseline}",
+            f"mean over the splits, resources {ROC}: Fed-HeLLo's {what} is above that of "
+            f"{look(baseline).title}",
             "abstract: above the baselines",
             FOUNDATION,
             lambda r, b=baseline: mean_difference(  # type: ignore[misc]

@@ -8,8 +8,10 @@ from typing import Any
 
 from fedlora_kit.papers.fed_hello import modes
 from fedlora_kit.papers.fed_hello.grid import PROFILES as PROFILES
-from fedlora_kit.papers.fed_hello.grid import Setting, cells, setting
+from fedlora_kit.papers.fed_hello.grid import SPLITS, Setting, cells, setting
+from fedlora_kit.study import words
 from fedlora_kit.study.claims import Claim, mean_difference, smaller_drop
+from fedlora_kit.study.known_methods import look
 from fedlora_kit.study.number_formats import precision_note
 from fedlora_kit.study.planned import Runs
 
@@ -20,7 +22,7 @@ METRICS = {
     "final test accuracy %": "accuracy",
     "mean test accuracy % of the last 10 rounds": "accuracy_last10",
 }
-WORDS = {"iid": "IID", "pat_20": "Non-IID 20/1.0", "pat_10": "Non-IID 10/1.0"}
+WORDS = {split: words.SPLITS[split] for split in SPLITS}
 BASELINES = ("fedra", "hetlora", "exclusive", "flexlora", "straggler")
 _OWN_631 = (
     "Only the existence of this configuration is known (SECOND); that its groups can train the same 6, 9 and "
@@ -37,13 +39,14 @@ def claims(roc: str = "1:1:1") -> list[Claim]:
     """
     logged = roc == "1:1:1"
     made = []
-    for split, words in WORDS.items():
+    for split, named in WORDS.items():
         for baseline in BASELINES:
             seen = logged and baseline != "straggler"
             made.append(
                 Claim(
                     f"above_{baseline}_{split}",
-                    f"{words}, resources {roc}: Fed-HeLLo's best accuracy is above that of {baseline}",
+                    f"{named}, resources {roc}: Fed-HeLLo's best accuracy is above that of "
+                    f"{look(baseline).title}",
                     _LOGS if seen else "abstract: above the baselines",
                     "SEEN (one seed)" if seen else "SECOND: the direction; the numbers are UNKNOWN",
                     lambda r, b=baseline, s=split: mean_difference(  # type: ignore[misc]
@@ -60,7 +63,7 @@ def claims(roc: str = "1:1:1") -> list[Claim]:
             Claim(
                 f"drops_less_than_{baseline}",
                 f"from IID to Non-IID 10/1.0, resources {roc}, Fed-HeLLo's best accuracy drops by less than "
-                f"that of {baseline}",
+                f"that of {look(baseline).title}",
                 _LOGS if logged else "abstract: above the baselines",
                 "DERIVED from the logs (one seed): 7.35 points; FedRA 8.55, Exclusive 14.94, HETLoRA 15.87"
                 if logged

@@ -24,6 +24,7 @@ from fedlora_kit.study.overrides import chosen
 from fedlora_kit.study.pairing import MissingCells, pair
 from fedlora_kit.study.planned import Runs
 from fedlora_kit.study.statistics import mean_interval
+from fedlora_kit.study.words import sentence
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -270,7 +271,7 @@ def figure(found: pd.DataFrame) -> Figure:
         axis.errorbar(change, range(len(places)), xerr=bars, lw=1.0, **look)
         axis.set(xlabel=f"change of {part} ROUGE-L (percentage points)", ylim=(len(places) - 0.4, -0.6))
         axis.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0))
-    axes[0].set_yticks(range(len(places)), [f"{c}: {d} → {a}" for c, d, a in places])
+    axes[0].set_yticks(range(len(places)), [sentence(f"{c}: {d} → {a}") for c, d, a in places])
     return fig
 
 

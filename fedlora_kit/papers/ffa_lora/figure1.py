@@ -28,6 +28,7 @@ from fedlora_kit.errors import BadValue
 from fedlora_kit.numerals import fixed
 from fedlora_kit.randomness import Streams, checked_seeds
 from fedlora_kit.study.claims import Claim, MissingCells, Verdict, mean_difference
+from fedlora_kit.study.known_methods import look
 from fedlora_kit.study.planned import Runs
 
 if TYPE_CHECKING:
@@ -163,7 +164,8 @@ def _slopes(measured: pd.DataFrame) -> Verdict:
         holds &= abs(interval.lower - derived) < 0.02 and abs(interval.upper - derived) < 0.02
         evidence[f"slope_{noise}"] = interval.mean
         parts.append(
-            f"{noise} {fixed(interval.mean, 4)} [{fixed(interval.lower, 4)}, {fixed(interval.upper, 4)}]"
+            f"{look(noise).title} {fixed(interval.mean, 4)} "
+            f"[{fixed(interval.lower, 4)}, {fixed(interval.upper, 4)}]"
         )
     return Verdict(
         "reproduced" if holds else "not reproduced", "slopes of log norm: " + "; ".join(parts), evidence

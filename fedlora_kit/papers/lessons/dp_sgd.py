@@ -16,6 +16,7 @@ from fedlora_kit.privacy.stacked import clipped_sums
 from fedlora_kit.randomness import checked_seeds
 from fedlora_kit.study.claims import Claim, MissingCells, Verdict, mean_difference
 from fedlora_kit.study.grid import Cell
+from fedlora_kit.study.known_methods import look
 from fedlora_kit.study.planned import Runs
 
 if TYPE_CHECKING:
@@ -170,7 +171,7 @@ def claims() -> list[Claim]:
         *(
             Claim(
                 f"privacy_costs_{method.replace('-', '_')}",
-                f"privacy costs accuracy: {method} without DP is above the same with it",
+                f"privacy costs accuracy: {look(method).title} without DP is above the same with it",
                 "this kit",
                 "own check",
                 lambda r, m=method: mean_difference(  # type: ignore[misc]

@@ -18,6 +18,7 @@ from fedlora_kit.models.targets import layer_index
 from fedlora_kit.papers.fed_hello import grid
 from fedlora_kit.study.claims import Claim, MissingCells, Status, Verdict, mean_difference
 from fedlora_kit.study.grid import Cell, results_frame
+from fedlora_kit.study.known_methods import look
 from fedlora_kit.study.planned import Runs
 
 if TYPE_CHECKING:
@@ -129,7 +130,7 @@ def claims() -> list[Claim]:
         *(
             Claim(
                 f"above_{other}",
-                f"Fed-HeLLo's accuracy after six rounds is above that of {other}",
+                f"Fed-HeLLo's accuracy after six rounds is above that of {look(other).title}",
                 "abstract: above the baselines; own check at toy size",
                 "SECOND",
                 lambda r, o=other: mean_difference(  # type: ignore[misc]

@@ -69,7 +69,7 @@ def claims(own: str) -> list[Claim]:
     return [
         Claim(
             f"{own}_above_lora_{split}",
-            f"{own}'s accuracy after six rounds is above that of lora ({words})",
+            f"{own}'s accuracy after six rounds is above that of LoRA ({words})",
             "this notebook",
             "own check",
             lambda r, s=split: mean_difference(  # type: ignore[misc]
