@@ -20,6 +20,7 @@ from fedlora_kit import numerals, paths
 from fedlora_kit.errors import BadValue
 from fedlora_kit.experiments import atomic
 from fedlora_kit.reporting.whose import item_of_notebook
+from fedlora_kit.study import look_log
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -75,7 +76,8 @@ class ItemOutputs:
         profile: ``smoke``, ``small`` or ``paper``.
         output_dir: top of all outputs; relative to the kit's home, not to the notebook's folder.
 
-    Each method returns what it wrote in a form that a notebook displays well as the last line of a cell.
+    Each method returns what it wrote in a form that a notebook displays well as the last line of a cell. From
+    then on what this process judges are looks at this item's results (`study.look_log`).
 
     Raises:
         BadValue: an item id or a profile that is not a plain name; a copy whose file is no item's.
@@ -86,6 +88,7 @@ class ItemOutputs:
         self.profile = profile
         self.folder = item_folder(self.item_id, profile, os.environ.get(STAGING_VARIABLE) or output_dir)
         self._kinds = {"comparison": "comparison", "privacy": "privacy ledger"}
+        look_log.judge_for(self.item_id, profile)
 
     @property
     def name(self) -> str:
