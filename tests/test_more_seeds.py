@@ -9,7 +9,6 @@ from typing import Any
 import nbformat
 import pytest
 from typer.testing import CliRunner
-from warm_kernel import warm_kernels
 
 from fedlora_kit.batch.folders import EARLIER
 from fedlora_kit.batch.order import Order
@@ -126,16 +125,15 @@ def test_added_seeds_are_a_further_look_that_outlives_the_figures(home: Path) ->
         (record,) = json.loads((home / "figures/smoke/own/mine/claims.json").read_text())
         return record
 
-    with warm_kernels():
-        for words, look, seeds in (
-            ([], 1, 3),
-            (["--more-seeds", "3"], 2, 6),
-            ([], 1, 3),
-            (["-s", "seeds=7"], 3, 7),
-        ):
-            done = CliRunner().invoke(app, ["reproduce", "own/mine", *words])
-            assert done.exit_code == 0, done.output
-            assert (claim()["look"], len(claim()["seeds"])) == (look, seeds)
-            for path in (home / "figures/smoke/own").rglob("*") if look == 2 else ():
-                path.is_file() and path.unlink()
+    for words, look, seeds in (
+        ([], 1, 3),
+        (["--more-seeds", "3"], 2, 6),
+        ([], 1, 3),
+        (["-s", "seeds=7"], 3, 7),
+    ):
+        done = CliRunner().invoke(app, ["reproduce", "own/mine", *words])
+        assert done.exit_code == 0, done.output
+        assert (claim()["look"], len(claim()["seeds"])) == (look, seeds)
+        for path in (home / "figures/smoke/own").rglob("*") if look == 2 else ():
+            path.is_file() and path.unlink()
     assert "look 3, 98.75 % interval" in claim()["reason"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import time
 import uuid
 from dataclasses import dataclass, replace
@@ -26,6 +27,7 @@ from fedlora_kit.surroundings import python_path
 
 _TICK = 0.1  # seconds
 _GRACE = 15.0  # seconds that a worker has to stop its kernel
+_SERVER_DIED = 255  # what multiprocessing says of a process whose server is gone: it may still live
 _MOST = 4  # notebooks at a time, unless the user says
 _MEMORY = 3 * 2**29  # bytes that a notebook and its kernel take, about
 _MEMINFO = Path("/proc/meminfo")
@@ -102,6 +104,9 @@ def _start(item: Item, crashed: Status, order: Order, share: int) -> _Child:
 def _collect(child: _Child) -> Status:
     """The status of an ended worker; a worker that died without one is recorded as a failure here."""
     code = child.process.exitcode or 0
+    if code == _SERVER_DIED:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(child.process.pid or 0, signal.SIGKILL)
     child.errors.seek(0)
     said = child.errors.read().decode(errors="replace").strip()
     _close(child)
