@@ -104,9 +104,9 @@ def _start(item: Item, crashed: Status, order: Order, share: int) -> _Child:
 def _collect(child: _Child) -> Status:
     """The status of an ended worker; a worker that died without one is recorded as a failure here."""
     code = child.process.exitcode or 0
-    if code == _SERVER_DIED:
+    if code == _SERVER_DIED and child.process.pid:
         with contextlib.suppress(ProcessLookupError):
-            os.kill(child.process.pid or 0, signal.SIGKILL)
+            os.kill(child.process.pid, signal.SIGKILL)
     child.errors.seek(0)
     said = child.errors.read().decode(errors="replace").strip()
     _close(child)
