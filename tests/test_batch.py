@@ -17,7 +17,6 @@ import nbformat
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from warm_kernel import warm_kernels
 
 from fedlora_kit.batch import cache, kernel, pool
 from fedlora_kit.batch.folders import Staging, exclusive
@@ -250,8 +249,7 @@ class Batch:
 
 
 ITEMS = [*(Item(f"p/{name}") for name in ("ok", "bad", "killed", "orphan")), Item("p/planned")]
-#: for which a kernel is enough
-WARM = [Item("p/nothing"), *(Item(name, "lesson") for name in ("lesson", "own/copy", "own/silent"))]
+QUICK = [Item("p/nothing"), *(Item(name, "lesson") for name in ("lesson", "own/copy", "own/silent"))]
 SLOW = [Item("p/slow")]
 
 
@@ -287,9 +285,8 @@ def batch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Batch]:
         settings = {"rounds": "5"}
         statuses = reproduce(Order(ITEMS, jobs=2, settings=settings), recorder).statuses
         assert [status.item for status in statuses] == [item.id for item in ITEMS]
-        with warm_kernels():
-            statuses += reproduce(Order(WARM, settings=settings)).statuses
-            statuses += reproduce(Order(SLOW, settings=settings, timeout=1)).statuses
+        statuses += reproduce(Order(QUICK, jobs=2, settings=settings)).statuses
+        statuses += reproduce(Order(SLOW, settings=settings, timeout=1)).statuses
         yield Batch(home, {status.item: status for status in statuses}, recorder.lines)
 
 
@@ -430,7 +427,7 @@ def test_summary_has_a_line_for_each_item(own_batch: Batch) -> None:
     lines = {line.split()[0]: line.split()[3:] for line in text.splitlines()}
     assert lines["p/ok"] == ["2", "0", "0", "1"]
     assert lines["p/bad"] == []
-    assert text.count("\n") == len(ITEMS + WARM + SLOW) + 1
+    assert text.count("\n") == len(ITEMS + QUICK + SLOW) + 1
     assert "p/planned" in text
 
 
@@ -443,10 +440,11 @@ def _run(**options: Any) -> Status:
 
 
 @pytest.fixture
-def started(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+def started(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setenv("FEDLORA_JOBS", "3")  # what the notebook prints
-    with warm_kernels() as ran:
-        yield ran
+    ran, start = list[str](), pool._start
+    monkeypatch.setattr(pool, "_start", lambda item, *given: ran.append(item.id) or start(item, *given))
+    return ran
 
 
 def test_what_is_current_is_not_run_again_and_what_is_not_is(own_batch: Batch, started: list[str]) -> None:

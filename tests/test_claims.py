@@ -16,14 +16,13 @@ from fedlora_kit.study.claims import (
     Claim,
     MissingCells,
     Verdict,
-    exact_ratio,
     judge_all,
     lower_spread,
     mean_difference,
     smaller_drop,
     to_json,
 )
-from fedlora_kit.study.equivalence import within_margin
+from fedlora_kit.study.equivalence import exact_ratio, within_margin
 
 FFA, LORA = {"method": "ffa-lora"}, {"method": "lora"}
 
@@ -353,12 +352,17 @@ def test_json_is_strict_and_whole():
             "undecided": False,
             "reason": "α – β",
             "evidence": {"ratio": None, "p": None, "n_seeds": 3.0, "difference": 0.5},
+            "look": 1,
+            "seeds": [],
         }
     ]
     assert json.loads(to_json([])) == []
 
 
 # --- what would decide --------------------------------------------------------------------------------
+
+
+NEXT = 1 - 0.025 / 2  # seeds that are added are judged at the second look
 
 
 def first(decided):
@@ -381,7 +385,7 @@ def test_an_undecided_difference_says_how_many_seeds_would_decide_it(differences
         assert "seeds would" not in verdict.reason
         return
     mean, sd = np.mean(differences), np.std(differences, ddof=1)
-    enough = first(lambda n: stats.t.ppf(0.975, n - 1) * sd / n**0.5 < abs(mean - margin))
+    enough = first(lambda n: stats.t.ppf(NEXT, n - 1) * sd / n**0.5 < abs(mean - margin))
     said = f"{enough} seeds would decide it" if enough else "not even 1000 seeds would decide it"
     assert said in verdict.reason
 
@@ -392,10 +396,12 @@ def test_an_undecided_spread_and_an_undecided_likeness_say_it_too():
     spread = lower_spread(two(ffa, lora), "accuracy", better=FFA, worse=LORA)
     assert spread.undecided
     f = np.var(lora, ddof=1) / np.var(ffa, ddof=1)
-    enough = first(lambda n: (f > stats.f.ppf(0.975, n - 1, n - 1)) | (f < stats.f.ppf(0.025, n - 1, n - 1)))
+    enough = first(
+        lambda n: (f > stats.f.ppf(NEXT, n - 1, n - 1)) | (f < stats.f.ppf(1 - NEXT, n - 1, n - 1))
+    )
     assert f"{enough} seeds would decide it" in spread.reason
     alike = within_margin(two([1.0, 2.0, 4.0], [1.0, 1.0, 2.0]), "accuracy", one=FFA, other=LORA, margin=2.0)
     assert alike.undecided
     sd = np.std([0.0, 1.0, 2.0], ddof=1)
-    enough = first(lambda n: stats.t.ppf(0.975, n - 1) * sd / n**0.5 < 2.0 - 1.0)
+    enough = first(lambda n: stats.t.ppf(NEXT, n - 1) * sd / n**0.5 < 2.0 - 1.0)
     assert f"{enough} seeds would decide it" in alike.reason

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
-from warm_kernel import server
 
 import fedlora_kit
 from fedlora_kit.batch import pool as notebooks
+from fedlora_kit.batch.forked import context as server
 from fedlora_kit.batch.order import Order, Todo
 from fedlora_kit.batch.progress import LiveTable, PlainLines, Reporter
 from fedlora_kit.batch.status import Status
@@ -326,11 +326,12 @@ def test_notebooks_at_a_time(tmp_path, monkeypatch, jobs, trained, cores, at_onc
     running, most = [], []
 
     class Process:
-        def poll(self):
-            return 0
+        exitcode = 0
 
     def start(item, *_):
-        child = notebooks._Child(item, Process(), None, None, notebooks.Running(item.id, 0.0, 9.0), None)
+        child = notebooks._Child(
+            item, Process(), None, None, None, notebooks.Running(item.id, 0.0, 9.0), None
+        )
         running.append(child)
         most.append(len(running))
         return child

@@ -19,7 +19,6 @@ from hypothesis import strategies as st
 from PIL import Image
 from store_tools import child, wait
 from typer.testing import CliRunner, Result
-from warm_kernel import warm_kernels
 
 from fedlora_kit.batch.parameters import read_parameters
 from fedlora_kit.cli import app
@@ -111,8 +110,7 @@ def test_a_users_notebook_passes_its_test(
     tests = runpy.run_path(str(mine / "test_my_question.py"))
     tests["test_both_forms_are_in_step"]()
     tests["test_the_parameters_that_every_notebook_has"]()
-    with warm_kernels():
-        tests["test_a_short_run"](tmp_path, monkeypatch)
+    tests["test_a_short_run"](tmp_path, monkeypatch)
 
 
 @pytest.mark.slow
@@ -122,7 +120,7 @@ def test_a_users_paper_passes_its_test(mine: Path, tmp_path: Path, monkeypatch: 
     assert "FILL IN" in (folder / "paper.py").read_text()
     monkeypatch.setenv("FEDLORA_JOBS", "1")
     tests = runpy.run_path(str(folder / "test_paper.py"))
-    with own_code.within(), warm_kernels():
+    with own_code.within():
         own_code.name_files([folder])
         items = find("my-paper")
         tests["test_every_item_has_a_notebook_and_runs"](items)

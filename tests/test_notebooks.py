@@ -11,7 +11,6 @@ import re
 import subprocess
 import sys
 import time
-from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -21,7 +20,6 @@ import pandas as pd
 import pytest
 from filelock import FileLock, Timeout
 from printed_tables import wrong_cells
-from warm_kernel import warm_kernels
 
 from fedlora_kit.batch.order import Order
 from fedlora_kit.batch.parameters import read_parameters
@@ -234,9 +232,7 @@ class Smoke:
                     for name, value in self.settings.items():
                         patch.setenv(name, value)
                     order = Order(find(item), settings=CUT[item], place=self._out(item))
-                    # one as users run it, in processes of its own; the others spare the imports
-                    with nullcontext() if item == "start_here" else warm_kernels():
-                        (status,) = reproduce(order).statuses
+                    (status,) = reproduce(order).statuses
                 said = json.dumps({"status": status.status, "error": status.error})
                 write_text(self._record(item), said)
                 return True

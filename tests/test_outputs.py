@@ -21,6 +21,7 @@ from fedlora_kit.reporting import style
 from fedlora_kit.reporting.comparison import COLUMNS
 from fedlora_kit.reporting.outputs import VERDICTS, ItemOutputs, count_claims, item_folder, read_claims
 from fedlora_kit.study.claims import Claim, Judged, Verdict
+from fedlora_kit.study.look_log import Look
 
 
 @pytest.fixture
@@ -33,7 +34,7 @@ def outputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ItemOutputs:
 def judged(status: str = "reproduced", text: str = "FFA < LoRA & co") -> Judged:
     claim = Claim("c1", text, "Table 1", "SEEN", judge=lambda results: verdict)
     verdict = Verdict(status, "p = 0.01", {"p": 0.01, "ratio": float("inf")})  # type: ignore[arg-type]
-    return Judged(claim, verdict)
+    return Judged(claim, verdict, Look(1, []))
 
 
 def test_the_folder_counts_from_home_unless_absolute(outputs: ItemOutputs, tmp_path: Path) -> None:

@@ -12,7 +12,6 @@ import pandas as pd
 import pytest
 from printed_tables import wrong_cells
 from typer.testing import CliRunner, Result
-from warm_kernel import warm_kernels
 
 from fedlora_kit.batch.pair import paired
 from fedlora_kit.cli import app
@@ -53,8 +52,7 @@ def figures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FEDLORA_RUNS", str(top / "runs"))
         patch.setenv("FEDLORA_JOBS", "1")
-        with warm_kernels():
-            said = call("reproduce", "rolora/table1", "--with", ROLORA, "--output", top, *SHORT).output
+        said = call("reproduce", "rolora/table1", "--with", ROLORA, "--output", top, *SHORT).output
     assert "rolora/table1  ok" in said
     return top / "smoke"
 

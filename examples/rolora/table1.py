@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from fedlora_kit.experiments.spec import RunSpec
-from fedlora_kit.study.claims import Claim, exact_ratio, mean_difference, smaller_drop
+from fedlora_kit.study.claims import Claim, mean_difference, smaller_drop
+from fedlora_kit.study.equivalence import exact_ratio
 from fedlora_kit.study.grid import Cell
 from fedlora_kit.study.overrides import departures, override, plain
 from fedlora_kit.study.planned import Runs

@@ -12,9 +12,11 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
+from fedlora_kit.batch import provisioner
+from fedlora_kit.batch.forked import Kernel
 from fedlora_kit.errors import FedloraError
 from fedlora_kit.experiments import own_code
 from fedlora_kit.surroundings import environment, in_front, python_path
@@ -23,8 +25,9 @@ KERNEL_NAME = "python3"
 
 
 @contextmanager
-def private_kernel() -> Iterator[Path]:
-    """Inside the block the kernel name ``python3`` means ``sys.executable``; yields the spec's folder.
+def private_kernel(kernel: Kernel | None = None) -> Iterator[Path]:
+    """Inside the block the kernel name ``python3`` means ``sys.executable``, or a process that waits to be a
+    kernel; yields the spec's folder.
 
     The kernel imports the same ``fedlora_kit`` as this process, no IPython start-up files of the user's, and
     the files that `own_code` names.
@@ -32,11 +35,13 @@ def private_kernel() -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="fedlora-kernel-") as folder:
         spec = Path(folder) / "kernels" / KERNEL_NAME
         spec.mkdir(parents=True)
-        content = {
+        content: dict[str, object] = {
             "argv": [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"],
             "display_name": "Python 3",
             "language": "python",
         }
+        if kernel is not None:
+            content["metadata"] = {"kernel_provisioner": {"provisioner_name": provisioner.NAME}}
         (spec / "kernel.json").write_text(json.dumps(content), encoding="utf-8")
         if own_code.files():
             start_up = Path(folder) / "ipython" / "profile_default" / "startup"
@@ -47,7 +52,7 @@ def private_kernel() -> Iterator[Path]:
             "PYTHONPATH": python_path(),
             "IPYTHONDIR": str(Path(folder) / "ipython"),
         }
-        with environment(changes):
+        with environment(changes), nullcontext() if kernel is None else provisioner.waiting(kernel):
             yield spec
 
 

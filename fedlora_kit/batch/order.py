@@ -10,6 +10,7 @@ from typing import Any
 from fedlora_kit import paths
 from fedlora_kit.batch import cache
 from fedlora_kit.batch.folders import Staging
+from fedlora_kit.batch.more_seeds import with_more_seeds
 from fedlora_kit.batch.parameters import notebook_path, parse_settings, resolve
 from fedlora_kit.batch.status import FAILED, PLANNED, UNCHANGED, Status
 from fedlora_kit.errors import BadValue
@@ -43,6 +44,7 @@ class Order:
         force: run even what is unchanged.
         timeout: seconds that one cell may take; None: no limit.
         engine: what trains the runs before the notebooks; None: each notebook trains its own.
+        more_seeds: how many to add to those of the items' last results (`more_seeds.with_more_seeds`).
 
     Raises:
         UnknownName, BadValue: an unknown profile, an impossible value, an item named twice.
@@ -56,6 +58,7 @@ class Order:
     force: bool = False
     timeout: float | None = None
     engine: Local | Cluster | None = None
+    more_seeds: int | None = None
 
     def __post_init__(self) -> None:
         check_profile(self.profile)
@@ -71,13 +74,13 @@ class Order:
         """The items that have a notebook, each with the parameters that it is given.
 
         Raises:
-            UnknownName, BadValue: see `values_for`.
+            UnknownName, BadValue: see `values_for` and `with_more_seeds`.
         """
-        return [
-            (item, values_for(item, self.profile, self.settings, self.place))
-            for item in self.items
-            if item.notebook is not None
-        ]
+        items = [item for item in self.items if item.notebook is not None]
+        settings = {item.id: dict(self.settings) for item in items}
+        if self.more_seeds is not None:
+            settings = with_more_seeds(items, self.more_seeds, self.profile, self.settings, self.place)
+        return [(item, values_for(item, self.profile, settings[item.id], self.place)) for item in items]
 
 
 @dataclass(frozen=True)

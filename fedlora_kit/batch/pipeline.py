@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedlora_kit import paths
+from fedlora_kit.batch import forked
 from fedlora_kit.batch.folders import exclusive
 from fedlora_kit.batch.order import Cluster, Order, Todo, plan
 from fedlora_kit.batch.pool import run
@@ -52,6 +53,8 @@ def reproduce(
     try:
         with exclusive(order.profile, order.place):
             todo = plan(order, notebooks)
+            if todo.run:
+                forked.context()  # it imports meanwhile, for what trains as well
             side_by_side = train(todo, reporter, note, warn)
             ended = run(todo, side_by_side, reporter)
     except KeyboardInterrupt:

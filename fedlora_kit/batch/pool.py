@@ -5,25 +5,29 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import subprocess
-import sys
+import signal
 import time
 import uuid
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import IO
 
+from fedlora_kit.batch import forked, worker
 from fedlora_kit.batch.folders import LOG_FILE, NOTEBOOK_FILE, Staging
 from fedlora_kit.batch.order import Order, Todo
 from fedlora_kit.batch.progress import Reporter, Running
 from fedlora_kit.batch.status import OK, Status, now, read_status
 from fedlora_kit.disk import disk_guard
 from fedlora_kit.running.places import cores
+from fedlora_kit.running.pools import without_script
 from fedlora_kit.study.item import Item
 from fedlora_kit.surroundings import python_path
 
 _TICK = 0.1  # seconds
 _GRACE = 15.0  # seconds that a worker has to stop its kernel
+_SERVER_DIED = 255  # what multiprocessing says of a process whose server is gone: it may still live
 _MOST = 4  # notebooks at a time, unless the user says
 _MEMORY = 3 * 2**29  # bytes that a notebook and its kernel take, about
 _MEMINFO = Path("/proc/meminfo")
@@ -33,9 +37,10 @@ _CGROUPS = Path("/sys/fs/cgroup")  # as a container sees its own
 @dataclass
 class _Child:
     item: Item
-    process: subprocess.Popen[bytes]
+    process: BaseProcess
     staging: Staging
     errors: IO[bytes]
+    lifeline: Connection
     running: Running
     status: Status  # as it will be if the worker dies
     looked: float = 0.0
@@ -65,7 +70,7 @@ def run(todo: Todo, side_by_side: bool, reporter: Reporter) -> list[Status]:
                     children[-1].running.expected = None  # it was the time of its training, too
                 reporter.start(children[-1].running)
             time.sleep(_TICK)
-            for child in [one for one in children if one.process.poll() is not None]:
+            for child in [one for one in children if one.process.exitcode is not None]:
                 children.remove(child)
                 ended.append(_collect(child))
                 reporter.end(ended[-1])
@@ -83,25 +88,25 @@ def _start(item: Item, crashed: Status, order: Order, share: int) -> _Child:
     staging.open()
     before = read_status(staging.final)
     expected = before.seconds if before is not None and before.status == OK else None
-    environment = {"FEDLORA_JOBS": str(share), **os.environ}
-    environment["PYTHONPATH"] = python_path()
+    variables = {"FEDLORA_JOBS": str(share), **os.environ, "PYTHONPATH": python_path()}
     errors = (staging.root / "worker.log").open("w+b")
-    given = {"item": asdict(item), "status": asdict(crashed), "output_dir": str(order.place)}
-    job = json.dumps({**given, "timeout": order.timeout, "run": run})
-    process = subprocess.Popen(
-        [sys.executable, "-m", "fedlora_kit.batch.worker", job],
-        stdin=subprocess.PIPE,  # open as long as this process lives
-        stdout=errors,
-        stderr=errors,
-        env=environment,
-        start_new_session=True,  # Ctrl-C reaches this process alone, which then stops the workers in order
-    )
-    return _Child(item, process, staging, errors, Running(item.id, time.monotonic(), expected), crashed)
+    processes = forked.context()
+    theirs, lifeline = processes.Pipe(duplex=False)
+    job = theirs, variables, errors.name, item, crashed, str(order.place), order.timeout, run
+    process = processes.Process(target=worker.main, args=job)
+    with without_script():
+        process.start()
+    theirs.close()
+    running = Running(item.id, time.monotonic(), expected)
+    return _Child(item, process, staging, errors, lifeline, running, crashed)
 
 
 def _collect(child: _Child) -> Status:
     """The status of an ended worker; a worker that died without one is recorded as a failure here."""
-    code = child.process.returncode
+    code = child.process.exitcode or 0
+    if code == _SERVER_DIED and child.process.pid:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(child.process.pid, signal.SIGKILL)
     child.errors.seek(0)
     said = child.errors.read().decode(errors="replace").strip()
     _close(child)
@@ -141,24 +146,19 @@ def _look(child: _Child) -> None:
 
 def _stop(children: list[_Child]) -> None:
     for child in children:
-        if child.process.poll() is None:
-            child.process.terminate()
+        child.process.terminate()
     deadline = time.monotonic() + _GRACE
     for child in children:
-        try:
-            child.process.wait(max(0.1, deadline - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            child.process.kill()
-            child.process.wait()
+        child.process.join(max(0.1, deadline - time.monotonic()))
+        child.process.kill()
         _close(child)
         child.staging.drop()
 
 
 def _close(child: _Child) -> None:
+    child.process.join()
     child.errors.close()
-    if child.process.stdin is not None:
-        with contextlib.suppress(OSError):
-            child.process.stdin.close()
+    child.lifeline.close()
 
 
 def _fitting(notebooks: int) -> int:

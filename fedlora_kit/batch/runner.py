@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from fedlora_kit.batch.folders import LOG_FILE, NOTEBOOK_FILE, Staging
+from fedlora_kit.batch.forked import Kernel
 from fedlora_kit.batch.kernel import KERNEL_NAME, private_kernel
 from fedlora_kit.batch.parameters import notebook_path
 from fedlora_kit.batch.status import Status, now
@@ -39,6 +40,7 @@ def run_notebook(
     output_dir: str | Path = "figures",
     timeout: float | None = None,
     run: str | None = None,
+    kernel: Kernel | None = None,
 ) -> Status:
     """Execute one item's notebook and put its outputs in place.
 
@@ -49,6 +51,7 @@ def run_notebook(
         begun: what is known of the run before it: profile, checked parameters, key, versions (`order.plan`).
         timeout: seconds that one cell may take; ``None``: no limit.
         run: name of the scratch folder, unique among runs at the same time.
+        kernel: a process that waits to be its kernel; None: one is started.
 
     Raises:
         BadValue: there is no notebook.
@@ -62,7 +65,7 @@ def run_notebook(
         with (staging.folder / LOG_FILE).open("w", encoding="utf-8") as log:
             log.write(f"{item.id}, profile {begun.profile}, begun {now()}\n\n")
             log.flush()
-            error = _execute(source, staging, values, timeout, log)
+            error = _execute(source, staging, values, timeout, log, kernel)
             error = error or _missing(item, staging)
             seconds = round(time.monotonic() - start, 3)
             log.write(f"\n{'failed: ' + error if error else 'ok'} after {duration(seconds)}\n")
@@ -74,7 +77,12 @@ def run_notebook(
 
 
 def _execute(
-    source: Path, staging: Staging, values: dict[str, Any], timeout: float | None, log: TextIO
+    source: Path,
+    staging: Staging,
+    values: dict[str, Any],
+    timeout: float | None,
+    log: TextIO,
+    kernel: Kernel | None,
 ) -> str | None:
     """Run the notebook; what went wrong, in a line or two, or ``None``."""
     import nbformat
@@ -87,7 +95,7 @@ def _execute(
     )  # papermill formats paths
     try:
         told = {STAGING_VARIABLE: str(staging.output_dir), ITEM_VARIABLE: staging.item}
-        with private_kernel(), environment({**QUIET, **told}):
+        with private_kernel(kernel), environment({**QUIET, **told}):
             papermill.execute_notebook(
                 node,
                 target,

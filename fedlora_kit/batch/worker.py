@@ -1,49 +1,59 @@
-"""The process of one notebook: ``python -m fedlora_kit.batch.worker JOB``, the job as JSON.
+"""The process of one notebook, forked (`forked.context`).
 
 It ends with 0 (ok) or 1 (failed, recorded in ``status.json``); any other end means that it could not even
-record.
-Its input stays open as long as the parent lives: when that ends, whatever the reason, the worker stops its
-kernel and ends too.
+record. When its parent ends, whatever the reason, it stops its kernel and ends too.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import signal
 import sys
 import threading
+from collections.abc import Mapping
+from contextlib import suppress
+from multiprocessing.connection import Connection
 from types import FrameType
+from typing import Any
+
+from fedlora_kit.batch.forked import Kernel
+from fedlora_kit.batch.status import Status
+from fedlora_kit.errors import FedloraError
+from fedlora_kit.study.item import Item
 
 
-def _stop(number: int, frame: FrameType | None) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the way out is not to be interrupted
-    raise KeyboardInterrupt
+def main(lifeline: Connection, variables: Mapping[str, str], log: str, item: Item, *job: Any) -> None:
+    """Run one notebook; ends the process.
 
-
-def _follow_parent() -> None:
-    while os.read(sys.stdin.fileno(), 4096):  # not sys.stdin: its lock would hang the interpreter's end
-        pass
-    os.kill(os.getpid(), signal.SIGTERM)
-
-
-def main() -> int:
-    """Run one job; the exit status."""
+    Args:
+        lifeline: a pipe whose other end only the parent holds.
+        variables: the environment.
+        log: takes what this process and the kernel print beside the notebook.
+        item, job: of `runner.run_notebook`.
+    """
+    os.setsid()  # Ctrl-C reaches the parent alone, which then stops the workers in order
+    os.environ.clear()
+    os.environ.update(variables)
+    handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    os.dup2(handle, 1)
+    os.dup2(handle, 2)
+    kernel = Kernel()
     signal.signal(signal.SIGTERM, _stop)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle: it sends SIGTERM
-    job = json.loads(sys.argv[1])
-    threading.Thread(target=_follow_parent, daemon=True).start()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_follow_parent, args=(lifeline,), daemon=True).start()
+    try:
+        sys.exit(_run(kernel, item, *job))
+    finally:
+        kernel.kill()
+
+
+def _run(kernel: Kernel, item: Item, begun: Status, *job: Any) -> int:
     from fedlora_kit.batch.runner import run_notebook
-    from fedlora_kit.batch.status import Status
-    from fedlora_kit.errors import FedloraError
-    from fedlora_kit.study.item import Item
 
     logging.getLogger("papermill").setLevel(logging.ERROR)  # it calls parameters unknown that it cannot parse
     try:
-        status = run_notebook(
-            Item(**job["item"]), Status(**job["status"]), job["output_dir"], job["timeout"], job["run"]
-        )
+        status = run_notebook(item, begun, *job, kernel=kernel)
     except KeyboardInterrupt:
         return 130
     except FedloraError as error:
@@ -52,5 +62,12 @@ def main() -> int:
     return 0 if status.good else 1
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def _stop(number: int, frame: FrameType | None) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the way out is not to be interrupted
+    raise KeyboardInterrupt
+
+
+def _follow_parent(lifeline: Connection) -> None:
+    with suppress(EOFError, OSError):
+        lifeline.recv()  # nothing is ever sent: it returns when the other end is closed
+    os.kill(os.getpid(), signal.SIGTERM)

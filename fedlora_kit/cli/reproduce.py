@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,7 +17,6 @@ if TYPE_CHECKING:
     from fedlora_kit.batch.order import Cluster, Order
     from fedlora_kit.batch.pipeline import Reproduced
     from fedlora_kit.batch.progress import Reporter
-    from fedlora_kit.study.item import Item
 
 
 def reproduce(
@@ -55,6 +53,14 @@ def reproduce(
             metavar="KEY=VALUE",
             help="Set a notebook's parameter; repeat for more. Lists: a,b,c.",
             autocompletion=completion.settings,
+        ),
+    ] = None,
+    more_seeds: Annotated[
+        int | None,
+        typer.Option(
+            "--more-seeds",
+            metavar="N",
+            help="The items' last results at this profile once more, with N seeds added (docs/seeds.md).",
         ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Run also what is up to date.")] = False,
@@ -115,6 +121,7 @@ def reproduce(
     Examples:
       fedlora reproduce
       fedlora reproduce ffa-lora/table1 --set seeds=5
+      fedlora reproduce ffa-lora/table1 --more-seeds 5
       fedlora reproduce ffa-lora --profile small --jobs 2 --output /data/figures
       fedlora reproduce fed-hello/table2 --with mine.py --set methods=lora,mine
       fedlora reproduce my-paper --with ~/papers/my_paper
@@ -133,28 +140,31 @@ def reproduce(
     if shard is not None:
         if engine != "local":
             raise BadValue("--shard and --engine ray", "a share trains on its own machine: leave one out")
-        _train_share(chosen, profile, given, shard)
+        where = output or Path("figures")
+        _train_share(Order(chosen, profile, given, where, more_seeds=more_seeds), shard)
         return
     cluster = _cluster(engine, address, store)
     if cluster is None and "device" in given:
         check_device(given["device"])
     before = cluster or (None if timeout is not None else Local())
-    order = Order(chosen, profile, given, output or Path("figures"), jobs, force, timeout, before)
+    order = Order(chosen, profile, given, output or Path("figures"), jobs, force, timeout, before, more_seeds)
     _print(order, start(order, _reporter(order), say, None if is_quiet() else warn))
 
 
-def _train_share(items: Sequence[Item], profile: str, given: Mapping[str, str], text: str) -> None:
+def _train_share(order: Order, text: str) -> None:
     """One share of the items' runs."""
-    from fedlora_kit.batch.parameters import resolve
     from fedlora_kit.engines.shards import Shard, train_share
     from fedlora_kit.engines.without_gpu import slow_without_gpu
 
     shard = Shard.parse(text)
-    parameters = {item.id: resolve(item, given) for item in items}
-    check_device(given.get("device", "auto"))
-    if not is_quiet() and (sentence := slow_without_gpu(profile, parameters, share=shard.of)):
+    parameters = {
+        item.id: {name: value for name, value in values.items() if name != "profile"}
+        for item, values in order.checked()
+    }
+    check_device(order.settings.get("device", "auto"))
+    if not is_quiet() and (sentence := slow_without_gpu(order.profile, parameters, share=shard.of)):
         warn(sentence)
-    done = train_share(parameters, profile, shard, say=say)
+    done = train_share(parameters, order.profile, shard, say=say)
     typer.echo(f"{done.finished} finished, {done.failed} failed, {done.others} fall to other shares")
     if done.waiting:
         say(

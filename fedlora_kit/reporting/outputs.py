@@ -21,6 +21,7 @@ from fedlora_kit.errors import BadValue
 from fedlora_kit.experiments import atomic
 from fedlora_kit.reporting.as_text import flat_frame, markdown, texts
 from fedlora_kit.reporting.whose import item_of_notebook
+from fedlora_kit.study import look_log
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -76,7 +77,8 @@ class ItemOutputs:
         profile: ``smoke``, ``small`` or ``paper``.
         output_dir: top of all outputs; relative to the kit's home, not to the notebook's folder.
 
-    Each method returns what it wrote in a form that a notebook displays well as the last line of a cell.
+    Each method returns what it wrote in a form that a notebook displays well as the last line of a cell. From
+    then on what this process judges are looks at this item's results (`study.look_log`).
 
     Raises:
         BadValue: an item id or a profile that is not a plain name; a copy whose file is no item's.
@@ -87,6 +89,7 @@ class ItemOutputs:
         self.profile = profile
         self.folder = item_folder(self.item_id, profile, os.environ.get(STAGING_VARIABLE) or output_dir)
         self._kinds = {"comparison": "comparison", "privacy": "privacy ledger"}
+        look_log.judge_for(self.item_id, profile)
 
     @property
     def name(self) -> str:

@@ -21,6 +21,7 @@ from fedlora_kit.reporting.points import Spot, trace_points
 from fedlora_kit.reporting.tables import Table, read_rows, read_table, written
 from fedlora_kit.study.item import Item
 from fedlora_kit.study.reported import coords
+from fedlora_kit.study.sequential import at_look
 
 _MIME = {"svg": "image/svg+xml", "png": "image/png"}
 _APART = {"comparison", "privacy"}
@@ -171,7 +172,8 @@ def _judge(section: Section, folder: Path, known: Sequence[Source]) -> None:
     for claim, record in zip(section.claims, records, strict=True):
         claim["at"] = f"{section.anchor}-claim-{claim['id']}"
         figures = record.get("evidence") or {}
-        found = verdict_evidence.trace_claim(claim, figures, known, f"{claim['at']}-runs")
+        with at_look(record.get("look", 1)):
+            found = verdict_evidence.trace_claim(claim, figures, known, f"{claim['at']}-runs")
         claim["traced"] = found.id if found else ""
         claim["short"] = verdict_evidence.in_short(figures)
         section.evidence += [found] if found else []

@@ -32,11 +32,11 @@ def trace_claim(
 ) -> Evidence | None:
     """The runs of the sides that a verdict's reason names, such as ``(method=lora) − (method=ffa-lora)``.
 
-    *Checked* is said only where the difference and its 95 % interval, computed here anew from those runs, are
-    the verdict's.
+    *Checked* is said only where the difference and its interval, computed here anew from those runs, are the
+    verdict's.
 
     Args:
-        claim: as `outputs.read_claims` gives it.
+        claim: as `outputs.read_claims` gives it; judged at the present look (`study.sequential`).
         figures: the verdict's evidence in claims.json.
         known: from `evidence.sources`.
     """
@@ -60,7 +60,7 @@ def trace_claim(
             )
             where = f"each side's runs, from {source.table.name}.csv"
             if len(found) == 2 and _agrees(source, found[0], found[1], value[0], figures):
-                said = f"{value[0]} of {where}: their difference by seed with its 95 % interval; checked."
+                said = f"{value[0]} of {where}: their difference by seed with its interval; checked."
             else:
                 said = (
                     f"E{where[1:]}, and their {value[0]} there. The verdict could not be recomputed from "

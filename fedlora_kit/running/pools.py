@@ -17,6 +17,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager, suppress
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection
+from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from types import ModuleType
 from typing import ParamSpec, TypeVar
@@ -40,6 +41,17 @@ PRELOAD = (
 _ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
+def fork_server(preload: Sequence[str] = PRELOAD) -> ForkServerContext:
+    """What forks from this process's server; if there is none yet, one begins to import ``preload``."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(list(preload))
+    threads = {name: os.environ.get(name, "1") for name in _ONE_THREAD}
+    same_code = {"PYTHONSAFEPATH": "1", "PYTHONPATH": python_path()}  # wherever this process was started
+    with environment({**QUIET, **threads, **same_code}), _no_interrupts():
+        forkserver.ensure_running()  # takes the environment as it is now
+    return context
+
+
 class WarmPool:
     """Processes that stay for many runs; started as work comes. Each computes with one thread on the CPU,
     unless the user's own variables say otherwise.
@@ -58,12 +70,7 @@ class WarmPool:
         log: Path | None = None,
         preload: Sequence[str] = PRELOAD,
     ) -> None:
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(list(preload))
-        threads = {name: os.environ.get(name, "1") for name in _ONE_THREAD}
-        same_code = {"PYTHONSAFEPATH": "1", "PYTHONPATH": python_path()}  # wherever this process was started
-        with environment({**QUIET, **threads, **same_code}), _no_interrupts():
-            forkserver.ensure_running()  # takes the environment as it is now
+        context = fork_server(preload)
         ours, self._lifeline = context.Pipe(duplex=False)
         self._ours = ours  # open until every worker has its copy
         variables = {**os.environ, **QUIET, "CUDA_VISIBLE_DEVICES": gpu}
@@ -76,7 +83,7 @@ class WarmPool:
 
     def submit(self, work: Callable[P, T], *given: P.args, **named: P.kwargs) -> Future[T]:
         """Have a function called by a process. One that dies breaks the pool: see BrokenProcessPool."""
-        with _without_script():
+        with without_script():
             return self._executor.submit(work, *given, **named)
 
     def close(self) -> None:
@@ -105,7 +112,7 @@ def _follow_parent(lifeline: Connection) -> None:
 
 
 @contextmanager
-def _without_script() -> Iterator[None]:
+def without_script() -> Iterator[None]:
     """A process started inside does not run the script that asks: what it is sent lies in the package."""
     script = sys.modules["__main__"]
     sys.modules["__main__"] = ModuleType("__main__")

@@ -1,8 +1,9 @@
 """Sentences of the papers as small predicates over results, and the tests that judge them.
 
-A claim is judged *reproduced* only if the 95 % interval over seeds lies wholly on its side. Anything else
-that could be tested is *not reproduced*, and the reason says whether the results contradict the claim or
-merely leave it open, and then what would decide it. What the results do not hold is *not testable*.
+A claim is judged *reproduced* only if the interval over seeds lies wholly on its side: at 95 %, and at more
+when seeds were added (`sequential`). Anything else that could be tested is *not reproduced*, and the reason
+says whether the results contradict the claim or merely leave it open, and then what would decide it. What the
+results do not hold is *not testable*.
 """
 
 from __future__ import annotations
@@ -16,8 +17,10 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
+from fedlora_kit.study.look_log import Look, take
 from fedlora_kit.study.pairing import MissingCells as MissingCells
 from fedlora_kit.study.pairing import Side, describe, pair
+from fedlora_kit.study.sequential import at_look, interval_name
 from fedlora_kit.study.statistics import MeanInterval, mean_interval, spread_ratio
 from fedlora_kit.study.what_decides import what_decides_mean, what_decides_spread
 
@@ -59,31 +62,33 @@ class Claim:
 
 @dataclass(frozen=True)
 class Judged:
-    """A claim with its verdict."""
+    """A claim with its verdict, and the look at which it was judged."""
 
     claim: Claim
     verdict: Verdict
+    look: Look
 
 
 def judge_all(claims: Iterable[Claim], results: pd.DataFrame) -> list[Judged]:
-    """Judges every claim on the same results.
+    """Judges every claim on the same results, which is a look at them (`look_log`).
 
     Missing cells make a claim not testable, with the reason. Every other error propagates: a broken judge
     must not look like an open question.
     """
-    judged = []
-    for claim in claims:
-        try:
-            verdict = claim.judge(results)
-        except MissingCells as missing:
-            verdict = Verdict("not testable", missing.problem)
-        judged.append(Judged(claim, verdict))
+    judged, look = [], take(results)
+    with at_look(look.number):
+        for claim in claims:
+            try:
+                verdict = claim.judge(results)
+            except MissingCells as missing:
+                verdict = Verdict("not testable", missing.problem)
+            judged.append(Judged(claim, verdict, look))
     return judged
 
 
 def to_json(judged: Sequence[Judged]) -> str:
     """Judged claims as a JSON list of objects: id, text, source, foundation, status, undecided, reason,
-    evidence.
+    evidence, look (counted from 1), seeds.
 
     ``undecided``: not reproduced, but not contradicted either: the results leave the claim open. Figures
     that JSON cannot hold (infinite, NaN) become null.
@@ -98,6 +103,8 @@ def to_json(judged: Sequence[Judged]) -> str:
             "undecided": one.verdict.undecided,
             "reason": one.verdict.reason,
             "evidence": {k: v if math.isfinite(v) else None for k, v in one.verdict.evidence.items()},
+            "look": one.look.number,
+            "seeds": one.look.seeds,
         }
         for one in judged
     ]
@@ -117,7 +124,7 @@ def mean_difference(
     """``better`` has the larger mean than ``worse``, by more than ``margin``.
 
     Paired Student t test; the unit is the seed. Per seed the difference better − worse is averaged over the
-    other coordinates (`pairing.pair`); the 95 % interval is that of the mean over seeds. Reproduced if its
+    other coordinates (`pairing.pair`); the interval is that of the mean over seeds. Reproduced if its
     lower end lies above the margin.
 
     Args:
@@ -160,7 +167,7 @@ def smaller_drop(
 
     Difference in differences; the unit is the seed. A side's drop is value(before) − value(after). Per seed
     the drop of ``worse`` minus that of ``better`` is averaged over the other coordinates; Student's t gives
-    the 95 % interval of the mean over seeds. Reproduced if its lower end lies above the margin. A side that
+    the interval of the mean over seeds. Reproduced if its lower end lies above the margin. A side that
     starts near chance has little to lose: the evidence holds both starting points.
 
     Args:
@@ -200,8 +207,8 @@ def lower_spread(
     """``better`` varies less over the seeds than ``worse``.
 
     F test of the variances over seeds, pooled over the cells, one-sided; the unit is the seed. Assumptions
-    are listed at `statistics.spread_ratio`. Reproduced if the 95 % interval of the ratio of standard
-    deviations worse / better lies above 1, which is p < .025. A side whose seeds all agree tells of a
+    are listed at `statistics.spread_ratio`. Reproduced if the interval of the ratio of standard deviations
+    worse / better lies above 1, which is p < .025 at the first look. A side whose seeds all agree tells of a
     collapsed method or of a seed that does nothing, so it is not testable.
 
     Args:
@@ -234,47 +241,12 @@ def lower_spread(
     reason = (
         f"standard deviation of {value} over seeds: {describe(worse)} {ratio.sd_large:.3g}, "
         f"{describe(better)} {ratio.sd_small:.3g}; ratio {ratio.ratio:.3g} "
-        f"[95 % interval {ratio.lower:.3g}, {ratio.upper:.3g}], one-sided p = {ratio.p:.2g} ({paired.note()})"
+        f"[{interval_name()} {ratio.lower:.3g}, {ratio.upper:.3g}], one-sided p = {ratio.p:.2g} "
+        f"({paired.note()})"
     )
 
     hint = what_decides_spread(ratio, len(paired.cells))
     return _decide(reason, ratio.lower, ratio.upper, 1.0, evidence, hint)
-
-
-def exact_ratio(
-    results: pd.DataFrame,
-    value: str,
-    over: str = "seed",
-    *,
-    numerator: Side,
-    denominator: Side,
-    ratio: float,
-    tolerance: float = 1e-9,
-    within: Sequence[str] | None = None,
-) -> Verdict:
-    """``value`` of one side is ``ratio`` times that of the other, for every seed and cell.
-
-    For quantities without chance, such as parameters trained or bytes sent. There is no test: the interval
-    given is the least and the largest ratio found. One seed is enough.
-
-    Args:
-        results, value, within: as in :func:`mean_difference`.
-        numerator, denominator: coordinates of the two sides.
-        tolerance: relative to ``ratio``; the default allows for rounding only.
-
-    Raises:
-        MissingCells: a side or cell is absent, or a denominator is 0.
-    """
-    paired = pair(results, value, [numerator, denominator], over=over, within=within, at_least=1)
-    top, bottom = paired.values
-    if (bottom == 0).any():
-        raise MissingCells(f"{value} of {describe(denominator)} is 0", "look into those runs")
-    lowest, highest = float((top / bottom).min()), float((top / bottom).max())
-    holds = max(abs(lowest - ratio), abs(highest - ratio)) <= tolerance * abs(ratio)
-    found = f"{lowest:.6g}" if lowest == highest else f"{lowest:.6g} to {highest:.6g}"
-    reason = f"{value}: ({describe(numerator)}) / ({describe(denominator)}) is {found}, claimed {ratio:.6g}"
-    evidence = {"lower": lowest, "upper": highest, "claimed": ratio, "n_seeds": float(len(paired.seeds))}
-    return Verdict("reproduced" if holds else "not reproduced", f"{reason} ({paired.note()})", evidence)
 
 
 def _figures(interval: MeanInterval) -> dict[str, float]:
@@ -290,9 +262,8 @@ def _figures(interval: MeanInterval) -> dict[str, float]:
 def _above(
     what: str, interval: MeanInterval, margin: float, note: str, evidence: dict[str, float]
 ) -> Verdict:
-    reason = (
-        f"{what} = {interval.mean:+.3g} [95 % interval {interval.lower:+.3g}, {interval.upper:+.3g}] ({note})"
-    )
+    ends = f"{interval_name()} {interval.lower:+.3g}, {interval.upper:+.3g}"
+    reason = f"{what} = {interval.mean:+.3g} [{ends}] ({note})"
     if interval.sd == 0:
         reason += "; no spread at all over the seeds"
     hint = what_decides_mean(interval.sd, abs(interval.mean - margin), f"{margin:g}")

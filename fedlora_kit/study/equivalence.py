@@ -10,7 +10,8 @@ import pandas as pd
 
 from fedlora_kit.errors import BadValue
 from fedlora_kit.study.claims import Verdict
-from fedlora_kit.study.pairing import Side, describe, pair
+from fedlora_kit.study.pairing import MissingCells, Side, describe, pair
+from fedlora_kit.study.sequential import interval_name
 from fedlora_kit.study.statistics import mean_interval
 from fedlora_kit.study.what_decides import what_decides_mean
 
@@ -28,7 +29,7 @@ def within_margin(
     """The means of ``one`` and ``other`` differ by less than ``margin``, either way.
 
     The paired difference one − other as in `claims.mean_difference`; the unit is the seed. Reproduced if its
-    95 % interval lies wholly inside (−margin, +margin): two one-sided tests at 2.5 % each. An interval that
+    interval lies wholly inside (−margin, +margin): two one-sided tests, at 2.5 % in the first look. One that
     reaches out of the margin leaves the question open, one wholly outside contradicts the claim. That no
     difference was found in a few seeds is therefore not yet "similar".
 
@@ -60,8 +61,8 @@ def within_margin(
         "n_cells": float(len(paired.cells)),
     }
     reason = (
-        f"{value}: ({describe(one)}) − ({describe(other)}) = {interval.mean:+.3g} "
-        f"[95 % interval {interval.lower:+.3g}, {interval.upper:+.3g}], margin ±{margin:g} ({paired.note()})"
+        f"{value}: ({describe(one)}) − ({describe(other)}) = {interval.mean:+.3g} [{interval_name()} "
+        f"{interval.lower:+.3g}, {interval.upper:+.3g}], margin ±{margin:g} ({paired.note()})"
     )
     if interval.sd == 0:
         reason += "; no spread at all over the seeds"
@@ -100,3 +101,39 @@ def same_in_pairs(
         reason,
         {"largest": largest, "tolerance": tolerance, "n_pairs": float(count), "broken_pairs": float(broken)},
     )
+
+
+def exact_ratio(
+    results: pd.DataFrame,
+    value: str,
+    over: str = "seed",
+    *,
+    numerator: Side,
+    denominator: Side,
+    ratio: float,
+    tolerance: float = 1e-9,
+    within: Sequence[str] | None = None,
+) -> Verdict:
+    """``value`` of one side is ``ratio`` times that of the other, for every seed and cell.
+
+    For quantities without chance, such as parameters trained or bytes sent. There is no test: the interval
+    given is the least and the largest ratio found. One seed is enough.
+
+    Args:
+        results, value, within: as in `claims.mean_difference`.
+        numerator, denominator: coordinates of the two sides.
+        tolerance: relative to ``ratio``; the default allows for rounding only.
+
+    Raises:
+        MissingCells: a side or cell is absent, or a denominator is 0.
+    """
+    paired = pair(results, value, [numerator, denominator], over=over, within=within, at_least=1)
+    top, bottom = paired.values
+    if (bottom == 0).any():
+        raise MissingCells(f"{value} of {describe(denominator)} is 0", "look into those runs")
+    lowest, highest = float((top / bottom).min()), float((top / bottom).max())
+    holds = max(abs(lowest - ratio), abs(highest - ratio)) <= tolerance * abs(ratio)
+    found = f"{lowest:.6g}" if lowest == highest else f"{lowest:.6g} to {highest:.6g}"
+    reason = f"{value}: ({describe(numerator)}) / ({describe(denominator)}) is {found}, claimed {ratio:.6g}"
+    evidence = {"lower": lowest, "upper": highest, "claimed": ratio, "n_seeds": float(len(paired.seeds))}
+    return Verdict("reproduced" if holds else "not reproduced", f"{reason} ({paired.note()})", evidence)

@@ -8,8 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
-CONFIDENCE = 0.95
-"""Of every two-sided interval. A claim whose lower bound must lie above 0 errs in 2.5 % of the cases."""
+from fedlora_kit.study.sequential import confidence
 
 
 @dataclass(frozen=True)
@@ -24,7 +23,7 @@ class MeanInterval:
 
 
 def mean_interval(values: npt.ArrayLike) -> MeanInterval:
-    """Student's t interval of the mean of independent values, at 95 %.
+    """Student's t interval of the mean of independent values, at the look's level (`sequential`): 95 %.
 
     Args:
         values: (n,) one value a seed, n at least 2. Normality is assumed; for few seeds that matters.
@@ -44,9 +43,11 @@ def mean_interval(values: npt.ArrayLike) -> MeanInterval:
     return MeanInterval(mean, mean - half, mean + half, sd, n)
 
 
-def half_width(sd: float, n: int) -> float:
-    """Half of that interval, from the standard deviation (n − 1) of ``n`` values, at least 2."""
-    half: float = float(stats.t.ppf((1 + CONFIDENCE) / 2, n - 1)) * sd / n**0.5
+def half_width(sd: float, n: int, further: int = 0) -> float:
+    """Half of that interval, from the standard deviation (n − 1) of ``n`` values, at least 2; ``further``
+    looks later.
+    """
+    half: float = float(stats.t.ppf((1 + confidence(further)) / 2, n - 1)) * sd / n**0.5
     return half
 
 
@@ -79,7 +80,7 @@ def spread_ratio(large: npt.ArrayLike, small: npt.ArrayLike) -> SpreadRatio:
     The variance is taken within each cell over the seeds (n − 1) and averaged over the cells, so differences
     between cells play no part. The test assumes normal values that are independent between seeds, cells and
     sides. Seeds shared by both sides make it cautious; cells that move together with the seed make it too
-    bold. ``p`` below .025 and ``lower`` above 1 are the same thing.
+    bold. ``p`` below .025 and ``lower`` above 1 are the same thing at the first look (`sequential`).
     """
     one, other = _table(large), _table(small)
     var_large, df_large = _pooled(one)
@@ -101,9 +102,11 @@ def spread_ratio(large: npt.ArrayLike, small: npt.ArrayLike) -> SpreadRatio:
     )
 
 
-def ratio_interval(f: float, df_large: int, df_small: int) -> tuple[float, float]:
-    """The 95 % interval of a ratio of standard deviations whose squares have the ratio ``f``."""
-    tail = (1 - CONFIDENCE) / 2
+def ratio_interval(f: float, df_large: int, df_small: int, further: int = 0) -> tuple[float, float]:
+    """The interval of a ratio of standard deviations whose squares have the ratio ``f``, at the look's level
+    or ``further`` looks later.
+    """
+    tail = (1 - confidence(further)) / 2
     upper, lower = (float(stats.f.ppf(p, df_large, df_small)) for p in (tail, 1 - tail))
     return (f / lower) ** 0.5, (f / upper) ** 0.5
 

@@ -1,10 +1,14 @@
-"""What would settle an undecided comparison: so many seeds, or none that can be had."""
+"""What would settle an undecided comparison: so many seeds, or none that can be had.
+
+Seeds that are added are looked at in the next look, at its level (`sequential`).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 from fedlora_kit.randomness import MOST_SEEDS
+from fedlora_kit.study.sequential import interval_name
 from fedlora_kit.study.statistics import SpreadRatio, half_width, ratio_interval
 
 
@@ -16,15 +20,15 @@ def what_decides_mean(sd: float, distance: float, bound: str) -> str:
         distance: of the mean from the bound that the interval has to leave.
         bound: in words.
     """
-    least = f"the difference is within {half_width(sd, MOST_SEEDS):.2g} of {bound}"
-    return _what_decides(lambda seeds: half_width(sd, seeds) < distance, least)
+    least = f"the difference is within {half_width(sd, MOST_SEEDS, 1):.2g} of {bound}"
+    return _what_decides(lambda seeds: half_width(sd, seeds, 1) < distance, least)
 
 
 def what_decides_spread(ratio: SpreadRatio, cells: int) -> str:
     """For the interval of a ratio of standard deviations, each pooled over ``cells``."""
 
     def interval(f: float, seeds: int) -> tuple[float, float]:
-        return ratio_interval(f, (seeds - 1) * cells, (seeds - 1) * cells)
+        return ratio_interval(f, (seeds - 1) * cells, (seeds - 1) * cells, 1)
 
     def decided(seeds: int) -> bool:
         lower, upper = interval(ratio.f, seeds)
@@ -50,4 +54,4 @@ def _what_decides(decided: Callable[[int], bool], smallest: str) -> str:
     while enough - below > 1:
         middle = (below + enough) // 2
         below, enough = (below, middle) if decided(middle) else (middle, enough)
-    return f"with this mean and spread {enough} seeds would decide it"
+    return f"with this mean and spread {enough} seeds would decide it ({interval_name(1)})"

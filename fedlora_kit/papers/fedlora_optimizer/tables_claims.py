@@ -21,6 +21,7 @@ from fedlora_kit.papers.fedlora_optimizer.tables import (
 )
 from fedlora_kit.study.claims import Claim, Verdict, mean_difference
 from fedlora_kit.study.pairing import MissingCells, pair
+from fedlora_kit.study.sequential import interval_name
 from fedlora_kit.study.statistics import mean_interval
 
 #: metric -> column that is larger for the better adapter
@@ -127,7 +128,7 @@ def _size(results: pd.DataFrame, local: bool) -> Verdict:
     if len(values) > 1:
         interval = mean_interval(values)
         evidence |= {"lower": interval.lower, "upper": interval.upper}
-        spread = f" [95 % interval {signed(fixed(interval.lower))}, {signed(fixed(interval.upper))}]"
+        spread = f" [{interval_name()} {signed(fixed(interval.lower))}, {signed(fixed(interval.upper))}]"
     text = (
         f"{why}; ours over FedIT: {signed(fixed(values.mean()))} points of ROUGE-L × 100{spread}, "
         f"{len(values)} seeds"

@@ -20,6 +20,7 @@ from fedlora_kit.numerals import fixed
 from fedlora_kit.papers.ffa_lora.table4 import runs as runs
 from fedlora_kit.randomness import Streams, checked_seeds
 from fedlora_kit.study.claims import Claim, MissingCells, Verdict
+from fedlora_kit.study.sequential import interval_name
 from fedlora_kit.study.statistics import mean_interval
 
 ALPHAS = tuple(8.0 * 2**k for k in range(10))  # 8 to 4096
@@ -108,7 +109,7 @@ def _slope(measured: pd.DataFrame) -> Verdict:
     return Verdict(
         "reproduced" if holds else "not reproduced",
         f"slope of log distance over log α from {LARGE:g} on, after the last round: {fixed(found.mean, 3)} "
-        f"[95 % interval {fixed(found.lower, 3)}, {fixed(found.upper, 3)}], derived −2; distance at "
+        f"[{interval_name()} {fixed(found.lower, 3)}, {fixed(found.upper, 3)}], derived −2; distance at "
         f"α = {last['alpha'].max():g}: {closest:.1e} of the way",
         {"slope": found.mean, "lower": found.lower, "upper": found.upper, "closest": closest},
     )

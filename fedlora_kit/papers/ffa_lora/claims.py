@@ -6,7 +6,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fedlora_kit.papers.ffa_lora.grid import STAND_INS, Setting
-from fedlora_kit.study.claims import Claim, exact_ratio
+from fedlora_kit.study.claims import Claim
+from fedlora_kit.study.equivalence import exact_ratio
 from fedlora_kit.study.number_formats import precision_note
 from fedlora_kit.study.overrides import departures
 

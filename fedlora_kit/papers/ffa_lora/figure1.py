@@ -153,7 +153,7 @@ def claims() -> list[Claim]:
 
 
 def _slopes(measured: pd.DataFrame) -> Verdict:
-    """Each slope's 95 % interval over seeds lies within 0.02 of the derived one."""
+    """Each slope's interval over seeds lies within 0.02 of the derived one."""
     from fedlora_kit.study.statistics import mean_interval
 
     if measured["sigma"].nunique() < 3 or measured["seed"].nunique() < 2:

@@ -256,7 +256,7 @@ def deviations(profile: str, s: Setting) -> list[str]:
         + ", equal random thirds, "
         f"{s.rounds} rounds of {s.steps} steps at B = {s.batch_size}, views of training images: {s.augment}, "
         f"clipping norm {s.clip:g}.",
-        f"“Similarly” is judged as: the 95 % interval of the paired difference is within ±{MARGIN:g} points "
+        f"“Similarly” is judged as: the interval of the paired difference is within ±{MARGIN:g} points "
         "of accuracy. The margin is ours, declared before any run.",
         "The learning rate is chosen on held-out training examples at a tuning seed; the runs of the grid "
         "use the same private examples, and their privacy is not accounted for.",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from fedlora_kit.papers.ffa_lora.gsm8k import PROFILES, Setting
-from fedlora_kit.study.claims import Claim, exact_ratio, mean_difference
+from fedlora_kit.study.claims import Claim, mean_difference
+from fedlora_kit.study.equivalence import exact_ratio
 from fedlora_kit.study.overrides import departures
 
 

@@ -10,7 +10,8 @@ from fedlora_kit.papers.ffa_lora import table1
 from fedlora_kit.papers.ffa_lora.claims import half_claims
 from fedlora_kit.papers.ffa_lora.experiment import Experiment
 from fedlora_kit.papers.ffa_lora.grid import Setting
-from fedlora_kit.study.claims import Claim, exact_ratio, mean_difference
+from fedlora_kit.study.claims import Claim, mean_difference
+from fedlora_kit.study.equivalence import exact_ratio
 
 RANKS = (2, 4, 8, 16)
 SWEEP: dict[str, Any] = {"epsilons": (None,), "ranks": RANKS, "alphas": (None,)}
