@@ -33,6 +33,8 @@ ROOT = Path(__file__).resolve().parent.parent
 CHOSEN = (
     "ffa-lora/figure1",
     "ffa-lora/table1",
+    "ffa-lora/table2",
+    "ffa-lora/init_of_a",
     "ffa-lora/discordance1",
     "fed-hello/table2",
     "fed-hello/curves",
@@ -40,7 +42,8 @@ CHOSEN = (
     "fedlora-optimizer/global",
     "fedlora-optimizer/open_choices",
 )
-IN_README = ("fed-hello/curves", "ffa-lora/table1")
+#: one figure and one table for the README: of each the first that has results
+IN_README = (("fed-hello/curves", "ffa-lora/figure1"), ("ffa-lora/table1", "ffa-lora/table2"))
 BEGIN, END = "<!-- gallery: made by tools/gallery.py -->", "<!-- end of gallery -->"
 PICTURE, WHOLE = 100_000, 5_000_000  # bytes
 ROWS = 8  # of a comparison
@@ -210,12 +213,14 @@ def texts(profile: str, figures: Path, folder: Path) -> tuple[str, str]:
     place = f"figures/{profile}/gallery"
     readme, page = [*counts, made, ""], ["# Gallery", "", made, *counts]
     page += ["[What a verdict means](reproduction.md#what-a-verdict-means).", ""]
+    names = {section.id for section in chosen}
+    front = {next((one for one in wanted if one in names), "") for wanted in IN_README}
     for section in chosen:
         keep(section, folder, figures / profile)
         page += [*shown(section, f"../{place}", data, "##"), *compared(section), ""]
-        if section.id in IN_README:
+        if section.id in front:
             readme += shown(section, place, data, "###", CLAIMS)
-    if absent := [name for name in CHOSEN if name not in {section.id for section in chosen}]:
+    if absent := [name for name in CHOSEN if name not in names]:
         page += [f"Without results in this profile: {', '.join(f'`{name}`' for name in absent)}.", ""]
     readme += ["Beside the published numbers, with more of both: [gallery](docs/gallery.md).", ""]
     return "\n".join(readme), "\n".join(page)
