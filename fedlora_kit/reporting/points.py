@@ -159,15 +159,19 @@ def trace_points(
 
 def _line(candidates: Sequence[Sequence[_Group]]) -> list[_Group | None]:
     """One group a point, all of one line of the table; nothing where no line has most of the points, or where
-    two have as many.
+    two do. Single seeds are looked at only where no means fit.
     """
     found: dict[tuple[object, ...], dict[int, list[_Group]]] = {}
-    for n, groups in enumerate(candidates):
-        for group in groups:
-            for name in group.lines():
-                found.setdefault(name, {}).setdefault(n, []).append(group)
-    most = max(map(len, found.values()), default=0)
-    if most < _AGREE * len(candidates):
+    for seeds in (False, True):
+        for n, groups in enumerate(candidates):
+            for group in groups:
+                if ("seed" in group.at) == seeds:
+                    for name in group.lines():
+                        found.setdefault(name, {}).setdefault(n, []).append(group)
+        most = max(map(len, found.values()), default=0)
+        if most >= _AGREE * len(candidates):
+            break
+    else:
         return []
     ways: dict[tuple[frozenset[str] | None, ...], list[_Group | None]] = {}
     for places in found.values():
