@@ -41,7 +41,9 @@ def test_the_page_gets_the_numbers_claims_and_pictures_of_the_items(home: Path) 
     folder = gallery.make(home / "figures", "smoke", home)
     text = (home / "docs/gallery.md").read_text()
     mean = np.mean([accuracy("lora", "iid", seed) for seed in range(3)])
-    assert f"| LoRA, iid | accuracy % | 85.00 ± 1.10 | {mean:.2f} ± 1.70 | 3 | −3.30 [−7.52, +0.92] |" in text
+    assert (
+        f"| LoRA · IID | accuracy % | 85.00 ± 1.10 | {mean:.2f} ± 1.70 | 3 | −3.30 [−7.52, +0.92] |" in text
+    )
     assert "**Not comparable**" in text
     assert "| ffa-lora | `smoke` | 1 of 11 | 2 | 1 | 0 | 0 |" in text
     assert "* *not reproduced*: Loss is smaller." in text

@@ -216,14 +216,14 @@ def test_the_keyboard_is_enough(browser: chromium.Browser) -> None:
 def test_a_point_of_a_figure_leads_to_its_runs(browser: chromium.Browser) -> None:
     browser.do("document.querySelector('#ffa-lora-table1 details').open = true")
     points = "document.querySelectorAll('#ffa-lora-table1-figure .plot a')"
-    assert browser.do(f"{points}.length") == 4
+    assert browser.do(f"{points}.length") == 2  # LoRA's 81.7 and 71.7 may be accidents
     inside = f"""(() => {{
       const box = document.querySelector('.plot').getBoundingClientRect();
       return [...{points}].map(a => a.getBoundingClientRect()).every(
         p => p.left > box.left && p.right < box.right && p.top > box.top && p.bottom < box.bottom);
     }})()"""
     assert browser.do(inside)
-    browser.do(f"{points}[3].click()")
+    browser.do(f"{points}[1].click()")
     browser.wait("document.querySelector('dialog').open")
     shown = browser.do("document.querySelector('dialog').innerText")
     assert "FFA-LoRA" in shown

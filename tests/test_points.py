@@ -85,6 +85,15 @@ def test_bars_per_cent_and_single_runs(tmp_path: Path) -> None:
     assert [evidence.runs[0][0] for evidence in found[2:]] == list(frame["key"])
 
 
+def test_a_mean_that_is_also_one_runs_value_is_the_means(tmp_path: Path) -> None:
+    frame = runs()
+    frame["accuracy"] = [40.125, 50.125, 60.125, 41.25, 51.25, 61.25]
+    fig, axes = plt.subplots()
+    axes.plot([0, 1], [50.125, 51.25])
+    _, found = traced(fig, table(frame, "results", tmp_path))
+    assert [len(evidence.runs) for evidence in found] == [3, 3]
+
+
 def test_what_two_sets_of_runs_give_leads_nowhere(tmp_path: Path) -> None:
     frame = runs()
     frame["accuracy"] = np.tile(frame["accuracy"][:3], 2)  # both methods alike

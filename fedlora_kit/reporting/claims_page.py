@@ -110,7 +110,7 @@ def _rows(item: Item, folders: Mapping[str, Path], store: Store) -> list[Row]:
     """
     reported = _reported(item) if folders else []
     rows: dict[str, Row] = {}
-    for profile, folder in reversed(folders.items()):
+    for profile, folder in reversed([*folders.items()]):
         try:
             if json.loads((folder / "status.json").read_text("utf-8"))["status"] != "ok":
                 continue

@@ -78,11 +78,14 @@ def _drawn(axes: Axes) -> Iterator[tuple[str, list[tuple[float, float]]]]:
             yield label, [(bar.get_x() + bar.get_width() / 2, bar.get_height()) for bar in container.patches]
     for line in axes.lines:
         if labels.get(line, "-") and line.get_transform() == axes.transData:
-            points = [(float(x), float(y)) for x, y in line.get_xydata()]
-            yield labels.get(line, str(line.get_label())), points
+            yield labels.get(line, str(line.get_label())), _pairs(line.get_xydata())
     for cloud in axes.collections:
         if isinstance(cloud, PathCollection):
-            yield str(cloud.get_label()), [(float(x), float(y)) for x, y in cloud.get_offsets()]
+            yield str(cloud.get_label()), _pairs(cloud.get_offsets())
+
+
+def _pairs(drawn: Any) -> list[tuple[float, float]]:
+    return [(float(x), float(y)) for x, y in drawn]
 
 
 @dataclass(frozen=True)
@@ -140,11 +143,11 @@ def trace_points(
             if all(len(value.strip("-0.").replace(".", "")) < _DIGITS for value in values):
                 continue
             if found := _line([groups.get(value, []) for value in values]):
-                for (_, _, _, _, left, top), group, value in zip(line, found, values, strict=True):
-                    if group is not None:
-                        once = group.keys, "" if "round" in group.at else value
+                for (_, _, _, _, left, top), one, value in zip(line, found, values, strict=True):
+                    if one is not None:
+                        once = one.keys, "" if "round" in one.at else value
                         new = once not in made
-                        evidence = made.setdefault(once, _evidence(f"{prefix}-p{len(made)}", group))
+                        evidence = made.setdefault(once, _evidence(f"{prefix}-p{len(made)}", one))
                         spots.append(Spot(left, top, f"#{evidence.id}", evidence.title, new))
                 break
             if all(value in cells for value in values):
@@ -159,21 +162,25 @@ def trace_points(
 
 def _line(candidates: Sequence[Sequence[_Group]]) -> list[_Group | None]:
     """One group a point, all of one line of the table; nothing where no line has most of the points, or where
-    two have as many.
+    two do. Single seeds are looked at only where no means fit.
     """
     found: dict[tuple[object, ...], dict[int, list[_Group]]] = {}
-    for n, groups in enumerate(candidates):
-        for group in groups:
-            for name in group.lines():
-                found.setdefault(name, {}).setdefault(n, []).append(group)
-    most = max(map(len, found.values()), default=0)
-    if most < _AGREE * len(candidates):
+    for seeds in (False, True):
+        for n, groups in enumerate(candidates):
+            for group in groups:
+                if ("seed" in group.at) == seeds:
+                    for name in group.lines():
+                        found.setdefault(name, {}).setdefault(n, []).append(group)
+        most = max(map(len, found.values()), default=0)
+        if most >= _AGREE * len(candidates):
+            break
+    else:
         return []
     ways: dict[tuple[frozenset[str] | None, ...], list[_Group | None]] = {}
     for places in found.values():
         if len(places) == most and all(len({g.keys for g in groups}) == 1 for groups in places.values()):
             way = [places[n][0] if n in places else None for n in range(len(candidates))]
-            ways[tuple(group and group.keys for group in way)] = way
+            ways[tuple(group.keys if group else None for group in way)] = way
     return next(iter(ways.values())) if len(ways) == 1 else []
 
 

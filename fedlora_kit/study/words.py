@@ -166,13 +166,13 @@ def sentence(text: str) -> str:
 
 def frame(df: pd.DataFrame) -> pd.DataFrame:
     """A table as people read it: the same with headings and texts in words."""
-    import pandas as pd
+    import numpy as np
 
     shown = df.copy()
     for i, name in enumerate(df.columns):
         texts = df.iloc[:, i].astype(object)
         if any(isinstance(text, str) for text in texts):
             said = [value(str(name), text) if isinstance(text, str) else text for text in texts]
-            shown.isetitem(i, pd.Series(said, index=df.index, dtype=object))
+            shown.isetitem(i, np.array(said, dtype=object))
     shown.columns = shown.columns.map(lambda name: heading(name) if isinstance(name, str) else name)
     return shown
