@@ -12,7 +12,7 @@ import os
 import signal
 from collections.abc import Mapping, Sequence
 from multiprocessing.connection import Connection
-from multiprocessing.context import BaseContext
+from multiprocessing.context import ForkServerContext, SpawnContext
 
 from fedlora_kit.devices import gpu_count
 from fedlora_kit.running.pools import PRELOAD, fork_server
@@ -28,15 +28,19 @@ _IMPORTED = (
     "jupyter_client.provisioning",
     "ipykernel.kernelapp",
     "ipykernel.ipkernel",
-    "matplotlib.pyplot",
+    "ipywidgets",
+    "matplotlib.backends.backend_agg",
+    "matplotlib.backends.backend_pdf",
+    "matplotlib.backends.backend_svg",
     "matplotlib_inline.backend_inline",
-    "pandas",
+    "fontTools.subset",  # what a PDF's fonts go through
+    "seaborn",
     "tabulate",
 )
 _INLINE = "module://matplotlib_inline.backend_inline"  # as IPython's kernel says before anything is imported
 
 
-def context() -> BaseContext:
+def context() -> ForkServerContext | SpawnContext:
     """What starts notebooks' processes; its server begins to import now, if it has not yet.
 
     With GPUs it is a fresh Python for each: should a library start CUDA early, forks of it could not use it.

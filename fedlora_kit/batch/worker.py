@@ -18,19 +18,17 @@ from types import FrameType
 from typing import Any
 
 from fedlora_kit.batch.forked import Kernel
-from fedlora_kit.batch.status import Status
 from fedlora_kit.errors import FedloraError
-from fedlora_kit.study.item import Item
 
 
-def main(lifeline: Connection, variables: Mapping[str, str], log: str, item: Item, *job: Any) -> None:
+def main(lifeline: Connection, variables: Mapping[str, str], log: str, *job: Any) -> None:
     """Run one notebook; ends the process.
 
     Args:
         lifeline: a pipe whose other end only the parent holds.
         variables: the environment.
         log: takes what this process and the kernel print beside the notebook.
-        item, job: of `runner.run_notebook`.
+        job: of `runner.run_notebook`: what comes before the kernel.
     """
     os.setsid()  # Ctrl-C reaches the parent alone, which then stops the workers in order
     os.environ.clear()
@@ -43,17 +41,17 @@ def main(lifeline: Connection, variables: Mapping[str, str], log: str, item: Ite
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_follow_parent, args=(lifeline,), daemon=True).start()
     try:
-        sys.exit(_run(kernel, item, *job))
+        sys.exit(_run(*job, kernel))
     finally:
         kernel.kill()
 
 
-def _run(kernel: Kernel, item: Item, begun: Status, *job: Any) -> int:
+def _run(*job: Any) -> int:
     from fedlora_kit.batch.runner import run_notebook
 
     logging.getLogger("papermill").setLevel(logging.ERROR)  # it calls parameters unknown that it cannot parse
     try:
-        status = run_notebook(item, begun, *job, kernel=kernel)
+        status = run_notebook(*job)
     except KeyboardInterrupt:
         return 130
     except FedloraError as error:

@@ -87,9 +87,10 @@ def _read(path: Path) -> list[_Taken]:
 
 def _rows(results: pd.DataFrame) -> set[str]:
     """What tells a result from others: its run, else its coordinates."""
+    from pandas.api.types import is_float_dtype
     from pandas.util import hash_pandas_object
 
     if "key" in results:
         return set(results["key"].dropna().astype(str))
-    words = results.select_dtypes(exclude="floating").astype(str)
+    words = results.loc[:, [not is_float_dtype(kind) for kind in results.dtypes]].astype(str)
     return {f"{number:016x}" for number in hash_pandas_object(words, index=False)}

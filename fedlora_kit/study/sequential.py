@@ -37,7 +37,7 @@ def confidence(further: int = 0) -> float:
     >>> confidence(), confidence(1), confidence(2)
     (0.95, 0.975, 0.9875)
     """
-    return 1 - ALPHA / 2 ** (_look.get() - 1 + further)
+    return 1 - ALPHA * 0.5 ** (_look.get() - 1 + further)
 
 
 def interval_name(further: int = 0) -> str:
