@@ -8,7 +8,6 @@ from pathlib import Path, PurePosixPath
 from fedlora_kit import disk
 from fedlora_kit.errors import BadValue, FedloraError
 
-
 MARKER = ".fedlora-kit.json"
 """The file by which a working folder is known; ``fedlora init`` writes it."""
 INSTALLED = Path(__file__).resolve().with_name("_kit")

@@ -37,7 +37,10 @@ EXTRAS = PROJECT["optional-dependencies"]
 
 def test_every_range_has_a_floor_and_a_ceiling():
     # an exact pin would replace the PyTorch of a hosted notebook
-    needed = [*PROJECT["dependencies"], *(line for extra in EXTRAS if extra != "dev" for line in EXTRAS[extra])]
+    needed = [
+        *PROJECT["dependencies"],
+        *(line for extra in EXTRAS if extra != "dev" for line in EXTRAS[extra]),
+    ]
     for line in needed:
         operators = sorted(one.operator for one in Requirement(line).specifier)
         assert operators == ["<", ">="], line
@@ -95,5 +98,10 @@ def test_what_is_to_be_cited_is_what_the_kit_knows():
         (arxiv,) = (one["value"] for one in found["identifiers"])
         assert arxiv.replace(":", " ") in paper.reference
         assert str(found["year"]) in paper.reference
-        for said in (f"{{{paper.id},", paper.title, arxiv, *(a.get("family-names", "") for a in found["authors"])):
+        for said in (
+            f"{{{paper.id},",
+            paper.title,
+            arxiv,
+            *(a.get("family-names", "") for a in found["authors"]),
+        ):
             assert said in plain or said in page, said

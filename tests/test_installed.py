@@ -19,6 +19,7 @@ from fedlora_kit.cli import app
 from fedlora_kit.cli.init import lay
 from fedlora_kit.errors import BadValue
 from fedlora_kit.experiments.provenance import git_state
+from fedlora_kit.experiments.source import source_digest
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -73,15 +74,15 @@ def test_the_installed_kit_works_in_a_working_folder_only(wheel: Path, tmp_path:
         else f"try: app({words.split()!r})\nexcept SystemExit as end: print('=>', end.code)"
         for words in commands
     ]
+    steps += ["from fedlora_kit.experiments.source import source_digest", "print('source', source_digest())"]
     code = "\n".join(["import os", "from fedlora_kit.cli import app", *steps])
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, env=env, capture_output=True, text=True
-    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=env, capture_output=True, text=True)
     said = done.stdout + done.stderr
     assert re.findall("=> (.*)", said) == ["2", "0", "0", "0", "0", "0", "0"], said
     assert "make one with `fedlora init DIR`" in said
     assert said.count("own/mine.ipynb") >= 2
     assert f"at {work}" in said
+    assert f"source {source_digest()}" in said  # so are the keys: one store for both
     assert (work / "notebooks" / "own" / "mine.ipynb").is_file()
     assert (work / "figures" / "smoke" / "index.html").is_file()
     assert sorted((tmp_path / "site").rglob("*.[!p]*")) == before  # nothing went into the package

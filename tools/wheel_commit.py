@@ -1,4 +1,4 @@
-"""Hatch's hook at a build: a wheel and a source archive say of which commit they are (`provenance.git_state`)."""
+"""Hatch's hook at a build: wheel and source archive say of which commit they are (`provenance.git_state`)."""
 
 import json
 import subprocess

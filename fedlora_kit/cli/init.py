@@ -1,4 +1,4 @@
-"""``fedlora init``: a working folder outside of a checkout, with the notebooks and the data that they need."""
+"""``fedlora init``: a working folder outside of a checkout, with notebooks and the data that they need."""
 
 from __future__ import annotations
 
