@@ -9,7 +9,7 @@ PROFILE ?= smoke
 export HF_HUB_DISABLE_TELEMETRY := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: install reproduce test check docs notebooks gallery bench lock clean help
+.PHONY: install reproduce test floor wheel check docs notebooks gallery bench lock clean help
 
 help:            ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*## / - /'
@@ -24,6 +24,14 @@ test: $(STAMP)       ## the checks and the tests
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal
+
+floor:               ## the tests that are not slow, with the lowest versions that pyproject.toml allows
+	test -x .venv-floor/bin/uv || { $(PYTHON) -m venv .venv-floor && .venv-floor/bin/python -m pip install --quiet uv; }
+	.venv-floor/bin/uv pip install --quiet --python .venv-floor/bin/python --resolution lowest-direct --editable '.[dev]'
+	.venv-floor/bin/python -m pytest -q -n 2 --dist worksteal -m "not slow"
+
+wheel: $(STAMP)      ## what `pip install` takes, into dist/
+	$(BIN)/python -m hatchling build -t sdist -t wheel
 
 check: $(STAMP)      ## ruff and mypy only
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
@@ -54,7 +62,7 @@ lock: $(STAMP)       ## pin what is installed now
 	$(BIN)/python -m pip freeze --exclude-editable | grep -v '^fedlora' | sed 's/+cpu$$//' > requirements.lock
 
 clean:           ## remove the environment and the outputs, not the store of runs nor the gallery
-	rm -rf $(VENV) build *.egg-info
+	rm -rf $(VENV) .venv-floor build dist *.egg-info
 	test ! -d figures || find figures -mindepth 2 -maxdepth 2 ! -path 'figures/*/gallery' -exec rm -rf {} +
 
 $(STAMP): requirements.lock pyproject.toml

@@ -131,6 +131,10 @@ def hide_gpus() -> None:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 
+#: the method of optimizers that asks about captured streams: by its name, and by its name in older releases
+_ASKS = ("_accelerator_graph_capture_health_check", "_cuda_graph_capture_health_check")
+
+
 @contextmanager
 def computing_on(device: torch.device) -> Iterator[None]:
     """Training on a CPU does not start CUDA inside the block, although there are GPUs.
@@ -146,12 +150,13 @@ def computing_on(device: torch.device) -> Iterator[None]:
 
     if device.type == "cpu":
         optimizer: Any = torch.optim.Optimizer
-        asks = optimizer._accelerator_graph_capture_health_check
-        optimizer._accelerator_graph_capture_health_check = lambda self: None
+        name = next(name for name in _ASKS if hasattr(optimizer, name))
+        asks = getattr(optimizer, name)
+        setattr(optimizer, name, lambda self: None)
         try:
             yield
         finally:
-            optimizer._accelerator_graph_capture_health_check = asks
+            setattr(optimizer, name, asks)
         return
     try:
         yield

@@ -1,4 +1,4 @@
-"""Where the kit's files lie: the repository, the run store, the local mirror."""
+"""Where the kit's files lie: the working folder or the checkout, the run store, the local mirror."""
 
 from __future__ import annotations
 
@@ -8,15 +8,42 @@ from pathlib import Path, PurePosixPath
 from fedlora_kit import disk
 from fedlora_kit.errors import BadValue, FedloraError
 
+MARKER = ".fedlora-kit.json"
+"""The file by which a working folder is known; ``fedlora init`` writes it."""
+INSTALLED = Path(__file__).resolve().with_name("_kit")
+"""Notebooks and data as a wheel carries them; a checkout has them at its top, and no such folder."""
+
 
 def home() -> Path:
-    """The kit's top folder: ``FEDLORA_HOME``, or the repository this package is installed from.
+    """The kit's top folder: ``FEDLORA_HOME``; else the working folder at or above the current one, as
+    ``fedlora init`` laid it; else the checkout that this package is imported from.
 
     Raises:
-        BadValue: the variable names a file, or what no folder can be; for the others below likewise.
+        BadValue: the variable names a file, or what no folder can be; the package is installed, and there is
+            no working folder. For the others below likewise.
     """
     named = os.environ.get("FEDLORA_HOME")
-    return disk.folder(named, "FEDLORA_HOME") if named else Path(__file__).resolve().parent.parent
+    found = disk.folder(named, "FEDLORA_HOME") if named else working_folder() or checkout()
+    if found is None:
+        raise BadValue(
+            "no working folder of the kit is here or above",
+            "make one with `fedlora init DIR` and change into it, or name one with FEDLORA_HOME",
+        )
+    return found
+
+
+def working_folder() -> Path | None:
+    """The nearest folder with a `MARKER`, at the current one or above it."""
+    try:
+        current = Path.cwd()
+    except FileNotFoundError:  # it has been deleted
+        return None
+    return next((place for place in (current, *current.parents) if (place / MARKER).is_file()), None)
+
+
+def checkout() -> Path | None:
+    """The checkout that this package is imported from; ``None`` if it is installed."""
+    return None if INSTALLED.is_dir() else INSTALLED.parent.parent
 
 
 def data_dir() -> Path:

@@ -363,11 +363,13 @@ def pretended(count: int = 1) -> Iterator[Machine]:
         "_is_in_bad_fork": lambda: False,
     }
     generator = type("Generator", (_PretendedGenerator,), {"machine": machine})
+    names = ("_accelerator_graph_capture_health_check", "_cuda_graph_capture_health_check")
+    asks = next(name for name in names if hasattr(torch.optim.Optimizer, name))
     changes: list[tuple[Any, str, Any]] = [
         *((torch.cuda, name, value) for name, value in cuda.items()),
         (torch.cuda.amp.common, "amp_definitely_not_available", lambda: False),
         (torch.accelerator, "current_accelerator", lambda *_, **__: torch.device("cuda")),
-        (torch.optim.Optimizer, "_accelerator_graph_capture_health_check", started(None)),
+        (torch.optim.Optimizer, asks, started(None)),
         (torch, "Generator", generator),
         (torch.nn.functional, "scaled_dot_product_attention", _attention),
     ]

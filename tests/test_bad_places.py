@@ -28,6 +28,7 @@ PLACES = {
 }
 #: commands that write into a folder that an option names, up to the option
 OPTIONS = {
+    "init": ["init"],
     "reproduce": ["reproduce", "start_here", "--output"],
     "report": ["report", "-o"],
     "new method": ["new", "method", "a-b", "--to"],
@@ -101,7 +102,7 @@ def test_an_option_that_names_no_folder(folder: Path, words: list[str], kind: st
     assert words[-1].lstrip("-")[0] in said
 
 
-@pytest.mark.parametrize("name", ["reproduce", "report", "new method", "new notebook"])
+@pytest.mark.parametrize("name", ["init", "reproduce", "report", "new method", "new notebook"])
 def test_where_nothing_can_be_made(folder: Path, name: str) -> None:
     refused([*OPTIONS[name], "/proc/x"], "/proc/x")
 

@@ -263,7 +263,8 @@ def _within(seconds: float, condition: Callable[[], bool]) -> bool:
 
 def test_doctor_gives_a_verdict_for_each_check(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
     checks = {record["check"]: record for record in json.loads(call("doctor", "--json").stdout)}
-    assert list(checks) == ["python", "packages", "kernel", "device", "mirror", "hub", "disk", "store"]
+    asked = ["python", "packages", "folder", "kernel", "device", "mirror", "hub", "disk", "store"]
+    assert list(checks) == asked
     assert checks["kernel"]["verdict"] == "ok"
     assert sys.executable in checks["kernel"]["found"]
 

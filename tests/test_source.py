@@ -238,6 +238,9 @@ def test_git_state(tmp_path, monkeypatch):
 def test_without_git(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     assert provenance.git_state() is None
+    built = {"commit": "c" * 40, "dirty": True}  # as a wheel says it
+    (tmp_path / "_commit.json").write_text(json.dumps(built))
+    assert provenance.git_state(tmp_path) == built
 
 
 def test_the_rooms_of_a_run_import_nothing_that_decides_numbers_from_elsewhere():

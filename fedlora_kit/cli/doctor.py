@@ -12,13 +12,15 @@ from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
 
-from fedlora_kit import paths
+from fedlora_kit import __version__, paths
+from fedlora_kit.cli.init import laid_by
 from fedlora_kit.devices import describe_gpu, gpu_count, gpu_hidden, resolve_device, why_no_gpu
 from fedlora_kit.errors import FedloraError
 from fedlora_kit.experiments.libraries import installed
 from fedlora_kit.numerals import fixed, size
 
 _GIB = 2**30
+_LOCKED = "install from the lock file: make install, or python -m pip install -e ."
 
 
 class Check(NamedTuple):
@@ -32,14 +34,14 @@ class Check(NamedTuple):
 def examine() -> dict[str, Check]:
     """All checks by name, in order. A check that itself breaks is a failure, not a traceback."""
     checks = {}
-    for check in (python, packages, kernel, device, mirror, hub, disk, store):
+    for check in (python, packages, folder, kernel, device, mirror, hub, disk, store):
         try:
             checks[check.__name__] = check()
         except FedloraError as error:
             checks[check.__name__] = Check("fail", error.problem, error.remedy)
         except Exception as error:
             found = f"{type(error).__name__}: {error}"
-            checks[check.__name__] = Check("fail", found, "repair the installation: make reproduce")
+            checks[check.__name__] = Check("fail", found, "repair the installation: install the kit anew")
     return checks
 
 
@@ -60,7 +62,8 @@ def packages(version_of: Callable[[str], str | None] = installed) -> Check:
             missing.append(str(requirement))
         elif not requirement.specifier.contains(version, prereleases=True):
             other.append(f"{requirement.name} {version} (wanted {requirement.specifier})")
-    remedy = "install from the lock file: make reproduce, or python -m pip install -e ."
+    names = " ".join(f"'{requirement}'" for requirement in required)
+    remedy = f"python -m pip install {names}" if paths.checkout() is None else _LOCKED
     if missing:
         return Check("fail", f"missing: {', '.join(missing)}", remedy)
     if other:
@@ -76,6 +79,18 @@ def _required() -> list[str]:
         if not file.is_file():
             raise FedloraError("fedlora-kit is not installed", "python -m pip install -e .") from None
         return list(tomllib.loads(file.read_text(encoding="utf-8"))["project"]["dependencies"])
+
+
+def folder() -> Check:
+    """Where notebooks and data are: a working folder, of this version of the kit, or the checkout."""
+    home = paths.home()
+    laid = laid_by(home)
+    if laid is None:
+        return Check("ok", f"{home}, {'the checkout' if home == paths.checkout() else 'by FEDLORA_HOME'}")
+    found = f"{home}, a working folder laid by fedlora-kit {laid}"
+    if laid != __version__:
+        return Check("warn", f"{found}; this is {__version__}", f"fedlora init {home} (keeps what is yours)")
+    return Check("ok", found)
 
 
 def kernel() -> Check:

@@ -14,6 +14,7 @@ from fedlora_kit.cli.common import Commands, JsonFlag, print_json
 from fedlora_kit.cli.export import export
 from fedlora_kit.cli.federate import federate
 from fedlora_kit.cli.fetch import fetch
+from fedlora_kit.cli.init import init
 from fedlora_kit.cli.new import new
 from fedlora_kit.cli.plan import plan
 from fedlora_kit.cli.report import report
@@ -44,6 +45,7 @@ app = typer.Typer(
       fedlora reproduce                  everything, at its smallest size
     """,
 )
+app.command()(init)
 app.command("list")(queries.list_items)
 app.command()(plan)
 app.command()(fetch)
@@ -85,8 +87,8 @@ def _root(
 def doctor(as_json: JsonFlag = False) -> None:
     """Check whether this machine is ready.
 
-    Python, packages, notebook kernel (really started), device, mirror, disk, store. Each check says ok, warn
-    or fail, and what to do. Exit status 1 if one fails.
+    Python, packages, folder, notebook kernel (really started), device, mirror, disk, store. Each check says
+    ok, warn or fail, and what to do. Exit status 1 if one fails.
 
     \b
     JSON: a list of objects with the keys check, verdict ("ok", "warn", "fail"), found, remedy ("" if none

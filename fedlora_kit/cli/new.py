@@ -31,7 +31,7 @@ def new(
             "--to",
             metavar="DIR",
             parser=folder_of("--to"),
-            help="A folder of your own. Default: this checkout.",
+            help="A folder of your own. Default: this checkout; of a notebook the working folder, too.",
         ),
     ] = None,
     csv: Annotated[str | None, typer.Option(metavar="FILE", help="Data of a task: a CSV file.")] = None,

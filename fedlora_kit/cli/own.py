@@ -43,4 +43,5 @@ def _name(ctx: typer.Context, paths: list[Path] | None) -> None:
 
     ctx.find_root().with_resource(own_code.within())
     own_code.name_files(paths or [])
-    rooms()  # a paper that cannot be used is said before anything else
+    if own_code.files():
+        rooms()  # a paper that cannot be used is said before anything else

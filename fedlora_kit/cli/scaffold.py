@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import fedlora_kit
 from fedlora_kit import disk, paths
 from fedlora_kit.errors import BadValue, UnknownName
 from fedlora_kit.experiments import atomic
@@ -157,8 +156,10 @@ def _places(kind: str, module: str, to: Path | None) -> tuple[Path, Path]:
                 "choose another name",
             )
         return folder / f"{module}.py", folder / f"test_{module}.py"
-    root = paths.home() if kind == "notebook" else Path(fedlora_kit.__file__).resolve().parent.parent
-    if not (root / "tests" / "conftest.py").is_file():
+    root = paths.home() if kind == "notebook" else paths.checkout()
+    if root is None:
+        raise BadValue("the kit is installed here, and no checkout", "name a folder of your own: --to DIR")
+    if not any((root / sign).is_file() for sign in (paths.MARKER, "tests/conftest.py")):
         raise BadValue(f"{root} is no checkout of the kit", "name a folder of your own: --to DIR")
     room = root / "notebooks" / "own" if kind == "notebook" else root / "fedlora_kit" / _ROOMS[kind]
     return room / f"{module}.py", root / "tests" / f"test_{module}.py"

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fedlora_kit import paths
 from fedlora_kit.devices import hide_gpus
 from fedlora_kit.errors import FedloraError
 from fedlora_kit.experiments import own_code
@@ -45,6 +46,8 @@ def job_text(spec: RunSpec, key: str, url: str, device: str, checkpoint_seconds:
         device: "cpu" or "cuda".
         checkpoint_seconds: the newest checkpoint is published when the last one is this old; 0: each round.
     """
+    folder = paths.working_folder()
+    given = {**({"FEDLORA_HOME": str(folder)} if folder else {}), **os.environ}
     return json.dumps(
         {
             "spec": json.loads(spec.canonical()),
@@ -53,7 +56,7 @@ def job_text(spec: RunSpec, key: str, url: str, device: str, checkpoint_seconds:
             "device": device,
             "checkpoint_seconds": checkpoint_seconds,
             "own": [str(path) for path in own_code.files()],
-            "environment": {name: os.environ[name] for name in PASSED_ON if name in os.environ},
+            "environment": {name: given[name] for name in PASSED_ON if name in given},
         }
     )
 

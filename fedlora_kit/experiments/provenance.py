@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import resource
 import subprocess
 import sys
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -74,10 +76,15 @@ def collect(device: str, seconds: float, **facts: Any) -> dict[str, Any]:
 def git_state(package: Path = _PACKAGE) -> dict[str, Any] | None:
     """{"commit": 40 hex digits, "dirty": bool} of the repository that tracks ``package``, or ``None``.
 
+    An installed package says what its wheel was built of (``tools/wheel_commit.py``).
+
     Dirty: a tracked file differs from the commit, or the package holds a file that git neither tracks nor
     ignores.
     A package installed inside somebody else's repository (its ``.venv``) is not tracked there: ``None``.
     """
+    with suppress(FileNotFoundError):
+        built: dict[str, Any] = json.loads((package / "_commit.json").read_text("utf-8"))
+        return built
     if _git(package, "ls-files", "--error-unmatch", "--", "__init__.py") is None:
         return None
     commit = _git(package, "rev-parse", "HEAD")

@@ -19,6 +19,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 
+from fedlora_kit import paths
 from fedlora_kit.devices import gpu_count, kind_of
 from fedlora_kit.errors import FedloraError
 from fedlora_kit.experiments.placing import wanted_device
@@ -174,6 +175,7 @@ class LocalFederation:
             "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),  # nodes share this machine
             "PYTHONUNBUFFERED": "1",
             "NO_COLOR": "1",
+            "FEDLORA_HOME": str(paths.home()),  # they start in another folder
             "FEDLORA_RUNS": str(self._store.root),
             **({"CUDA_VISIBLE_DEVICES": ""} if kind_of(self._device) == "cpu" else {}),
             **dict([self._mark]),
