@@ -43,7 +43,7 @@ CHOSEN = (
     "fedlora-optimizer/open_choices",
 )
 #: one figure and one table for the README: of each the first that has results
-IN_README = (("fed-hello/curves", "ffa-lora/figure1"), ("ffa-lora/table1", "ffa-lora/table2"))
+IN_README = (("ffa-lora/discordance1", "fed-hello/curves"), ("ffa-lora/table2", "ffa-lora/table1"))
 BEGIN, END = "<!-- gallery: made by tools/gallery.py -->", "<!-- end of gallery -->"
 PICTURE, WHOLE = 100_000, 5_000_000  # bytes
 ROWS = 8  # of a comparison
