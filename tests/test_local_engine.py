@@ -504,7 +504,7 @@ def test_a_warm_process_has_the_variables_of_now_not_those_of_its_server(monkeyp
 
     forkserver._forkserver._stop()
     monkeypatch.setenv("FEDLORA_HUB", "/was/there")
-    WarmPool(1).close()
+    server()
     monkeypatch.delenv("FEDLORA_HUB")
     pool = WarmPool(1)
     try:
