@@ -262,7 +262,8 @@ def batch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Batch]:
     (foreign / "kernel.json").write_text(json.dumps(spec))
     where = (
         "import os, sys\nprint('cwd', os.getcwd())\nprint('python', sys.executable)\n"
-        "print('jobs', os.environ['FEDLORA_JOBS'])\nprint('to stderr', file=sys.stderr)"
+        "print('jobs', os.environ['FEDLORA_JOBS'])\nprint('threads', os.environ.get('OMP_NUM_THREADS'))\n"
+        "print('to stderr', file=sys.stderr)"
     )
     write_notebook(home, "p/ok", TABLE.format(id="p/ok"), where)
     write_notebook(home, "p/bad", TABLE.format(id="p/bad"), "raise ValueError('seven')", "print('never')")
@@ -278,7 +279,7 @@ def batch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Batch]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FEDLORA_HOME", str(home))
         patch.setenv("JUPYTER_PATH", str(home / "foreign"))
-        for name in ("FEDLORA_HUB", "FEDLORA_JOBS"):
+        for name in ("FEDLORA_HUB", "FEDLORA_JOBS", "OMP_NUM_THREADS"):
             patch.delenv(name, raising=False)
         patch.setattr(pool, "cores", lambda: 7)
         recorder = Recorder()
@@ -334,6 +335,7 @@ def test_the_notebook_runs_in_its_folder_with_its_share_of_the_cores(batch: Batc
     log = batch.log("p/ok")
     assert f"cwd {batch.home / 'notebooks' / 'p'}\n" in log
     assert "jobs 3\n" in log
+    assert "threads 3\n" in log
     assert "to stderr\n" in log
 
 

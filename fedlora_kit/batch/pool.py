@@ -48,9 +48,9 @@ class _Child:
 
 
 def run(todo: Todo, side_by_side: bool, reporter: Reporter) -> list[Status]:
-    """Run the notebooks, some at a time; how they ended. Each one's runs may use ``FEDLORA_JOBS`` processes:
-    the machine's cores over the notebooks at a time, unless that variable is set already. Ctrl-C stops every
-    kernel, then raises.
+    """Run the notebooks, some at a time; how they ended. Each one's runs may use ``FEDLORA_JOBS`` processes,
+    and its own cells as many threads: the machine's cores over the notebooks at a time, unless the variables
+    are set already. Ctrl-C stops every kernel, then raises.
 
     Args:
         side_by_side: whether what they need is trained, so that several may go at a time (`Order.jobs`).
@@ -88,7 +88,8 @@ def _start(item: Item, crashed: Status, order: Order, share: int) -> _Child:
     staging.open()
     before = read_status(staging.final)
     expected = before.seconds if before is not None and before.status == OK else None
-    variables = {"FEDLORA_JOBS": str(share), **os.environ, "PYTHONPATH": python_path()}
+    threads = {"OMP_NUM_THREADS": str(share)} if share < cores() else {}
+    variables = {"FEDLORA_JOBS": str(share), **threads, **os.environ, "PYTHONPATH": python_path()}
     errors = (staging.root / "worker.log").open("w+b")
     processes = forked.context()
     theirs, lifeline = processes.Pipe(duplex=False)
