@@ -134,7 +134,11 @@ def compared(section: Section) -> list[str]:
 
 
 def keep(section: Section, folder: Path, figures: Path) -> None:
-    """Copy an item's picture and table to ``folder``."""
+    """Copy an item's picture and table to ``folder``; but for what anybody makes in minutes, the runs' scores
+    with their keys, too."""
+    for table in section.tables:
+        if table.by_run and table.name == "results" and figures.name != "smoke":
+            shutil.copyfile(figures / section.id / "results.csv", folder / f"{section.anchor}.csv")
     for picture in section.figures[:1]:
         data = light((figures / section.id / f"{picture.name}.png").read_bytes())
         atomic.write_bytes(folder / f"{section.anchor}.png", data)
