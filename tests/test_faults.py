@@ -14,7 +14,6 @@ import pytest
 import toy
 from store_tools import FILES, KEY, OTHER, SPEC, child, finish, killed, tree, until, wait
 
-from fedlora_kit.batch import pool
 from fedlora_kit.batch.folders import Staging
 from fedlora_kit.batch.order import Order
 from fedlora_kit.batch.pipeline import reproduce
@@ -258,8 +257,7 @@ def test_a_batch_on_a_full_disk_is_one_clear_error(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setenv("FEDLORA_HOME", str(tmp_path))
-    write_notebook(tmp_path, "p/one", "1")
-    monkeypatch.setattr(pool.sys, "executable", "/bin/false")  # the notebook's process dies at once
+    write_notebook(tmp_path, "p/one", "import os\nos.kill(os.getppid(), 9)")  # the notebook's process dies
     monkeypatch.setattr(Staging, "fail", full)
     with pytest.raises(FedloraError, match=r"no space left.*p/one.*MiB free"):
         reproduce(Order([Item("p/one")]))

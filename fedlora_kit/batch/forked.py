@@ -106,4 +106,6 @@ def _wait(told: Connection, other: Connection) -> None:
     named = variables.get("OMP_NUM_THREADS", "")
     threads = int(named) if named.isdigit() else cpu_count(only_physical_cores=True)
     torch.set_num_threads(threads)  # as PyTorch itself does; the server has one
-    launch_new_instance(argv=[*words, f"--IPKernelApp.parent_handle={os.getppid()}"])
+    # pyplot was imported before there was a shell: pictures are shown once the shell is told to
+    inline = [] if variables.get("MPLBACKEND", _INLINE) != _INLINE else ["--matplotlib=inline"]
+    launch_new_instance(argv=[*words, *inline, f"--IPKernelApp.parent_handle={os.getppid()}"])

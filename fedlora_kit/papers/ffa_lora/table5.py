@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from fedlora_kit.papers import laptop
 from fedlora_kit.papers.ffa_lora import table1
 from fedlora_kit.papers.ffa_lora.claims import half_claims
 from fedlora_kit.papers.ffa_lora.experiment import Experiment
@@ -19,7 +20,9 @@ PROFILES: dict[str, Setting] = {
     "paper": dataclasses.replace(table1.PROFILES["paper"], **SWEEP),
     "small": dataclasses.replace(table1.PROFILES["small"], **SWEEP),
     "laptop": dataclasses.replace(
-        table1.PROFILES["laptop"], **{**SWEEP, "epsilons": (6.0, 1.0), "ranks": (2, 16), "tasks": ("sst2",)}
+        table1.PROFILES["laptop"],
+        **{**SWEEP, "tasks": ("sst2",)},
+        private={**laptop.PRIVATE, "rounds": 2},
     ),
     "smoke": dataclasses.replace(table1.PROFILES["smoke"], **{**SWEEP, "tasks": ("answerable",)}),
 }
