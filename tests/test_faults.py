@@ -6,6 +6,8 @@ import json
 import os
 import re
 import signal
+import subprocess
+import sys
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -75,14 +77,13 @@ def stopped_after(store, spec, round_index):
 
 
 @pytest.mark.slow
-def test_runs_stores_and_batches_killed_at_random_moments(monkeypatch, capsys):
+def test_runs_stores_and_batches_killed_at_random_moments():
     """The documented command with one kill of each; `python tools/kill_test.py` does fifty."""
-    monkeypatch.setenv("FEDLORA_HOME", str(ROOT))  # put back in the end: the command sets one of its own
-    monkeypatch.syspath_prepend(ROOT / "tools")
-    from kill_test import main
-
-    assert main(["--kills", "1", "--json"]) == 0, capsys.readouterr().err
-    figures = {one["kind"]: one for one in json.loads(capsys.readouterr().out)}
+    # a process of its own: what it forks must not take over the fork server of the tests
+    words = [sys.executable, str(ROOT / "tools/kill_test.py"), "--kills", "1", "--json"]
+    done = subprocess.run(words, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    figures = {one["kind"]: one for one in json.loads(done.stdout)}
     assert set(figures) == {"runs", "store", "batches"}
     assert all(one["kills"] == 1 and one["finished"] for one in figures.values())
 
