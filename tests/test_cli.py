@@ -227,8 +227,8 @@ def test_reproduce_writes_results_summary_and_page(home: Path) -> None:
 
 def test_ctrl_c_stops_the_kernel_and_keeps_what_was_there(home: Path) -> None:
     notebook(home, "start_here", "import os, time\nopen('pid', 'w').write(str(os.getpid()))\ntime.sleep(60)")
-    scratch = home / "scratch"
-    scratch.mkdir()
+    scratch = home / "scratch" / ("x" * 60)  # too long a path for a socket
+    scratch.mkdir(parents=True)
     env = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(scratch)}
     words = [sys.executable, "-c", MAIN, "reproduce", "start_here"]
     process = subprocess.Popen(

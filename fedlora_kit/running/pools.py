@@ -11,11 +11,12 @@ import multiprocessing
 import os
 import signal
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager, suppress
-from multiprocessing import forkserver
+from multiprocessing import forkserver, util
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
@@ -39,6 +40,7 @@ PRELOAD = (
 )
 #: what bounds the threads of NumPy's and SciPy's matrix products, too
 _ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+_LONG = 60  # bytes of a temporary folder's path
 
 
 def fork_server(preload: Sequence[str] = PRELOAD) -> ForkServerContext:
@@ -47,9 +49,22 @@ def fork_server(preload: Sequence[str] = PRELOAD) -> ForkServerContext:
     context.set_forkserver_preload(list(preload))
     threads = {name: os.environ.get(name, "1") for name in _ONE_THREAD}
     same_code = {"PYTHONSAFEPATH": "1", "PYTHONPATH": python_path()}  # wherever this process was started
+    _place_sockets()
     with environment({**QUIET, **threads, **same_code}), _no_interrupts():
         forkserver.ensure_running()  # takes the environment as it is now
     return context
+
+
+def _place_sockets() -> None:
+    """The server listens at a socket in the temporary folder, and a socket's path has at most some hundred
+    bytes: where that folder's is too long for it, the socket lies in /tmp."""
+    own = tempfile.gettempdir()
+    if len(os.fsencode(own)) > _LONG and os.access("/tmp", os.W_OK):
+        tempfile.tempdir = "/tmp"
+        try:
+            util.get_temp_dir()  # is made once a process, and kept
+        finally:
+            tempfile.tempdir = own
 
 
 class WarmPool:
