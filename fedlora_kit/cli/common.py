@@ -54,7 +54,7 @@ def profile_option(text: str) -> Any:
     )
 
 
-Profile = Annotated[str, profile_option("smoke, small or paper.")]
+Profile = Annotated[str, profile_option("smoke, laptop, small or paper.")]
 
 
 def folder_of(option: str) -> Callable[[str], Path]:
