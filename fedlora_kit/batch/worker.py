@@ -10,15 +10,14 @@ import logging
 import os
 import signal
 import sys
-import threading
 from collections.abc import Mapping
-from contextlib import suppress
 from multiprocessing.connection import Connection
 from types import FrameType
 from typing import Any
 
 from fedlora_kit.batch.forked import Kernel
 from fedlora_kit.errors import FedloraError
+from fedlora_kit.running.pools import follow_parent, settle
 
 
 def main(lifeline: Connection, variables: Mapping[str, str], log: str, *job: Any) -> None:
@@ -31,15 +30,11 @@ def main(lifeline: Connection, variables: Mapping[str, str], log: str, *job: Any
         job: of `runner.run_notebook`: what comes before the kernel.
     """
     os.setsid()  # Ctrl-C reaches the parent alone, which then stops the workers in order
-    os.environ.clear()
-    os.environ.update(variables)
-    handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
-    os.dup2(handle, 1)
-    os.dup2(handle, 2)
+    settle(variables, log)
     kernel = Kernel()
     signal.signal(signal.SIGTERM, _stop)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_follow_parent, args=(lifeline,), daemon=True).start()
+    follow_parent(lifeline, lambda: os.kill(os.getpid(), signal.SIGTERM))
     try:
         sys.exit(_run(*job, kernel))
     finally:
@@ -63,9 +58,3 @@ def _run(*job: Any) -> int:
 def _stop(number: int, frame: FrameType | None) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the way out is not to be interrupted
     raise KeyboardInterrupt
-
-
-def _follow_parent(lifeline: Connection) -> None:
-    with suppress(EOFError, OSError):
-        lifeline.recv()  # nothing is ever sent: it returns when the other end is closed
-    os.kill(os.getpid(), signal.SIGTERM)

@@ -111,19 +111,29 @@ class WarmPool:
 def _begin(lifeline: Connection, variables: Mapping[str, str], log: Path | None) -> None:
     """A worker's first steps."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    settle(variables, log)
+    follow_parent(lifeline, lambda: os._exit(1))  # the store is made for being killed at any moment
+
+
+def settle(variables: Mapping[str, str], log: str | Path | None) -> None:
+    """In a process that was forked: take this environment, and print into this file (None: to stderr)."""
     os.environ.clear()  # of what was set when the server began, and is not now
     os.environ.update(variables)
     with suppress(OSError):
         handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666) if log is not None else 2
         os.dup2(handle, 1)
         os.dup2(handle, 2)
-    threading.Thread(target=_follow_parent, args=(lifeline,), daemon=True).start()
 
 
-def _follow_parent(lifeline: Connection) -> None:
-    with suppress(EOFError, OSError):
-        lifeline.recv()  # nothing is ever sent: it returns when the other end is closed
-    os._exit(1)  # the store is made for being killed at any moment
+def follow_parent(lifeline: Connection, end: Callable[[], object]) -> None:
+    """From now on ``end`` is called, in a thread of its own, when the parent ends or closes its end."""
+
+    def wait() -> None:
+        with suppress(EOFError, OSError):
+            lifeline.recv()  # nothing is ever sent: it returns when the other end is closed
+        end()
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 @contextmanager
