@@ -17,7 +17,7 @@ from fedlora_kit import disk
 from fedlora_kit.cli import completion, own, verbosity
 from fedlora_kit.disk import refused
 from fedlora_kit.errors import BadValue, FedloraError, UnknownName
-from fedlora_kit.study.item import check_profile
+from fedlora_kit.study.item import PROFILES, check_profile
 
 JsonFlag = Annotated[
     bool, typer.Option("--json", help="Print JSON instead of a table; its form is described above.")
@@ -54,7 +54,7 @@ def profile_option(text: str) -> Any:
     )
 
 
-Profile = Annotated[str, profile_option("smoke, laptop, small or paper.")]
+Profile = Annotated[str, profile_option(f"{', '.join(PROFILES[:-1])} or {PROFILES[-1]}.")]
 
 
 def folder_of(option: str) -> Callable[[str], Path]:

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from fedlora_kit.study.item import PROFILES
+
 if TYPE_CHECKING:
     from fedlora_kit.batch.parameters import Parameter
 
@@ -25,7 +27,7 @@ def one_of(*names: str) -> Callable[[str], list[str]]:
 
 
 devices = one_of("auto", "cpu", "cuda")
-profiles = one_of("smoke", "laptop", "small", "paper")
+profiles = one_of(*PROFILES)
 engines = one_of("local", "ray")
 
 

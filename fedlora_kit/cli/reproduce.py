@@ -31,7 +31,8 @@ def reproduce(
     profile: Annotated[
         str,
         profile_option(
-            "smoke: minutes on a laptop, no downloads. small: real data, about an hour an item. "
+            "smoke: minutes on a laptop, no downloads. "
+            "laptop: real small models and data, a night. small: real data, about an hour an item. "
             "paper: as published, on GPUs."
         ),
     ] = "smoke",
