@@ -66,6 +66,19 @@ _PAPER = Setting(
     server_examples=160,
     eval_limit=400,
 )
+#: what the profile `laptop` of all items has in common
+LAPTOP: dict[str, Any] = {
+    "rounds": 2,
+    "batch_size": 2,
+    "lr": 1e-3,
+    "seeds": laptop.SEEDS,
+    "server_examples": 16,
+    "client_holdout": 0.02,
+    "train_limit": 1500,
+    "eval_limit": 16,
+    "max_length": 256,
+    "max_new_tokens": 16,
+}
 #: profile -> setting; rate, rank, alpha and targets of the paper's profile are those of its neighbours
 PROFILES: dict[str, Setting] = {
     "paper": _PAPER,
@@ -83,17 +96,8 @@ PROFILES: dict[str, Setting] = {
     "laptop": Setting(
         task="dolly",
         backbone=laptop.LANGUAGE,
-        rounds=2,
         steps=1,
-        batch_size=2,
-        lr=1e-3,
-        seeds=laptop.SEEDS,
-        server_examples=16,
-        client_holdout=0.02,
-        train_limit=1500,
-        eval_limit=16,
-        max_length=256,
-        max_new_tokens=16,
+        **LAPTOP,
     ),
     "smoke": Setting(
         task="instructions",
