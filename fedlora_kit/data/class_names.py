@@ -66,9 +66,10 @@ LEDGAR = tuple(
     )
 )
 
+PACS = ("dog", "elephant", "giraffe", "guitar", "horse", "house", "person")
+
 #: the data card's list could be read in part only (0 to 49, in alphabetical order), so these are numbers of
 #: their places in the alphabet
-PACS = ("dog", "elephant", "giraffe", "guitar", "horse", "house", "person")
 DOMAINNET121 = tuple(f"class {number:03d}" for number in range(121))
 
 #: a deed and a thing, each in the first of its words
